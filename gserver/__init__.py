@@ -1,0 +1,1 @@
+"""gserver: a gevent TCP server that knows when it is full."""
