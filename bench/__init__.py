@@ -1,0 +1,1 @@
+"""Benchmarks. Each file says what it measures and how to run it."""
