@@ -106,6 +106,15 @@ class AcceptLoop:
     # ---- accepting -----------------------------------------------------------------------
 
     def _readable(self) -> None:
+        try:
+            self._take_clients()
+        except BaseException:
+            # gevent stops a watcher whose callback raised: the server would be deaf from here.
+            if self._watcher is not None:
+                self._back_off()
+            raise
+
+    def _take_clients(self) -> None:
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
         arrived = self._limiter.arrived
         at_the_cap = 0
@@ -189,3 +198,6 @@ class AcceptLoop:
             self._rejection(fd, self._family)
         except OSError:
             self._limiter.counters.rejection_errors += 1
+        except Exception:  # a rejection that is not one of ours
+            self._limiter.counters.rejection_errors += 1
+            log.exception("rejecting %s failed", address)

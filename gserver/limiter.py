@@ -147,7 +147,16 @@ class Limiter:
         return False
 
     def _settled(self) -> None:
-        """The timer's callback: every candidate whose time is over, or whose slot is free."""
+        """The timer's callback."""
+        try:
+            self._decide_settled()
+        except BaseException:
+            if self._candidates:  # go on with them, whatever that one was
+                self._wake_after(0.0)
+            raise
+
+    def _decide_settled(self) -> None:
+        """Decide on every candidate whose time is over, or whose slot is free."""
         candidates = self._candidates
         turned_away = 0
         now = monotonic()
@@ -176,10 +185,12 @@ class Limiter:
         self.counters.admitted += 1
         try:
             front.admit(fd, address, receipt)
-        except Exception:
-            log.exception("connection from %s not started", address)
+        except BaseException as error:
             self.counters.finished[Ending.NOT_STARTED] += 1
             self.gate.give_back(receipt, monotonic())
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C, say: for the program; the books balance all the same
+            log.exception("connection from %s not started", address)
         in_use = len(self.pool)
         self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
 
