@@ -77,6 +77,9 @@ def _nothing_left_behind(
 
     yield
 
+    for reference in limiters:
+        _end_report(reference())
+
     def left() -> list[str]:
         found = [f"descriptor {fd}: {what}" for fd, what in _descriptors() - descriptors]
         found += [f"greenlet {g!r}" for g in _greenlets() if id(g) not in greenlets]
@@ -97,6 +100,13 @@ def _nothing_left_behind(
             pytest.fail("left behind:\n" + "\n".join(left()), pytrace=False)
     if hub_errors:
         pytest.fail(f"errors in the loop: {hub_errors!r}", pytrace=False)
+
+
+def _end_report(limiter: Limiter | None) -> None:
+    """Its last line, "accepting again", would come in the middle of another test."""
+    if limiter is not None and limiter._report_timer is not None:
+        limiter._report_timer.stop()
+        limiter._report_timer.close()
 
 
 def _held(limiter: Limiter) -> list[str]:
