@@ -16,6 +16,7 @@ from support import (
     load,
     outcome,
     running,
+    turn,
     visit,
 )
 
@@ -70,9 +71,7 @@ def test_the_cap_holds_while_it_changes_under_load() -> None:
                 server.max_connections = cap
                 accepted = server.stats.accepted
                 while server.stats.accepted < accepted + 50:
-                    gevent.get_hub().loop.update_now()
-                    eventually(lambda: True)
-                    gevent.idle()
+                    turn()
                     inside = server.stats.active
                     most = max(most, inside)
                     assert inside <= max(cap, before)
