@@ -60,8 +60,13 @@ class Reset:
     __slots__ = ()
 
     def __call__(self, fd: int, family: int) -> None:
-        # Family, type and protocol given: the constructor makes no system call.
-        raw = _RAW_SOCKET(family, _socket.SOCK_STREAM, 0, fd)
+        # Family, type and protocol given, the constructor only checks with getsockname(2) that
+        # the descriptor is a socket.
+        try:
+            raw = _RAW_SOCKET(family, _socket.SOCK_STREAM, 0, fd)
+        except OSError:
+            _socket.close(fd)
+            raise
         try:
             raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _LINGER_ZERO)
         finally:
