@@ -11,9 +11,12 @@ from typing import Any
 
 import gevent.server
 import pytest
+from gevent import GreenletExit
+from gevent.pool import Pool
 from support import (
     LOCAL,
     Process,
+    clients,
     connect,
     connect_to,
     echo,
@@ -230,6 +233,29 @@ def test_no_error_of_ours_leaves_the_server_deaf(hub_errors: list[BaseException]
         assert visit(server) == "served"
         (seen,) = hub_errors
         assert str(seen) == "on purpose"
+    hub_errors.clear()
+
+
+def test_no_error_of_ours_forgets_the_candidates(hub_errors: list[BaseException]) -> None:
+    """The same for the timer that decides on them."""
+    pool = Pool(1)
+    add, failures = pool.add, [GreenletExit()]
+
+    def failing_add(greenlet: Any, **arguments: Any) -> None:
+        if len(pool) == 0 and candidates and failures:
+            raise failures.pop()
+        add(greenlet, **arguments)
+
+    pool.add = failing_add  # type: ignore[method-assign]
+    candidates: list[Any] = []
+    with running(StreamServer(LOCAL, greet, spawn=pool, settle=3600.0)) as server:
+        with clients(server, 1):
+            candidates += [connect(server), connect(server)]
+            eventually(lambda: server.stats.pending == 2)
+        assert [outcome(sock) for sock in candidates] == ["closed", "served"]
+        assert server.stats.balanced
+        for sock in candidates:
+            sock.close()
     hub_errors.clear()
 
 
