@@ -115,33 +115,52 @@ class AcceptLoop:
     # ---- accepting -----------------------------------------------------------------------
 
     def _readable(self) -> None:
+        try:
+            self._take_clients()
+        except BaseException:
+            # gevent stops a watcher whose callback raised: the server would be deaf from here.
+            if self._watcher is not None:
+                self._back_off()
+            raise
+
+    def _take_clients(self) -> None:
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
-        try:
-            for _ in range(self._max_accept):
-                if limiter.holding:
-                    self._take_candidates(accept)
-                    return
+        for _ in range(self._max_accept):
+            if limiter.holding:
+                self._take_candidates(accept)
+                return
+            try:
                 fd, address = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not self._go_on_after(error):
+                    return
+            else:
                 self._delay = self._min_delay
                 limiter.arrived(fd, address, self)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._failed(error)
+                if self._watcher is None:
+                    return
 
     def _take_candidates(self, accept: Callable[[], Client]) -> None:
         """At the cap: as many clients as may be turned away in a turn. On the path of every
         rejection."""
         clients: deque[Client] = deque()
         take = clients.append
+        failed = None
         try:
             for _ in range(MAX_REJECTIONS_PER_TURN):
                 take(accept())
-        finally:
-            if clients:
-                self._delay = self._min_delay
-                self._limiter.arrived_at_cap(clients, self, quiet=self._quiet())
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            failed = error
+        if clients:
+            self._delay = self._min_delay
+            self._limiter.arrived_at_cap(clients, self, quiet=self._quiet())
+        if failed is not None:
+            self._go_on_after(failed)
 
     def _quiet(self) -> bool:
         """Whether the kernel has nothing to report but more clients: no ending is under way.
@@ -156,16 +175,15 @@ class AcceptLoop:
         ready = self._epoll.poll(0, 2)
         return not ready or (len(ready) == 1 and ready[0][0] == self._fd)
 
-    def _failed(self, error: OSError) -> None:
-        """Deal with an error of accept. It ends the turn; while clients are queued the listener
-        stays readable, so the next turn goes on at once unless the fate is to pause."""
+    def _go_on_after(self, error: OSError) -> bool:
+        """Deal with an error of accept. False: no more in this turn."""
         errors = self._limiter.counters.accept_errors
         name = errno.errorcode.get(error.errno or 0, str(error.errno))
         first = name not in errors
         errors[name] = errors.get(name, 0) + 1
         match fate_of(error):
             case Fate.SKIP:
-                pass
+                return True
             case Fate.NO_DESCRIPTORS:
                 self._answer_with_reserve()
             case Fate.FATAL:
@@ -174,6 +192,7 @@ class AcceptLoop:
                 if first:
                     log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
                 self._back_off()
+        return False
 
     def _back_off(self) -> None:
         self.stop()

@@ -166,8 +166,17 @@ class Limiter:
             self._wake_after(0.0)  # the oldest get their verdict early
 
     def _settled(self) -> None:
-        """The timer's callback: a verdict for each candidate whose slot is free or whose time
-        is over. On the path of every rejection."""
+        """The timer's callback."""
+        try:
+            self._decide_settled()
+        except BaseException:
+            if self._candidates:  # go on with them, whatever that one was
+                self._wake_after(0.0)
+            raise
+
+    def _decide_settled(self) -> None:
+        """A verdict for each candidate whose slot is free or whose time is over. On the path of
+        every rejection."""
         candidates = self._candidates
         decide, pool = self.gate.decide, self.pool
         now = monotonic()
@@ -195,10 +204,12 @@ class Limiter:
         self.counters.admitted += 1
         try:
             front.admit(fd, address, receipt)
-        except Exception:
-            log.exception("connection from %s not started", address)
+        except BaseException as error:
             self.counters.finished[Ending.NOT_STARTED] += 1
             self.gate.give_back(receipt, monotonic())
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C, say: for the program; the books balance all the same
+            log.exception("connection from %s not started", address)
         self._admitted_in = _iteration()
         in_use = len(self.pool)
         self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
@@ -213,6 +224,9 @@ class Limiter:
             front.turn_away(fd)
         except OSError:
             counters.rejection_errors += 1
+        except Exception:  # a rejection that is not one of ours
+            counters.rejection_errors += 1
+            log.exception("rejecting %s failed", address)
 
     def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
         """Turn away, without asking the gate, a client accepted just now."""

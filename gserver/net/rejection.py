@@ -66,8 +66,13 @@ class Reset:
             option: int = _socket.SO_LINGER,
             linger: bytes = _LINGER_ZERO,
         ) -> None:
-            # Family, type and protocol given: the constructor makes no system call.
-            raw = raw_socket(family, stream, 0, fd)
+            # Family, type and protocol given, the constructor only checks with getsockname(2)
+            # that the descriptor is a socket.
+            try:
+                raw = raw_socket(family, stream, 0, fd)
+            except OSError:
+                _socket.close(fd)
+                raise
             try:
                 raw.setsockopt(level, option, linger)
             finally:
