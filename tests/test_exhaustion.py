@@ -95,8 +95,10 @@ class FakeListener:
 
 
 @contextlib.contextmanager
-def faked(**arguments: Any) -> Iterator[tuple[Any, FakeListener]]:
-    server = StreamServer(LOCAL, greet, max_connections=2, **arguments)
+def faked(pause: float | None = None) -> Iterator[tuple[Any, FakeListener]]:
+    server: Any = StreamServer(LOCAL, greet, max_connections=2)
+    if pause is not None:
+        server.min_delay = server.max_delay = pause
     server.init_socket()
     fake = FakeListener(server.socket)
     server.socket = fake
@@ -111,8 +113,7 @@ def error(name: str) -> OSError:
 
 @pytest.mark.parametrize("name", ["ECONNABORTED", "EPROTO", "EINTR", "ENETDOWN", "EHOSTUNREACH"])
 def test_a_dead_peers_error_never_pauses_accepting(name: str) -> None:
-    with faked() as (server, fake):
-        server.min_delay = server.max_delay = 3600.0  # a pause would be noticed
+    with faked(pause=3600.0) as (server, fake):  # a pause would be noticed
         fake.errors = [error(name) for _ in range(5)]
         assert visit(server) == "served"
         assert server.stats.accept_errors == {name: 5}
@@ -167,8 +168,7 @@ def test_the_pauses_double_up_to_a_bound_and_start_over_after_a_success(
 
 @pytest.mark.parametrize("name", ["EMFILE", "ENFILE"])
 def test_out_of_descriptors_takes_and_rejects_one_client_with_the_reserve(name: str) -> None:
-    with faked() as (server, fake):
-        server.min_delay = server.max_delay = 3600.0
+    with faked(pause=3600.0) as (server, fake):
         reserve = server._accepting._reserve
         fake.errors = [error(name)]
         assert visit(server) == "closed"

@@ -105,12 +105,14 @@ def test_time_wait_on_the_servers_side_is_left_by_close_and_not_by_reset(
     server = StreamServer(LOCAL, Holding(), max_connections=1, rejection=rejection)
     with running(server), clients(server, 1), load("burst", server, 100) as burst:
         burst.read()
-        port = server.server_port
-        waiting = [row for row in kernel_rows(port) if row[0] == TIME_WAIT]
+
+        def in_time_wait() -> int:
+            return len(kernel_rows(server.server_port, 1 << TIME_WAIT))
+
         if left:
-            eventually(lambda: any(state == TIME_WAIT for state, _ in kernel_rows(port)))
+            eventually(lambda: in_time_wait() == 100)
         else:
-            assert not waiting
+            assert in_time_wait() == 0
 
 
 @pytest.mark.parametrize("rejection", BOTH, ids=str)
