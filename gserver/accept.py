@@ -70,7 +70,7 @@ class AcceptLoop:
         self._watcher: Any = None
         self._timer: Any = None
         self._reserve: int | None = None
-        self._fd = listener.fileno()
+        self._fd = -1
         self._epoll: Any = None
 
     # ---- lifecycle -----------------------------------------------------------------------
@@ -82,9 +82,8 @@ class AcceptLoop:
             self._take_reserve()
             if self._epoll is None:
                 self._epoll = _loops_epoll()
-            self._watcher = gevent.get_hub().loop.io(
-                self._listener.fileno(), _READ, True, LISTENER_PRIORITY
-            )
+            self._fd = self._listener.fileno()
+            self._watcher = gevent.get_hub().loop.io(self._fd, _READ, True, LISTENER_PRIORITY)
             self._watcher.start(self._readable)
 
     def stop(self) -> None:

@@ -87,7 +87,10 @@ class Limiter:
         self.connections: set[Any] = set()
         # Those accepted in one turn of the loop, by one listener: until when, which, who.
         self._candidates: deque[tuple[float, Front, deque[Client]]] = deque()
-        self._admitted_in: int | None = None  # the turn of the loop that last admitted anybody
+        # The turn of the loop that last admitted or decided on candidates. In that turn nothing
+        # is decided at once: a connection admitted in it is not in the epoll set yet, and its
+        # share of rejections may be used up.
+        self._acted_in: int | None = None
         self._turn: Any = None
         self._later: Any = None
         self._report = RejectionReport()
@@ -141,6 +144,7 @@ class Limiter:
         self.counters.accepted += 1
         verdict = self.gate.decide(address, monotonic(), in_use=len(self.pool))
         if isinstance(verdict, Receipt):
+            self._acted_in = _iteration()
             self._admit(fd, address, front, verdict)
         else:
             self._reject(fd, address, front, verdict)
@@ -158,12 +162,12 @@ class Limiter:
         now = monotonic()
         candidates.append((now + self.settle, front, clients))
         if len(candidates) == 1:
-            if quiet and not self.settle and self._admitted_in != _iteration():
+            if quiet and not self.settle and self._acted_in != _iteration():
                 self._settled()
                 return
             self._wake_after(self.settle)
         elif self.pending > MAX_CANDIDATES:
-            self._wake_after(0.0)  # the oldest get their verdict early
+            self._settled()  # the oldest get their verdict early
 
     def _settled(self) -> None:
         """The timer's callback."""
@@ -177,6 +181,7 @@ class Limiter:
     def _decide_settled(self) -> None:
         """A verdict for each candidate whose slot is free or whose time is over. On the path of
         every rejection."""
+        self._acted_in = _iteration()
         candidates = self._candidates
         decide, pool = self.gate.decide, self.pool
         now = monotonic()
@@ -210,7 +215,6 @@ class Limiter:
             if not isinstance(error, Exception):
                 raise  # Ctrl-C, say: for the program; the books balance all the same
             log.exception("connection from %s not started", address)
-        self._admitted_in = _iteration()
         in_use = len(self.pool)
         self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import logging
 import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic
@@ -31,7 +32,7 @@ from support import (
 )
 
 from gserver import Audit, Limiter, Reason, StreamServer, slots
-from gserver.admission.verdict import REJECTED, Receipt, Rejected
+from gserver.admission.verdict import REJECTED, Receipt
 from gserver.limiter import MAX_CANDIDATES
 from gserver.stats import Ending
 
@@ -123,7 +124,7 @@ class Desk:
         slots.take(self.limiter.pool, greenlet)
         self.inside[fd] = (greenlet, receipt)
 
-    def reject(self, fd: int, address: Any, verdict: Rejected) -> None:
+    def turn_away(self, fd: int) -> None:
         self.verdicts.append(fd)
 
 
@@ -136,8 +137,9 @@ class LimiterMachine(RuleBasedStateMachine):
         self.left: set[int] = set()
         logging.getLogger("gserver").setLevel(logging.CRITICAL)
 
-    @initialize(cap=st.integers(1, 4), settle=st.sampled_from([0.0, 3600.0]))
-    def begin(self, cap: int, settle: float) -> None:
+    @initialize(cap=st.integers(1, 4), settle=st.sampled_from([0.0, 3600.0]), quiet=st.booleans())
+    def begin(self, cap: int, settle: float, quiet: bool) -> None:
+        self.quiet = quiet
         self.limiter = Limiter(cap, settle=settle)
         self.desk = Desk(self.limiter)
         self.most = cap
@@ -146,7 +148,11 @@ class LimiterMachine(RuleBasedStateMachine):
     def arrive(self, count: int) -> None:
         for _ in range(count):
             self.arrivals += 1
-            self.limiter.arrived(self.arrivals, ("192.0.2.1", 1), self.desk)
+            client = (self.arrivals, ("192.0.2.1", 1))
+            if self.limiter.holding:  # as the accept loop does
+                self.limiter.arrived_at_cap(deque([client]), self.desk, quiet=self.quiet)
+            else:
+                self.limiter.arrived(*client, self.desk)
 
     @rule()
     def many_arrive(self) -> None:

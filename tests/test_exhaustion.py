@@ -265,7 +265,10 @@ def test_a_rejection_that_raises_is_counted_and_the_next_client_is_rejected_all_
     class Broken:
         name = "broken"
 
-        def __call__(self, fd: int, family: int) -> None:
+        def on(self, family: int) -> Any:
+            return self.fail
+
+        def fail(self, fd: int) -> None:
             _socket.close(fd)
             raise failures.pop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -26,9 +26,14 @@ class Counting(Close):
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, fd: int, family: int) -> None:
-        self.calls += 1
-        super().__call__(fd, family)
+    def on(self, family: int) -> Callable[[int], object]:
+        close = super().on(family)
+
+        def counted(fd: int) -> None:
+            self.calls += 1
+            close(fd)
+
+        return counted
 
 
 @contextmanager
