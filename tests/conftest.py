@@ -95,7 +95,7 @@ def _nothing_left_behind(
     if left():
         gc.collect()
         try:
-            eventually(lambda: not left(), within=5.0)
+            eventually(lambda: not left(), within=3.0)
         except AssertionError:
             pytest.fail("left behind:\n" + "\n".join(left()), pytrace=False)
     if hub_errors:

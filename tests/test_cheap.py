@@ -83,7 +83,7 @@ class Uncounted(set[Any]):
 
 
 def steps_of_a_turn(held: int, rejection: Rejection) -> Counter[str]:
-    """The bytecodes that a turn of rejections runs, by function, while so many are held."""
+    """The lines that a turn of rejections runs, by function, while so many are held."""
     pool = Pool(held)
     limiter = Limiter(held, pool=pool)
     holders = [gevent.Greenlet() for _ in range(held)]
@@ -103,8 +103,7 @@ def steps_of_a_turn(held: int, rejection: Rejection) -> Counter[str]:
     steps: Counter[str] = Counter()
 
     def note(frame: Any, event: str, _argument: Any) -> Any:
-        frame.f_trace_opcodes = True
-        steps[frame.f_code.co_qualname] += event == "opcode"
+        steps[frame.f_code.co_qualname] += event == "line"
         return note
 
     # The first turn also begins a report.

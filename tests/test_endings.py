@@ -273,7 +273,7 @@ def test_slot_returns_when_killed_before_first_run() -> None:
         # Before its start, so it comes first: the greenlet is scheduled, and has not run.
         gevent.get_hub().loop.run_callback(lambda: greenlet.kill(block=False))
 
-    pool.add = kill_after_start  # type: ignore[method-assign]
+    pool.add = kill_after_start
     with running(StreamServer(LOCAL, lambda *client: ran.append(client), spawn=pool)) as server:
         with connect(server) as client:
             assert outcome(client) == "closed"
@@ -306,7 +306,7 @@ def _one_failure(
             raise failures.pop()
         add(greenlet, **kwargs)
 
-    pool.add = failing_add  # type: ignore[method-assign]
+    pool.add = failing_add
     with running(StreamServer(LOCAL, greet, spawn=pool)) as server:
         yield server, pool
         assert not failures
