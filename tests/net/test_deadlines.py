@@ -76,6 +76,18 @@ def test_entries_expire_in_order_never_early_and_at_most_an_eighth_late(loop: Fa
     assert len(loop.timers) <= 60
 
 
+def test_a_burst_expires_in_bounded_batches(loop: FakeLoop) -> None:
+    expired: list[tuple[int, int]] = []
+    entries: Deadlines[int] = Deadlines(loop, 1.0, lambda n: expired.append((n, len(loop.timers))))
+    for n in range(1000):
+        entries.add(n)
+    loop.advance(1.0)
+    assert [n for n, _ in expired] == list(range(1000))
+    turns = [turn for _, turn in expired]
+    assert max(turns.count(turn) for turn in set(turns)) <= 64
+    assert not loop.running
+
+
 def test_removed_entries_do_not_expire_and_nothing_runs_when_empty(loop: FakeLoop) -> None:
     expired: list[str] = []
     entries: Deadlines[str] = Deadlines(loop, 1.0, expired.append)

@@ -113,7 +113,7 @@ def test_pop3_poplib(busy: Busy) -> None:
         poplib.POP3("127.0.0.1", server.port, timeout=TIMEOUT_S)
 
 
-@pytest.mark.filterwarnings("ignore:'nntplib' is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*nntplib:DeprecationWarning")
 def test_nntp_nntplib(busy: Busy) -> None:
     server = busy(named("nntp"))
     # Part of Python up to 3.12.
@@ -183,6 +183,14 @@ def test_postgres_psycopg(busy: Busy, sslmode: str) -> None:
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect(where)
     assert "FATAL:  sorry, too many clients already" in str(caught.value)
+
+
+def test_postgres_psycopg_that_insists_on_encryption_names_that(busy: Busy) -> None:
+    """The limit of a plaintext reply: such a client ends the exchange itself."""
+    server = busy(named("postgres"))
+    psycopg = library("psycopg", "'psycopg[binary]'")
+    with pytest.raises(psycopg.OperationalError, match="SSL was required"):
+        psycopg.connect(f"host=127.0.0.1 port={server.port} user=u dbname=d sslmode=require")
 
 
 def test_postgres_cancel_request_is_just_closed(busy: Busy) -> None:
