@@ -38,8 +38,9 @@ class Linger:
         cover a lost segment and its retransmission (the initial RTO is 1 s, RFC 6298 section 2).
     :param max_lingering: connections, and so descriptors, held at once. A client that comes at
         the bound gets a plain close, counted in ``degraded``.
-    :param max_drained: bytes of one client's thrown away. One that sends more (an upload) is
-        closed: reading on would only cost CPU.
+    :param max_drained: bytes of one client's thrown away; at more it is closed. Python's urllib,
+        for one, reads no reply before its upload is all sent, so this is the largest upload that
+        still ends in the reply there, if the time suffices.
 
     Counters, for reading: ``replied`` (the whole reply was taken and the client then closed),
     ``expired`` (closed at the deadline or the bound on bytes), ``broken`` (the client left or
@@ -54,7 +55,7 @@ class Linger:
         *,
         timeout: float = 2.0,
         max_lingering: int = 1024,
-        max_drained: int = 1 << 20,
+        max_drained: int = 16 << 20,
     ) -> None:
         self.max_lingering = max_lingering
         self.max_drained: Final = max_drained

@@ -66,7 +66,7 @@ def test_http_urllib(busy: Busy) -> None:
 
 def test_http_urllib_while_it_uploads(busy: Busy) -> None:
     server = busy(named("http"))
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/", data=b"x" * 200_000)
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/", data=b"x" * 4_000_000)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=TIMEOUT_S)
     with caught.value as error:
