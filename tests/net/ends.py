@@ -41,7 +41,11 @@ class Place:
             "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6, "unix": socket.AF_UNIX
         }[family]  # fmt: skip
         self.listener = socket.socket(self.family)
-        address = {"ipv4": ("127.0.0.1", 0), "ipv6": ("::1", 0), "unix": str(folder / "s")}
+        address: dict[str, Any] = {
+            "ipv4": ("127.0.0.1", 0),
+            "ipv6": ("::1", 0),
+            "unix": str(folder / "s"),
+        }
         try:
             self.listener.bind(address[family])
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import gc
 import os
 import socket
 import struct
@@ -11,8 +12,10 @@ from time import monotonic
 from typing import Any
 
 import gevent
+import greenlet
 import pytest
 from ends import DEADLINE_S, Place, is_open, read_to_end, until
+from gevent import socket as gevent_socket
 
 from gserver.net.linger import Linger, ReplyRejection
 from gserver.replies import Reply, Script, named
@@ -172,12 +175,12 @@ def test_close_all_leaves_nothing_open_or_running(
         linger.start(fd, tcp.family, script)
         fds.append(fd)
     assert linger.lingering == 3
-    active = gevent.get_hub().loop.activecnt  # type: ignore[attr-defined]
+    active = gevent.get_hub().loop.activecnt
     assert linger.close_all() == 3
     assert counts(linger) == (0, 0, 0, 0, 3, 0)
     assert not any(map(is_open, fds))
     # Three descriptors' watchers and the timer.
-    assert gevent.get_hub().loop.activecnt == active - 4  # type: ignore[attr-defined]
+    assert gevent.get_hub().loop.activecnt == active - 4
     assert linger.close_all() == 0
 
 
@@ -239,6 +242,30 @@ def test_a_default_timeout_of_the_program_never_blocks_the_loop(
     finally:
         socket.setdefaulttimeout(before)
     assert linger.lingering == 2
+
+
+def test_no_greenlet_and_no_gevent_socket_is_made_for_a_reply(
+    tcp: Place, make_linger: Callable[..., Linger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greenlets() -> int:
+        return sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects())
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a gevent socket was made")
+
+    linger = make_linger()
+    pairs = [tcp.connect(b"GET / HTTP/1.1\r\n\r\n") for _ in range(20)]
+    gc.collect()
+    before = greenlets()
+    monkeypatch.setattr(gevent_socket.socket, "__init__", refuse)
+    for _, fd in pairs:
+        linger.start(fd, tcp.family, named("http"))
+    assert greenlets() == before
+    for client, _ in pairs:
+        assert read_to_end(client).startswith(b"HTTP/1.1 503 ")
+        client.close()
+    until(lambda: linger.replied == 20)
+    assert greenlets() == before
 
 
 def test_every_descriptor_comes_back_and_the_books_balance(

@@ -49,7 +49,8 @@ def unread(fd: int, family: int) -> bytes:
 def test_source_is_told_and_not_a_byte_behind_the_header_is_consumed(
     place: Place, make_reader: Callable[..., ProxyReader], header: bytes
 ) -> None:
-    reader, found = make_reader(), []
+    reader = make_reader()
+    found: list[Header | Fault] = []
     client, fd = place.connect(header + b"the first words\r\n")
     reader.read(fd, place.family, found.append)
     assert found == []
@@ -65,7 +66,8 @@ def test_source_is_told_and_not_a_byte_behind_the_header_is_consumed(
 def test_a_header_byte_by_byte_is_read_without_spinning(
     tcp: Place, make_reader: Callable[..., ProxyReader], data: bytes, source: Address | None
 ) -> None:
-    reader, found = make_reader(), []
+    reader = make_reader()
+    found: list[Header | Fault] = []
     client, fd = tcp.connect()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     reader.read(fd, tcp.family, found.append)
@@ -85,7 +87,8 @@ def test_a_partial_header_leaves_the_loop_at_rest(
     tcp: Place, make_reader: Callable[..., ProxyReader]
 ) -> None:
     """With a peek alone the descriptor would stay readable and call back without end."""
-    reader, found = make_reader(), []
+    reader = make_reader()
+    found: list[Header | Fault] = []
     _, fd = tcp.connect(V1[:20])
     reader.read(fd, tcp.family, found.append)
     gevent.sleep(0.01)
@@ -101,7 +104,8 @@ def test_a_partial_header_leaves_the_loop_at_rest(
 def test_a_bad_header_is_a_fault_and_the_descriptor_stays_the_callers(
     tcp: Place, make_reader: Callable[..., ProxyReader], data: bytes, fault: Fault
 ) -> None:
-    reader, found = make_reader(), []
+    reader = make_reader()
+    found: list[Header | Fault] = []
     _, fd = tcp.connect(data)
     reader.read(fd, tcp.family, found.append)
     until(lambda: bool(found))
@@ -114,7 +118,8 @@ def test_a_bad_header_is_a_fault_and_the_descriptor_stays_the_callers(
 def test_an_incomplete_header_is_a_fault_at_the_deadline_or_at_the_end(
     place: Place, make_reader: Callable[..., ProxyReader], sent: bytes
 ) -> None:
-    reader, found = make_reader(timeout=0.1), []
+    reader = make_reader(timeout=0.1)
+    found: list[Header | Fault] = []
     _, silent = place.connect(sent)
     began = monotonic()
     reader.read(silent, place.family, found.append)
@@ -134,7 +139,8 @@ def test_an_incomplete_header_is_a_fault_at_the_deadline_or_at_the_end(
 def test_a_reset_is_a_fault_not_an_exception(
     tcp: Place, make_reader: Callable[..., ProxyReader]
 ) -> None:
-    reader, found = make_reader(), []
+    reader = make_reader()
+    found: list[Header | Fault] = []
     client, fd = tcp.connect(V1[:30])
     reader.read(fd, tcp.family, found.append)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
