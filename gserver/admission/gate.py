@@ -41,8 +41,9 @@ _RATE: Final = REJECTED[Reason.RATE]
 _SOURCE: Final = REJECTED[Reason.SOURCE]
 _EARLY_DROP: Final = REJECTED[Reason.EARLY_DROP]
 _WAIT_FULL: Final = REJECTED[Reason.WAIT_FULL]
-#: Who has not said yet whom it speaks for (PROXY protocol): any slot is open to it until it has.
-_UNCLASSIFIED: Final = Source("unclassified", reserved=True)
+#: Who has not said yet whom it speaks for (PROXY protocol): until it has, any slot is open to it,
+#: and nobody's count is raised for it.
+_UNCLASSIFIED: Final = Source("unclassified", reserved=True, exempt=True)
 
 
 class Gate:

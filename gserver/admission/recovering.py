@@ -24,7 +24,7 @@ class Recovering:
     that is over is found without a search. A slot is ``width`` seconds, and an entry may stay that
     much longer than it must.
 
-    About 190 bytes an entry (``bench/rules_cost.py``).
+    About 160 bytes an entry (``bench/rules_cost.py``).
 
     :param bound: the most entries.
     :param width: seconds, more than 0; a few dozen of them should span the time that a source
