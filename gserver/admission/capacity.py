@@ -32,4 +32,4 @@ def has_room(
         open_to_all = 0
     if reserved:
         return in_use + waiting_reserved + min(waiting, open_to_all) < cap
-    return waiting == 0 and waiting_reserved < open_to_all
+    return waiting + waiting_reserved < open_to_all

@@ -37,7 +37,7 @@ class GateFigures:
     :param waiting: clients that wait for a slot.
     :param sources_counted: sources that hold slots or places to wait, as ``per_source`` counts.
     :param sources_remembered: sources in the table of ``source_rate``.
-    :param sources_penalised: sources in the tables of penalties, shut out or merely in debt.
+    :param sources_penalised: sources that are shut out, or were until lately.
     :param source_rate_overflow: attempts, since the start, counted in the one bucket that sources
         share while the table of ``source_rate`` has no room.
     :param penalty_overflow: offences, since the start, not noted for want of room.

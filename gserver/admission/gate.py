@@ -18,7 +18,6 @@ forget to.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any, Final
@@ -52,7 +51,8 @@ class Gate:
     ``Gate(cap)`` compares with the cap and does nothing else; :meth:`from_limits` has the rules.
 
     :param max_connections: the cap, 1 or more. May be changed at any time: raising admits at
-        once, lowering admits nobody until enough have left and ends nobody.
+        once, lowering admits nobody until enough have left and ends nobody. With no more slots
+        than are reserved, only those get in for whom they are.
     :ivar needs_source: a rule asks who the client is. While false, spare :meth:`source` and pass
         :data:`gserver.admission.sources.ANY`.
     :ivar may_wait: clients may wait: ask :meth:`decide_or_wait` instead of :meth:`decide`.
@@ -96,8 +96,8 @@ class Gate:
 
     @property
     def limits(self) -> Limits:
-        """The settings in force."""
-        return dataclasses.replace(self._config.limits, max_connections=self.max_connections)
+        """The settings as they were given; :attr:`max_connections` may have changed since."""
+        return self._config.limits
 
     def replace(self, limits: Limits) -> None:
         """Put other rules in force, for clients from now on; nobody admitted is ended.

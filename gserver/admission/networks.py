@@ -59,7 +59,7 @@ def _parse(setting: str, text: object) -> Entry:
     except ValueError as error:
         raise SettingError(setting, text, f"{_why(text, error)}; {_ACCEPTED}") from None
     bits, length = int(network.network_address), network.prefixlen
-    if network.version == 6 and length >= 96 and bits >> 32 == 0xFFFF:
+    if network.version == 6 and bits >> 32 == 0xFFFF:
         return 4, bits & 0xFFFF_FFFF, length - 96
     return network.version, bits, length
 

@@ -52,8 +52,8 @@ class Penalties:
         self.overflowed = 0
 
     def __len__(self) -> int:
-        """How many sources are remembered, shut out or merely in debt."""
-        return len(self._debts) + len(self._shut)
+        """How many sources are shut out, or were until lately."""
+        return len(self._shut)
 
     def shuts_out(self, source: str, now: float) -> bool:
         """Whether the source is shut out at this moment."""
@@ -72,5 +72,3 @@ class Penalties:
         table = self._debts if debt < self._threshold else self._shut
         if not table.put(source, now + debt, now):
             self.overflowed += 1
-        elif table is self._shut:
-            self._debts.discard(source)

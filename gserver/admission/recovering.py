@@ -76,12 +76,6 @@ class Recovering:
             slot.add(source)
         return True
 
-    def discard(self, source: str) -> None:
-        """Forget a source, if it is in the table."""
-        until = self._until.pop(source, None)
-        if until is not None:
-            self._unfile(source, int(until / self._width))
-
     def _unfile(self, source: str, number: int) -> None:
         slot = self._slots[number]
         slot.discard(source)

@@ -22,7 +22,9 @@ class Waiter:
 
     __slots__ = ("arrived", "client", "receipt", "reserved", "turn")
 
-    def __init__(self, client: Any, source: Source, receipt: Receipt, arrived: float, turn: int):
+    def __init__(
+        self, client: Any, source: Source, receipt: Receipt, arrived: float, turn: int
+    ) -> None:
         self.client = client
         self.receipt = receipt
         self.arrived = arrived

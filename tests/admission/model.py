@@ -65,6 +65,7 @@ class Model:
 
     def replace(self, limits: Limits) -> None:
         old, self.limits = self.limits, limits
+        self.cap = limits.max_connections
         if self.rate is None or _of(old, "rate") != _of(limits, "rate"):
             self.rate = limits.rate and Tokens(limits.rate, limits.burst_of("rate"), self.now)
         if _of(old, "source_") != _of(limits, "source_"):
@@ -113,10 +114,10 @@ class Model:
                 if self.now - self.others_fault_at > burst / limits.source_rate:
                     self.offend(client)
                 return "source_rate"
-        if self.rate and not self.is_operator(client) and not self.rate.take(self.now):
-            if self.really("rate"):
-                self.others_fault_at = self.now
-                return "rate"
+        exceeded = self.rate and not self.is_operator(client) and not self.rate.take(self.now)
+        if exceeded and self.really("rate"):
+            self.others_fault_at = self.now
+            return "rate"
         if self.is_over(client) and self.really("source"):
             return "source"
         in_use = self.in_use - own_slot
@@ -150,8 +151,6 @@ class Model:
 
     def is_served_behind(self, line: list[Client], client: Client, in_use: int) -> bool:
         """Whether a slot is left for it when all of a line that can have one have one."""
-        if not self.is_operator(client) and any(not self.is_operator(other) for other in line):
-            return False
         # Those who can have fewer slots first: the others can have what is left besides.
         for other in [*sorted(line, key=self.is_operator), client]:
             is_open = in_use < self.open_to(other)
@@ -160,8 +159,7 @@ class Model:
         return is_open
 
     def open_to(self, client: Client) -> int:
-        cap = self.limits.max_connections
-        return cap if self.is_operator(client) else cap - self.limits.reserved
+        return self.cap if self.is_operator(client) else self.cap - self.limits.reserved
 
     def really(self, reason: str) -> bool:
         if reason not in self.limits.dry_run:

@@ -42,6 +42,24 @@ def test_most_specific_network_wins_and_an_allow_list_denies_the_rest(allow, den
     assert access.denies(address.version, int(address)) == expected
 
 
+@pytest.mark.parametrize(
+    ("host", "denied"),
+    [
+        ("2001:db8:1::1", False),
+        ("2001:db8:1:1::1", True),
+        ("2001:db8:1:1::7", False),
+        ("2001:db8:2::1", True),
+        ("10.1.2.3", False),
+        ("10.2.2.3", True),
+    ],
+)
+def test_networks_within_networks(host, denied):
+    address = ipaddress.ip_address(host)
+    allow = ["all", "2001:db8:1::/48", "2001:db8:1:1::7", "10.1.0.0/16"]
+    access = Access(allow, ["2001:db8::/32", "2001:db8:1:1::/64", "10.0.0.0/8"])
+    assert access.denies(address.version, int(address)) is denied
+
+
 def test_a_network_in_both_lists_is_refused_by_name():
     with pytest.raises(SettingError, match=r"^deny '10\.0\.0\.0/8': is in the allow list too"):
         Access(["10.0.0.0/8"], ["192.0.2.0/24", "10.0.0.0/8"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,27 +22,24 @@ def served(in_use: int, cap: int, reserve: int, line: list[bool]) -> list[int]:
     return got
 
 
-@given(few, st.integers(1, 12), few, st.booleans(), few, few)
-def test_newcomer_has_room_exactly_if_it_would_be_served_behind_all_who_wait(
-    in_use, cap, reserve, reserved, waiting, waiting_reserved
-):
-    behind = [False] * waiting + [True] * waiting_reserved + [reserved]
-    other = [True] * waiting_reserved + [False] * waiting + [reserved]
-    last = len(behind) - 1
-    room = has_room(
-        in_use,
-        cap,
-        reserve=reserve,
-        reserved=reserved,
-        waiting=waiting,
-        waiting_reserved=waiting_reserved,
-    )
-    # Whatever the order of those who wait.
-    orders = [last in served(in_use, cap, reserve, line) for line in (behind, other)]
-    if waiting and not reserved:
-        # It can't have what those of its own kind before it can't have either.
-        assert not room or all(orders)
-    assert room == all(orders) or (waiting and not reserved and not room)
+def test_newcomer_has_room_exactly_if_it_would_be_served_behind_all_who_wait():
+    every = itertools.product(range(6), range(1, 6), range(6), (False, True), range(4), range(4))
+    for in_use, cap, reserve, reserved, waiting, waiting_reserved in every:
+        room = has_room(
+            in_use,
+            cap,
+            reserve=reserve,
+            reserved=reserved,
+            waiting=waiting,
+            waiting_reserved=waiting_reserved,
+        )
+        # Whatever the order of those who wait.
+        ordinary, operators = [False] * waiting, [True] * waiting_reserved
+        served_behind = all(
+            len(line) - 1 in served(in_use, cap, reserve, line)
+            for line in ([*ordinary, *operators, reserved], [*operators, *ordinary, reserved])
+        )
+        assert room == served_behind, (in_use, cap, reserve, reserved, waiting, waiting_reserved)
 
 
 @given(few, st.integers(1, 12), few)

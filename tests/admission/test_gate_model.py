@@ -14,6 +14,7 @@ from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt, Rejected
 from gserver.admission.waiting import Waiter
+
 from .model import DENIED, EXEMPT, OPERATORS, Client, Model
 
 HOSTS = ["10.0.0.1", "192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"]
@@ -233,10 +234,7 @@ class GateMachine(RuleBasedStateMachine):
 
     @rule(cap=st.integers(1, 8))
     def resize(self, cap: int) -> None:
-        cap = max(cap, self.model.limits.reserved + 1)
-        self.gate.max_connections = cap
-        self.model.replace(self.gate.limits)
-        assert self.model.limits.max_connections == cap
+        self.gate.max_connections = self.model.cap = cap
 
     @rule(new=limits(), recount=st.booleans())
     def other_rules(self, new: Limits, recount: bool) -> None:

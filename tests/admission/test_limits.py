@@ -1,4 +1,4 @@
-"""Settings: what is refused, and that the line names the setting, the value and what is accepted."""
+"""Settings: what is refused, in a line that names the setting, the value and what is accepted."""
 
 from __future__ import annotations
 

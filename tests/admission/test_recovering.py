@@ -10,7 +10,6 @@ from gserver.admission.recovering import Recovering
 WIDTH = 0.5
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "discard"]),
         st.integers(0, 12),  # which source
         st.floats(0, 3),  # seconds until it has recovered
         st.floats(0, 1),  # seconds that pass
@@ -24,21 +23,17 @@ def test_nobody_unrecovered_is_forgotten_and_the_recovered_make_room(operations,
     table = Recovering(bound, WIDTH)
     model: dict[str, float] = {}
     now = 0.0
-    for operation, source, seconds, passing in operations:
+    for source, seconds, passing in operations:
         now += passing
         key = str(source)
-        if operation == "discard":
-            table.discard(key)
-            model.pop(key, None)
-        else:
-            until = max(model.get(key, 0.0), now + seconds)
-            held = {k for k in model if int(model[k] / WIDTH) >= int(now / WIDTH)}
-            taken = table.put(key, until, now)
-            # Refused exactly if it is new and the table is full of those that haven't recovered
-            # (to the width of a slot).
-            assert taken == (key in table) == (key in model or len(held) < bound)
-            if taken:
-                model[key] = until
+        until = max(model.get(key, 0.0), now + seconds)
+        held = {k for k in model if int(model[k] / WIDTH) >= int(now / WIDTH)}
+        taken = table.put(key, until, now)
+        # Refused exactly if it is new and the table is full of those that haven't recovered
+        # (to the width of a slot).
+        assert taken == (key in table) == (key in model or len(held) < bound)
+        if taken:
+            model[key] = until
         model = {k: until for k, until in model.items() if k in table or until > now}
         assert all(table.until(k) == until for k, until in model.items())
         assert len(table) <= bound

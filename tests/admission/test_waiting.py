@@ -127,6 +127,17 @@ def test_between_both_lines_the_order_of_arrival_decides():
         assert turns(gate, 0) == expected
 
 
+def test_expiry_and_dismissal_go_by_arrival_over_both_lines():
+    for first, second in (("10.0.0.1", "192.0.2.1"), ("192.0.2.1", "10.0.0.1")):
+        gate = waiting_gate(reserved=1, reserved_for=["10.0.0.0/8"])
+        for host, now in ((first, 0.0), (second, 0.1), (first, 0.2)):
+            gate.decide_or_wait(now, gate.source((host, 1)), now, in_use=CAP)
+        assert gate.next_deadline == 0.5
+        assert [waiter.client for waiter in gate.expire(0.5)] == [0.0]
+        assert gate.next_deadline == 0.6
+        assert [waiter.client for waiter in gate.dismiss()] == [0.1, 0.2]
+
+
 def test_shorter_wait_applies_to_those_who_wait_already():
     gate = waiting_gate()
     queue(gate, "a")
