@@ -1,4 +1,4 @@
-"""The gate: the only place that compares the count with the cap.
+"""The gate: the only place that compares the count with the cap (by ``capacity``).
 
 The rules, in the order in which they are asked:
 
@@ -22,7 +22,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from gserver.admission.capacity import has_room
+from gserver.admission.capacity import has_room, slots_open
 from gserver.admission.figures import GateFigures, Tallies
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
@@ -59,7 +59,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_config",
+        "_bare",
         "_counts",
         "_draw",
         "_others_fault_at",
@@ -97,7 +97,7 @@ class Gate:
     @property
     def limits(self) -> Limits:
         """The settings as they were given; :attr:`max_connections` may have changed since."""
-        return self._config.limits
+        return self._rules.limits
 
     def replace(self, limits: Limits) -> None:
         """Put other rules in force, for clients from now on; nobody admitted is ended.
@@ -109,22 +109,22 @@ class Gate:
         let them.
         """
         self.max_connections = limits.max_connections
-        self._use(Rules(limits, self._tallies, self._config))
+        self._use(Rules(limits, self._tallies, self._rules))
 
     def _use(self, rules: Rules) -> None:
-        self._config = rules
+        self._rules = rules
         queue, limits = self._queue, rules.limits
         queue.wait, queue.places = limits.wait, limits.wait_queue
         queue.lifo = limits.wait_order == "lifo"
-        #: None: there is only the cap. While somebody waits from before, newcomers must not
-        #: overtake them, so it isn't None then.
-        self._rules = rules if rules.any or queue else None
+        #: There is only the cap to ask. Not so while somebody waits, though waiting be off by now:
+        #: newcomers must not overtake them.
+        self._bare = not rules.any and not queue
         self.needs_source = rules.needs_source
         self.may_wait = limits.wait > 0
 
     def source(self, address: object) -> Source:
         """Who a client is to the rules: see :meth:`gserver.admission.sources.Sources.of`."""
-        return self._config.sources.of(address)
+        return self._rules.sources.of(address)
 
     def recount(self, receipt: Receipt, source: Source) -> Receipt:
         """Count an admitted client as the rules now in force do, whatever the cap for a source.
@@ -133,7 +133,7 @@ class Gate:
         :return: the receipt to give back in its stead.
         """
         self._counts.give_back(receipt)
-        if self._config.per_source is None or source.exempt:
+        if self._rules.per_source is None or source.exempt:
             return _NOTHING_TAKEN
         return self._counts.take(source.name)
 
@@ -148,17 +148,12 @@ class Gate:
         :return: a receipt to be handed to :meth:`give_back` when the connection ends, or the
             verdict that turns the client away, in which case nothing is held.
         """
-        rules = self._rules
-        if rules is None:
-            if in_use < self.max_connections:
-                return _NOTHING_TAKEN
-            return _FULL
-        rejected = rules.screen(source, now, self._others_fault_at)
+        if self._bare:
+            return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
+        rejected = self._screen(source, now)
         if rejected is not None:
-            if rejected is _RATE:
-                self._others_fault_at = now
             return rejected
-        return self._place(rules, source, now, in_use, self._has_room(rules, source, in_use))
+        return self._place(source, now, in_use, self._has_room(source, in_use))
 
     def decide_or_wait(
         self, client: Any, source: Source, now: float, *, in_use: int
@@ -179,15 +174,12 @@ class Gate:
 
         Only the counts are asked: its attempt has been counted, and it has passed the rest.
         """
-        rules = self._rules
-        if rules is None:
-            return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
-        if self._is_over(rules, source) and Reason.SOURCE not in rules.dry_run:
+        if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
             return _SOURCE
-        if not self._has_room(rules, source, in_use):
+        if not self._has_room(source, in_use):
             self._others_fault_at = now
             return _FULL
-        return self._take(rules, source)
+        return self._take(source)
 
     def give_back(self, receipt: Receipt, now: float) -> None:
         """Hand back what an admission took. A second time does nothing."""
@@ -202,10 +194,7 @@ class Gate:
         The caller takes the slot at once if so. Reserved slots are open to it until
         :meth:`classify` says for whom it is: bound the time for the header.
         """
-        rules = self._rules
-        if rules is None:
-            return in_use < self.max_connections
-        return self._has_room(rules, _UNCLASSIFIED, in_use)
+        return self._has_room(_UNCLASSIFIED, in_use)
 
     def reserve_or_wait(self, client: Any, now: float, *, in_use: int) -> bool | Waiter | Rejected:
         """Like :meth:`reserve`, but a client that finds all slots taken may wait for one.
@@ -226,16 +215,10 @@ class Gate:
             it has its slot.
         :return: as :meth:`decide` does. If rejected, the caller frees the slot.
         """
-        rules = self._rules
-        if rules is None:
-            return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
-        rejected = rules.screen(source, now, self._others_fault_at)
+        rejected = self._screen(source, now)
         if rejected is not None:
-            if rejected is _RATE:
-                self._others_fault_at = now
             return rejected
-        open_to_it = self.max_connections - (0 if source.reserved else rules.reserve)
-        return self._place(rules, source, now, in_use, in_use < open_to_it)
+        return self._place(source, now, in_use, self._slots_open(source.reserved, in_use) > 0)
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -258,8 +241,10 @@ class Gate:
         queue = self._queue
         if not queue:
             return None
-        free = self.max_connections - in_use
-        return queue.next(open_to_all=free > self._config.reserve, open_to_reserved=free > 0)
+        return queue.next(
+            open_to_all=self._slots_open(False, in_use) > 0,
+            open_to_reserved=self._slots_open(True, in_use) > 0,
+        )
 
     def expire(self, now: float) -> list[Waiter]:
         """Those who have waited long enough: to be rejected, for ``wait_timeout``."""
@@ -290,11 +275,11 @@ class Gate:
 
     def note_offence(self, source: Source, offence: Offence, now: float) -> None:
         """A source has misbehaved. Shuts it out for a while if the penalties are on."""
-        self._config.note_offence(source, offence, now)
+        self._rules.note_offence(source, offence, now)
 
     def figures(self) -> GateFigures:
         """A snapshot of what the gate holds and has counted."""
-        rates, penalties, tallies = self._config.source_rates, self._config.penalties, self._tallies
+        rates, penalties, tallies = self._rules.source_rates, self._rules.penalties, self._tallies
         return GateFigures(
             waiting=len(self._queue),
             sources_counted=len(self._counts),
@@ -314,12 +299,18 @@ class Gate:
 
     # -- the rules, in their order ----------------------------------------------------------
 
-    def _place(
-        self, rules: Rules, source: Source, now: float, in_use: int, has_room: bool
-    ) -> Receipt | Rejected:
+    def _screen(self, source: Source, now: float) -> Rejected | None:
+        """Rules 1 to 4: whether it may attempt at all."""
+        rejected = self._rules.screen(source, now, self._others_fault_at)
+        if rejected is _RATE:
+            self._others_fault_at = now
+        return rejected
+
+    def _place(self, source: Source, now: float, in_use: int, has_room: bool) -> Receipt | Rejected:
         """Rules 5 to 7: whether there is a place for it. Takes it only if all agree."""
+        rules = self._rules
         dry = rules.dry_run
-        if self._is_over(rules, source) and not (dry and rules.only_counts(Reason.SOURCE)):
+        if self._is_over(source) and not (dry and rules.only_counts(Reason.SOURCE)):
             return _SOURCE
         if not has_room:
             self._others_fault_at = now
@@ -333,30 +324,34 @@ class Gate:
         ):
             self._others_fault_at = now
             return _EARLY_DROP
-        return self._take(rules, source)
+        return self._take(source)
 
-    def _has_room(self, rules: Rules, source: Source, in_use: int) -> bool:
+    def _has_room(self, source: Source, in_use: int) -> bool:
         queue = self._queue
         return has_room(
             in_use,
             self.max_connections,
-            reserve=rules.reserve,
+            self._rules.reserve,
             reserved=source.reserved,
             waiting=queue.waiting,
             waiting_reserved=queue.waiting_reserved,
         )
 
-    def _is_over(self, rules: Rules, source: Source) -> bool:
-        cap = rules.per_source
+    def _slots_open(self, reserved: bool, in_use: int) -> int:
+        cap, reserve = self.max_connections, self._rules.reserve
+        return slots_open(in_use, cap, reserve, reserved=reserved)
+
+    def _is_over(self, source: Source) -> bool:
+        cap = self._rules.per_source
         return cap is not None and not source.exempt and self._counts.of(source.name) >= cap
 
-    def _take(self, rules: Rules, source: Source) -> Receipt:
+    def _take(self, source: Source) -> Receipt:
         # Over its cap and here only in dry run: then it holds nothing, as if it were not here.
-        if rules.per_source is None or source.exempt or self._is_over(rules, source):
+        if self._rules.per_source is None or source.exempt or self._is_over(source):
             return _NOTHING_TAKEN
         return self._counts.take(source.name)
 
     def _join(self, client: Any, source: Source, now: float) -> Waiter | Rejected:
         if not self._queue.has_place:
             return _WAIT_FULL
-        return self._queue.join(client, source, self._take(self._config, source), now)
+        return self._queue.join(client, source, self._take(source), now)

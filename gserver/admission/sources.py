@@ -31,8 +31,8 @@ Judge = Callable[[int, int], Standing]
 
 _V4_MAPPED: Final = "::ffff:"
 _HEX8: Final = "%4s%4s%4s%4s%4s%4s%4s%4s"
-#: Sources remembered, so that a client that comes often is parsed once. Cleared when full: 1,024
-#: lookups that find something pay for one that finds the table empty.
+#: Sources remembered, so that a client that comes often is parsed once (0.1 µs instead of 0.2 for
+#: IPv4 and 1.7 for IPv6: bench/rules_cost.py). Simply cleared when full.
 _REMEMBERED: Final = 1024
 
 

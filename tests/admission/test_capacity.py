@@ -28,7 +28,7 @@ def test_newcomer_has_room_exactly_if_it_would_be_served_behind_all_who_wait():
         room = has_room(
             in_use,
             cap,
-            reserve=reserve,
+            reserve,
             reserved=reserved,
             waiting=waiting,
             waiting_reserved=waiting_reserved,
@@ -45,7 +45,5 @@ def test_newcomer_has_room_exactly_if_it_would_be_served_behind_all_who_wait():
 @given(few, st.integers(1, 12), few)
 def test_last_slots_are_for_the_reserve_alone(in_use, cap, reserve):
     nobody = {"waiting": 0, "waiting_reserved": 0}
-    assert has_room(in_use, cap, reserve=reserve, reserved=True, **nobody) == (in_use < cap)
-    assert has_room(in_use, cap, reserve=reserve, reserved=False, **nobody) == (
-        in_use < cap - reserve
-    )
+    assert has_room(in_use, cap, reserve, reserved=True, **nobody) == (in_use < cap)
+    assert has_room(in_use, cap, reserve, reserved=False, **nobody) == (in_use < cap - reserve)

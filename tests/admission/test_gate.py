@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from gserver.admission.gate import Gate
@@ -285,6 +287,25 @@ def test_rates_and_penalties_go_on_where_their_settings_are_the_same():
     gate.replace(Limits(max_connections=5, per_source=3, **{**settings, "source_rate": 0.002}))
     assert isinstance(gate.decide(gate.source(HERE), 0.0, in_use=0), Receipt)
     assert gate.decide(gate.source(THERE), 0.0, in_use=0) is REJECTED[Reason.PENALTY]
+
+
+def test_flood_of_distinct_sources_leaves_no_more_memory_than_the_tables_hold():
+    gate = gate_of(per_source=1, source_rate=0.001, penalty=1, source_table=1_000)
+    tracemalloc.start()
+    try:
+        held = []
+        for start in (0, 20_000):
+            for n in range(start, start + 20_000):
+                source = gate.source((f"2001:db8:{n >> 16:x}:{n & 0xFFFF:x}::1", 1, 0, 0))
+                verdict = gate.decide(source, n * 1e-5, in_use=9)
+                if isinstance(verdict, Receipt):
+                    gate.give_back(verdict, n * 1e-5)
+                gate.note_offence(source, Offence.HANDSHAKE, n * 1e-5)
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] < held[0] + 200_000  # the remembered 1,024 addresses are cleared now and then
+    assert gate.figures().sources_remembered == 1_000
 
 
 def test_overflow_counters_never_go_back():
