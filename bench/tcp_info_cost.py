@@ -3,7 +3,9 @@
     python bench/tcp_info_cost.py [--calls 200000]
 
 Prints, for the best of five rounds: the bare system call, ``tcp_info.read`` with and without the
-question of idleness, and ``read_descriptor``. Loopback only.
+question of idleness, and ``read_descriptor``. Then how often the kernel's clocks cannot tell whose
+turn it is, 300 connections each: answered at once, and asked again at once after the answer.
+Loopback only.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from collections.abc import Callable
 from gserver.net import tcp_info
 
 ROUNDS = 5
+CONNECTIONS = 300
+TICKS_S = 0.025  # a few of the kernel's
 
 
 def cost_us(call: Callable[[], object], calls: int) -> float:
@@ -27,6 +31,29 @@ def cost_us(call: Callable[[], object], calls: int) -> float:
             call()
         best = min(best, time.thread_time() - start)
     return best / calls * 1e6
+
+
+def unclear(listener: socket.socket, *, asked_again: bool) -> int:
+    """How many connections' turns are unclear a few ticks after the last word."""
+    pairs = []
+    for _ in range(CONNECTIONS):
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+        pairs.append((client, served))
+        for sender, receiver in ((client, served), (served, client)):
+            sender.sendall(b"x")
+            receiver.recv(1)
+        if asked_again:
+            client.sendall(b"x")
+            served.recv(1)
+    time.sleep(TICKS_S)
+    count = 0
+    for client, served in pairs:
+        info = tcp_info.read(served)
+        count += info is not None and tcp_info.turn_of(info) is tcp_info.Turn.UNCLEAR
+        client.close()
+        served.close()
+    return count
 
 
 def main() -> None:
@@ -59,6 +86,8 @@ def main() -> None:
                 "read_listen_queue": lambda: tcp_info.read_listen_queue(listener),
             }.items():
                 print(f"{name:20} {cost_us(call, calls):6.2f} µs")
+        for name, again in {"answered": False, "asked again": True}.items():
+            print(f"unclear, {name:11} {unclear(listener, asked_again=again):6} of {CONNECTIONS}")
 
 
 if __name__ == "__main__":

@@ -144,8 +144,8 @@ def is_idle(info: TcpInfo, *, reading: bool) -> bool:
 
     :param reading: the handler is waiting to read from this connection right now. Decides where
         the clocks cannot: an answer given within a tick of its request, and a request sent within
-        a tick of the answer before it, look the same for ever after, and both are common (300 of
-        300 on loopback).
+        a tick of the answer before it, look the same for ever after, and on a near network both
+        are the rule (bench/tcp_info_cost.py).
     """
     turn = turn_of(info)
     return turn is Turn.CLIENT or (turn is Turn.UNCLEAR and reading)
