@@ -20,6 +20,7 @@ from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
 
 from gserver import slots
+from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt
 from gserver.limiter import Limiter
 from gserver.stats import Ending
@@ -46,10 +47,12 @@ class Connection:
         that owns the descriptor.
     :ivar address: the peer's, as ``accept()`` gave it.
 
+    :ivar receipt: what the gate wants back at the end.
+
     From :meth:`start` to its end it is in ``limiter.connections``.
     """
 
-    __slots__ = ("_close", "_ended", "_greenlet", "_limiter", "_receipt", "address", "socket")
+    __slots__ = ("_close", "_ended", "_greenlet", "_limiter", "address", "receipt", "socket")
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Connection:
     ) -> None:
         self.socket: Any = sock
         self.address = address
-        self._receipt = receipt
+        self.receipt = receipt
         self._limiter = limiter
         self._close = close
         self._ended = False
@@ -110,6 +113,7 @@ class Connection:
         except HandshakeFailed as error:
             ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
             log.debug("TLS handshake with %s failed: %s", self.address, error)
+            self._limiter.note_offence(self.address, Offence.HANDSHAKE)
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):
                 ending = Ending.PEER_GONE
@@ -139,7 +143,7 @@ class Connection:
     def _give_back(self, ending: Ending) -> None:
         self._limiter.connections.discard(self)
         greenlet, self._greenlet = self._greenlet, None  # no cycle for the collector to find
-        self._limiter.ended(greenlet, self._receipt, ending)
+        self._limiter.ended(greenlet, self.receipt, ending)
 
     def _end_when_closed(self, raw: Any, ending: Ending) -> None:
         """Where another greenlet still waits for the socket, gevent closes the descriptor only

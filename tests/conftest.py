@@ -104,9 +104,9 @@ def _nothing_left_behind(
 
 def _end_report(limiter: Limiter | None) -> None:
     """Its last line, "accepting again", would come in the middle of another test."""
-    if limiter is not None and limiter._report_timer is not None:
-        limiter._report_timer.stop()
-        limiter._report_timer.close()
+    if limiter is not None and limiter._log._timer is not None:
+        limiter._log._timer.stop()
+        limiter._log._timer.close()
 
 
 def _held(limiter: Limiter) -> list[str]:

@@ -33,7 +33,7 @@ from support import (
 
 from gserver import Audit, Limiter, Reason, StreamServer, slots
 from gserver.admission.verdict import REJECTED, Receipt
-from gserver.limiter import MAX_CANDIDATES
+from gserver.candidates import MAX_CANDIDATES
 from gserver.stats import Ending
 
 
@@ -124,8 +124,9 @@ class Desk:
         slots.take(self.limiter.pool, greenlet)
         self.inside[fd] = (greenlet, receipt)
 
-    def turn_away(self, fd: int) -> None:
-        self.verdicts.append(fd)
+    @property
+    def turn_away(self) -> dict[Reason, Any]:
+        return dict.fromkeys(Reason, self.verdicts.append)
 
 
 class LimiterMachine(RuleBasedStateMachine):
@@ -149,10 +150,9 @@ class LimiterMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.arrivals += 1
             client = (self.arrivals, ("192.0.2.1", 1))
-            if self.limiter.holding:  # as the accept loop does
-                self.limiter.arrived_at_cap(deque([client]), self.desk, quiet=self.quiet)
-            else:
-                self.limiter.arrived(*client, self.desk)
+            # As the accept loop does.
+            if self.limiter.holding or self.limiter.arrived(client, self.desk) is None:
+                self.limiter.hold(deque([client]), self.desk, quiet=self.quiet)
 
     @rule()
     def many_arrive(self) -> None:
@@ -218,7 +218,7 @@ class LimiterMachine(RuleBasedStateMachine):
                 _, (greenlet, receipt) = self.desk.inside.popitem()
                 self.limiter.ended(greenlet, receipt, Ending.RETURNED)
             assert sorted(self.desk.verdicts) == list(range(1, self.arrivals + 1))
-            timer = self.limiter._report_timer
+            timer = self.limiter._log._timer
             if timer is not None:
                 timer.stop()
                 timer.close()

@@ -18,8 +18,9 @@ from support import LOCAL, Holding, clients, load, running, visit
 import gserver.accept
 from gserver import Close, Reason, Reset, StreamServer, slots
 from gserver.accept import AcceptLoop
-from gserver.limiter import MAX_REJECTIONS_PER_TURN, Limiter
-from gserver.net.rejection import Rejection
+from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.limiter import Limiter
+from gserver.net.rejection import Rejection, by_reason
 
 
 @pytest.mark.parametrize("rejection", [Close(), Reset()], ids=str)
@@ -97,7 +98,14 @@ def steps_of_a_turn(held: int, rejection: Rejection) -> Counter[str]:
         raise AssertionError
 
     loop = AcceptLoop(
-        queue, limiter, unexpected, rejection, unexpected, max_accept=100, delays=(1.0, 1.0)
+        queue,
+        limiter,
+        unexpected,
+        by_reason(rejection),
+        unexpected,
+        backlog=1,
+        max_accept=100,
+        delays=(1.0, 1.0),
     )
     loop._watcher = gevent.get_hub().loop.timer(0.0)  # as if started
     steps: Counter[str] = Counter()
@@ -112,7 +120,7 @@ def steps_of_a_turn(held: int, rejection: Rejection) -> Counter[str]:
         sys.settrace(trace)
         try:
             loop._readable()
-            limiter._settled()
+            limiter._candidates._settled()
         finally:
             sys.settrace(None)
         assert limiter.pending == 0

@@ -265,7 +265,7 @@ def test_a_rejection_that_raises_is_counted_and_the_next_client_is_rejected_all_
     class Broken:
         name = "broken"
 
-        def on(self, family: int) -> Any:
+        def on(self, family: int, loop: Any) -> Any:
             return self.fail
 
         def fail(self, fd: int) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from gserver.admission.gate import Gate
+from gserver.admission.gate import Gate
 from gserver.admission.verdict import REJECTED, Reason, Receipt
 from gserver.stats import Audit, Counters, Ending
 
 
 def snapshot(counters: Counters, now: float = 0.0, active: int = 0, pending: int = 0) -> Any:
-    return counters.snapshot(cap=3, active=active, pending=pending, now=now)
+    return counters.snapshot(
+        cap=3, active=active, pending=pending, waiting=0, gate=Gate(3).figures(), now=now
+    )
 
 
 def test_a_snapshot_is_frozen_and_does_not_follow_the_counters() -> None:

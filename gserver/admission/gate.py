@@ -137,6 +137,15 @@ class Gate:
             return _NOTHING_TAKEN
         return self._counts.take(source.name)
 
+    @property
+    def bare(self) -> bool:
+        """There is only the cap to ask: at a full one every client's verdict is the same."""
+        return self._bare
+
+    def full(self, in_use: int) -> bool:
+        """Whether no slot is left, not even a reserved one."""
+        return self._slots_open(True, in_use) == 0
+
     # -- verdicts ---------------------------------------------------------------------------
 
     def decide(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
@@ -174,16 +183,14 @@ class Gate:
 
         Only the counts are asked: its attempt has been counted, and it has passed the rest.
         """
+        if self._bare:
+            return self.decide(source, now, in_use=in_use)
         if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
             return _SOURCE
         if not self._has_room(source, in_use):
             self._others_fault_at = now
             return _FULL
         return self._take(source)
-
-    def full(self, in_use: int) -> bool:
-        """Whether a client that counts against the whole cap would be turned away now."""
-        return in_use >= self.max_connections
 
     def give_back(self, receipt: Receipt, now: float) -> None:
         """Hand back what an admission took. A second time does nothing."""
@@ -230,6 +237,10 @@ class Gate:
     def waiting(self) -> int:
         """How many wait."""
         return len(self._queue)
+
+    def waiters(self) -> list[Waiter]:
+        """Everybody who waits, in no particular order."""
+        return self._queue.everybody()
 
     @property
     def next_deadline(self) -> float | None:

@@ -105,6 +105,10 @@ class WaitQueue:
         heads = [line[next(iter(line))] for line in self._lines if line]
         return min(heads, key=lambda waiter: waiter.turn, default=None)
 
+    def everybody(self) -> list[Waiter]:
+        """All that wait."""
+        return [waiter for line in self._lines for waiter in line.values()]
+
     def deadline(self) -> float | None:
         """When the next one has waited long enough, in seconds; None: nobody waits."""
         first = self.first()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from typing import Final
 
+from gserver.candidates import MAX_CANDIDATES
 from gserver.errors import SettingError
-from gserver.limiter import MAX_CANDIDATES
 
 __all__ = ["SPARE", "ensure_descriptors"]
 

@@ -17,7 +17,7 @@ from gserver.net.deadlines import Deadlines
 from gserver.net.loop import BACKGROUND_PRIORITY, READ, WRITE, Loop, Watcher
 from gserver.replies.script import Script
 
-__all__ = ["Linger", "ReplyRejection"]
+__all__ = ["Linger"]
 
 _RAW_SOCKET: Final = _socket.socket
 # A client that is gone must be an error here, not a SIGPIPE: a host program may have the signal's
@@ -101,21 +101,6 @@ class Linger:
     def _end(self, conversation: _Conversation) -> None:
         self._deadlines.discard(conversation)
         conversation.close()
-
-
-class ReplyRejection:
-    """The rejection ``reply``: ``script`` on every descriptor it is called with."""
-
-    name: Final = "reply"
-    __slots__ = ("linger", "script")
-
-    def __init__(self, linger: Linger, script: Script) -> None:
-        self.linger = linger
-        self.script = script
-
-    def __call__(self, fd: int, family: int) -> None:
-        """See :meth:`Linger.start`."""
-        self.linger.start(fd, family, self.script)
 
 
 class _Conversation:

@@ -17,7 +17,7 @@ import pytest
 from ends import DEADLINE_S, Place, is_open, read_to_end, until
 from gevent import socket as gevent_socket
 
-from gserver.net.linger import Linger, ReplyRejection
+from gserver.net.linger import Linger
 from gserver.replies import Reply, Script, named
 
 BUSY = Reply(b"busy\r\n")
@@ -272,12 +272,11 @@ def test_every_descriptor_comes_back_and_the_books_balance(
     tcp: Place, make_linger: Callable[..., Linger]
 ) -> None:
     linger = make_linger(timeout=0.3, max_lingering=40)
-    rejection = ReplyRejection(linger, named("http"))
-    assert rejection.name == "reply"
+    script = named("http")
     before = len(os.listdir("/dev/fd"))
     for n in range(300):
         client, fd = tcp.connect(b"GET / HTTP/1.1\r\n\r\n" if n % 3 else b"")
-        rejection(fd, tcp.family)
+        linger.start(fd, tcp.family, script)
         if n % 2:
             if n % 3 and is_open(fd):
                 assert read_to_end(client).startswith(b"HTTP/1.1 503 ")
