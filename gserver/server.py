@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import gevent.pywsgi
 import gevent.server
 from gevent.socket import socket as GeventSocket
@@ -78,6 +79,7 @@ class _Capped(_GeventServer):
             a ``spawn`` that cannot count. Nothing is left open.
         """
         self._limiter = limiter
+        self._shared = limiter is not None
         self._wanted = max_connections
         self._settle = settle
         self._rejection: Rejection = Close() if rejection is None else rejection
@@ -207,10 +209,22 @@ class _Capped(_GeventServer):
             accepting.close()
         super().close()
 
+    def stop(self, timeout: float | None = None) -> None:
+        """As gevent's: close, give the admitted ``timeout`` seconds (:attr:`stop_timeout` by
+        default), then kill them. Of a shared ``limiter`` only this server's own."""
+        limiter = self._limiter
+        if limiter is None or not self._shared:
+            super().stop(timeout)
+            return
+        self.close()
+        own = [c.greenlet for c in limiter.connections if c.server is self and c.greenlet]
+        gevent.joinall(own, self.stop_timeout if timeout is None else timeout)
+        gevent.killall(own, timeout=1)
+
     # ---- serving ---------------------------------------------------------------------------
 
     def _serve(self, sock: GeventSocket, address: Any, receipt: Receipt) -> None:
-        connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
+        connection = Connection(sock, address, receipt, self._capped_limiter(), self)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
         connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)
