@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sockdiag import TIME_WAIT, kernel_rows
 from support import (
     LOCAL,
-    TIME_WAIT,
     Holding,
     clients,
     connect,
     eventually,
     inode_of,
     is_open,
-    kernel_rows,
     load,
     outcome,
     running,
