@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import gevent.pywsgi
 import gevent.server
 from gevent.socket import socket as GeventSocket
@@ -89,6 +90,7 @@ class _Capped(_GeventServer):
             a ``spawn`` that cannot count. Nothing is left open.
         """
         self._limiter = limiter
+        self._shared = limiter is not None
         self._wanted = max_connections
         self._settle = settle
         self._limits = limits
@@ -258,23 +260,32 @@ class _Capped(_GeventServer):
             return super().full()
         return self._limiter.full
 
-    def stop(self, timeout: float | None = None) -> None:
-        super().stop(timeout)
-        # Those who were being told so have had the time the others had to finish.
-        for how in self._rejections.values():
-            if isinstance(how, Reply):
-                how.close_all()
-
     def close(self) -> None:
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
             accepting.close()
         super().close()
 
+    def stop(self, timeout: float | None = None) -> None:
+        """As gevent's: close, give the admitted ``timeout`` seconds (:attr:`stop_timeout` by
+        default), then kill them. Of a shared ``limiter`` only this server's own."""
+        limiter = self._limiter
+        if limiter is None or not self._shared:
+            super().stop(timeout)
+        else:
+            self.close()
+            own = [c.greenlet for c in limiter.connections if c.server is self and c.greenlet]
+            gevent.joinall(own, self.stop_timeout if timeout is None else timeout)
+            gevent.killall(own, timeout=1)
+        # Those who were being told that the server is busy have had the time the others had.
+        for how in self._rejections.values():
+            if isinstance(how, Reply):
+                how.close_all()
+
     # ---- serving ---------------------------------------------------------------------------
 
     def _serve(self, sock: GeventSocket, address: Any, receipt: Receipt) -> None:
-        connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
+        connection = Connection(sock, address, receipt, self._capped_limiter(), self)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
         connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)

@@ -59,7 +59,7 @@ def checked_at_every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
 
         monkeypatch.setattr(Limiter, name, wrapper)
 
-    for name in ("arrived", "ended", "leave", "_settled"):
+    for name in ("arrived", "hold", "ended", "leave"):
         checked(name)
     yield checks
     monkeypatch.undo()

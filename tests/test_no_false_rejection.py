@@ -52,12 +52,12 @@ def test_churners_that_together_hold_exactly_the_cap_are_never_turned_away(
 @pytest.mark.long
 @pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
 @pytest.mark.parametrize("cap", [1, 3, 10, 100])
-def test_churners_are_never_turned_away_in_thirty_thousand(cap: int, rejection: Rejection) -> None:
+def test_churners_are_never_turned_away_in_ten_thousand(cap: int, rejection: Rejection) -> None:
     server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
-    with running(server), load("churn", server, cap, 30_000) as churn:
+    with running(server), load("churn", server, cap, 10_000) as churn:
         seen = churn.read(within=100.0)
     assert seen == {"served": seen["served"]}
-    assert seen["served"] >= 30_000
+    assert seen["served"] >= 10_000
 
 
 def test_control_without_a_poll_after_the_accept_churners_are_turned_away(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gserver.admission.gate import Gate
-from gserver.admission.gate import Gate
 from gserver.admission.verdict import REJECTED, Reason, Receipt
 from gserver.stats import Audit, Counters, Ending
 

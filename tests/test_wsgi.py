@@ -11,8 +11,17 @@ import gevent.pywsgi
 import gevent.server
 import gevent.ssl
 import pytest
-from support import DEADLINE, LOCAL, connect, eventually, load, outcome, running
-from test_tls import client_context, server_context
+from support import (
+    DEADLINE,
+    LOCAL,
+    client_context,
+    connect,
+    eventually,
+    load,
+    outcome,
+    running,
+    server_context,
+)
 
 from gserver import Reset, WSGIServer
 from gserver.stats import Ending
