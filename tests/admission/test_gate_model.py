@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
@@ -59,9 +59,8 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 class GateMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        first = Limits(max_connections=3)
+    @initialize(first=limits())
+    def begin(self, first: Limits) -> None:
         self.drawn = 0.0
         self.gate = Gate.from_limits(first, draw=lambda: self.drawn)
         self.model = Model(first)
@@ -92,8 +91,16 @@ class GateMachine(RuleBasedStateMachine):
         if outcome != "waiting":
             self.books[outcome] += 1
 
-    @rule(host=st.sampled_from(HOSTS), drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans())
-    def arrive(self, host: str, drawn: float, wait: bool) -> None:
+    @rule(
+        hosts=st.lists(st.sampled_from(HOSTS), min_size=1, max_size=6),
+        drawn=st.floats(0, 1, exclude_max=True),
+        wait=st.booleans(),
+    )
+    def arrive(self, hosts: list[str], drawn: float, wait: bool) -> None:
+        for host in hosts:
+            self.one_arrives(host, drawn, wait)
+
+    def one_arrives(self, host: str, drawn: float, wait: bool) -> None:
         client, model, gate = Client(host), self.model, self.gate
         self.books["arrived"] += 1
         self.drawn = drawn
@@ -227,10 +234,11 @@ class GateMachine(RuleBasedStateMachine):
 
     # -- misbehaviour, resizes, other rules
 
-    @rule(host=st.sampled_from(HOSTS), offence=st.sampled_from(Offence))
-    def misbehave(self, host: str, offence: Offence) -> None:
-        self.gate.note_offence(self.gate.source((host, 1)), offence, self.model.now)
-        self.model.offend(Client(host))
+    @rule(host=st.sampled_from(HOSTS), offence=st.sampled_from(Offence), times=st.integers(1, 3))
+    def misbehave(self, host: str, offence: Offence, times: int) -> None:
+        for _ in range(times):
+            self.gate.note_offence(self.gate.source((host, 1)), offence, self.model.now)
+            self.model.offend(Client(host))
 
     @rule(cap=st.integers(1, 8))
     def resize(self, cap: int) -> None:
