@@ -51,9 +51,9 @@ def checked_at_every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
     def checked(name: str) -> None:
         step = getattr(Limiter, name)
 
-        def wrapper(self: Limiter, *arguments: Any) -> Any:
+        def wrapper(self: Limiter, *arguments: Any, **more: Any) -> Any:
             check(self)
-            result = step(self, *arguments)
+            result = step(self, *arguments, **more)
             check(self)
             return result
 
