@@ -54,8 +54,8 @@ def serve(
     :raises SettingError: it cannot start; nothing is left open.
     """
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
-    limiter = Limiter(settings.max_connections, settle=settings.settle)
     ensure_descriptors(settings.max_connections)
+    limiter = Limiter(settings.max_connections, settle=settings.settle)
     with _listening(settings) as listeners:
         servers = [_AdoptingServer(listener, handler, settings, limiter) for listener in listeners]
         stopping = Event()
@@ -74,8 +74,9 @@ def serve(
             _drain(servers, limiter, settings.drain_timeout, stop)
         finally:
             auditing.kill()
+            # Not stop(): for each server that would wait once more for the killed to end.
             for server in servers:
-                server.stop(timeout=0)
+                server.close()
 
 
 class _AdoptingServer(StreamServer):
