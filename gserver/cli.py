@@ -161,9 +161,9 @@ def serve(
     HANDLER is one of:
 
     \b
-      console         print what each client sends, with its address (the default)
+      console         print what clients send, with their address (the default)
       echo            send everything back
-      MODULE:HANDLER  call HANDLER(socket, address) of MODULE, with a gevent socket
+      MODULE:HANDLER  call HANDLER(socket, address) in MODULE; a gevent socket
 
     The first line on standard output says where it listens. The log goes to standard error.
 
