@@ -19,9 +19,9 @@ def escape(text: str, leave: str = "") -> str:
     :param leave: characters that are to stay as they are.
 
     Control characters, line separators and the invisible formatting characters (those that
-    reorder text among them) become ``\\x1b`` and the like; a byte that was no UTF-8 (a lone
-    surrogate, PEP 383) becomes ``\\xff``; a backslash becomes two, so that nothing a client sends
-    can pass for an escape.
+    reorder text among them) become ``\\x1b`` or ``\\u202e``; a byte that was no UTF-8 (a lone
+    surrogate, PEP 383) becomes ``\\xff``, which no character does; a backslash becomes two. So
+    nothing a client sends can pass for an escape.
     """
     return "".join(
         char if (char.isprintable() and char != "\\") or char in leave else _visible(char)
@@ -32,6 +32,8 @@ def escape(text: str, leave: str = "") -> str:
 def _visible(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"
+    if "\x80" <= char <= "\xff":
+        return f"\\u{ord(char):04x}"
     return char.encode("unicode_escape").decode("ascii")
 
 
