@@ -18,6 +18,7 @@ from program import GSERVER, gserver, shell
 from gserver import cli
 from gserver.errors import SettingError
 
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Runs the command in this process, where what it leaves open is seen (conftest.py); its
@@ -201,7 +202,7 @@ def test_numbers_are_read(convert: Callable[..., Any], given: Any, expected: flo
 @pytest.mark.parametrize("given", ["", " ", "٣", "0x10", "1e3", "²"])
 def test_what_is_no_whole_number_is_not_read_as_one(given: str) -> None:
     parameter = click.Option(["--cap"])
-    with pytest.raises(SettingError, match="--cap .*must be a whole number"):
+    with pytest.raises(SettingError, match=r"--cap .*must be a whole number"):
         cli._Count().convert(given, parameter, None)
 
 
