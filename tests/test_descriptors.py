@@ -9,7 +9,7 @@ import pytest
 
 from gserver import SettingError
 from gserver.daemon.descriptors import SPARE, ensure_descriptors
-from gserver.limiter import MAX_CANDIDATES
+from gserver.candidates import MAX_CANDIDATES
 
 OTHERS = MAX_CANDIDATES + SPARE
 UNLIMITED = resource.RLIM_INFINITY
