@@ -35,10 +35,19 @@ class Client:
     def __init__(self, peer: Peer, port: int) -> None:
         self.question, self.answer = PROBES[peer.profile]
         self.message = peer.message
-        self.socket = socket.create_connection((HOST, port), timeout=DEADLINE)
+        self.socket = socket.socket()
+        self.socket.settimeout(DEADLINE)
+        self.is_reset = False
+        try:
+            self.socket.connect((HOST, port))
+        except ConnectionResetError:
+            # Accepted and reset before connect had returned: which call says so is chance.
+            self.is_reset = True
 
     def is_served(self) -> bool:
         """Whether a round trip succeeds; False if the server ended the connection instead."""
+        if self.is_reset:
+            return False
         try:
             self.socket.sendall(self.question)
             return self.socket.recv(100) == self.answer
@@ -47,6 +56,8 @@ class Client:
 
     def policy(self) -> Policy:
         """What the server does with a client that waits without a word."""
+        if self.is_reset:
+            return Policy.RST
         self.socket.settimeout(SILENCE if not self.message else DEADLINE)
         try:
             data = self.socket.recv(100)
