@@ -236,9 +236,13 @@ def test_peers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
     ) as starter:
         assert starter.stdout is not None
         pid = int(starter.stdout.readline())
-        assert session_members(pid)
-        starter.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not session_members(pid), DEADLINE)
+        assert session_members(pid) == [pid]
+        starter.kill()
+    try:
+        assert wait_until(lambda: not session_members(pid), DEADLINE)
+    finally:
+        for left in session_members(pid):
+            os.kill(left, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", list(PEERS))
