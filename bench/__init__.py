@@ -3,7 +3,8 @@
 peers/            other servers with a connection limit, one small file each
 peers/servers/    the programs behind the peers that are written in Python
 peers/tokio/      the article's two servers in Rust
+experiments/      the questions put to each of them, one small file each
+compare.py        blocks in ABBA order, a fresh server for each
 stats.py          medians, bootstrap intervals, the A/A band: pure functions
-usage.py          CPU and memory of a process tree, sockets in TIME_WAIT
-environment.py    what a figure's reader must know about the machine
+results.py        what a comparison found, to and from JSON;  table.py  the same as text
 """

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 __all__ = [
-    "MIN_BEYOND",
     "Comparison",
     "Interval",
     "band",
@@ -23,14 +22,10 @@ __all__ = [
     "compare",
     "geometric_mean",
     "orders",
-    "quantile",
     "ratios",
 ]
 
 Subject = TypeVar("Subject")
-
-#: A quantile with fewer samples than this beyond it says more of chance than of the server.
-MIN_BEYOND = 10
 
 #: Resamples of the bootstrap: the ends of a 95 % interval then move by below 1 % between seeds.
 RESAMPLES = 4000
@@ -69,20 +64,6 @@ def orders(subjects: Sequence[Subject], blocks: int) -> list[list[Subject]]:
     forth = list(subjects)
     back = forth[::-1]
     return [list(back if block % 2 else forth) for block in range(blocks)]
-
-
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """Return the exact quantile (nearest rank) of unsorted ``values``.
-
-    None with fewer than :data:`MIN_BEYOND` samples beyond it on its thinner side.
-    """
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"a share between 0 and 1 is needed, not {share}")
-    # Rounded, so that 0.99 of 1,000 leaves its ten and not 9.999… of them.
-    if round(len(values) * min(share, 1.0 - share), 6) < MIN_BEYOND:
-        return None
-    rank = math.ceil(round(len(values) * share, 6))
-    return sorted(values)[rank - 1]
 
 
 def ratios(figures: Sequence[float], reference: Sequence[float]) -> list[float]:

@@ -26,35 +26,6 @@ def test_in_an_even_number_of_blocks_every_subject_has_the_same_mean_place(block
     assert len(places) == 1
 
 
-@pytest.mark.parametrize(
-    ("count", "share", "why"),
-    [
-        (999, 0.99, "nine samples beyond the 99th percentile"),
-        (9_999, 0.999, "nine beyond the 99.9th"),
-        (19, 0.5, "nine on each side of a median"),
-        (0, 0.5, "nothing at all"),
-    ],
-)
-def test_quantile_with_too_few_samples_beyond_it_is_not_given(
-    count: int, share: float, why: str
-) -> None:
-    assert stats.quantile(range(count), share) is None, why
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "expected"), [(1_000, 0.99, 989), (20, 0.5, 9), (10_000, 0.999, 9_989)]
-)
-def test_quantile_is_the_nearest_rank(count: int, share: float, expected: int) -> None:
-    shuffled = random.Random(4).sample(range(count), count)
-    assert stats.quantile(shuffled, share) == expected
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, 99.0])
-def test_quantile_refuses_what_is_no_share(share: float) -> None:
-    with pytest.raises(ValueError, match="share between 0 and 1"):
-        stats.quantile(range(1000), share)
-
-
 def test_mean_of_half_and_double_is_one() -> None:
     assert stats.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import kernel
 from bench.peers import PEERS, Missing, Peer, PeerFailed, Policy, Running, start
 from bench.peers.base import HOST, ROOT, Launch, PythonPeer, Site
 from bench.peers.process import session_members, wait_until
+from gserver.probe.oracle import Oracle
 
 CAP = 3
 
@@ -91,6 +91,13 @@ def running(peer: Peer) -> Iterator[Running]:
         yield started
 
 
+@pytest.fixture
+def oracle() -> Iterator[Oracle]:
+    found = Oracle()
+    yield found
+    found.close()
+
+
 class Clients:
     """Opens clients and closes those that are left."""
 
@@ -119,7 +126,9 @@ def clients(peer: Peer, running: Running) -> Iterator[Clients]:
         client.close()
 
 
-def test_client_beyond_the_cap_sees_the_stated_policy(peer: Peer, clients: Clients) -> None:
+def test_client_beyond_the_cap_sees_the_stated_policy(
+    peer: Peer, clients: Clients, oracle: Oracle
+) -> None:
     clients.held()
     extra = clients.connect()
     if peer.policy is Policy.UNLIMITED:
@@ -127,15 +136,9 @@ def test_client_beyond_the_cap_sees_the_stated_policy(peer: Peer, clients: Clien
         return
     assert extra.policy() is peer.policy
     if peer.policy is Policy.QUEUE:
-        listener = kernel.listener(clients.port)
-        assert listener is not None
-        assert listener.receive_queue == 1
-        unaccepted = [
-            row.remote_port
-            for row in kernel.rows(clients.port)
-            if row.state == kernel.State.ESTABLISHED and row.inode == 0
-        ]
-        assert unaccepted == [extra.socket.getsockname()[1]]
+        (listener,) = oracle.listeners(clients.port)
+        assert listener.waiting == 1
+        assert oracle.accepted((HOST, clients.port), extra.socket.getsockname()) is False
 
 
 def test_freed_slot_serves_the_next_client(peer: Peer, clients: Clients) -> None:
@@ -150,7 +153,7 @@ def test_freed_slot_serves_the_next_client(peer: Peer, clients: Clients) -> None
     assert all(client.is_served() for client in holders[1:])
 
 
-def test_stopping_leaves_no_process_and_no_listener(peer: Peer) -> None:
+def test_stopping_leaves_no_process_and_no_listener(peer: Peer, oracle: Oracle) -> None:
     with start(peer, CAP) as running:
         client = Client(peer, running.port)
         served = client.is_served()
@@ -158,7 +161,7 @@ def test_stopping_leaves_no_process_and_no_listener(peer: Peer) -> None:
     client.close()
     assert served
     assert [member for pid in pids for member in session_members(pid)] == []
-    assert kernel.listener(running.port) is None
+    assert oracle.listeners(running.port) == []
     assert running.process.returncode is not None
 
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from bench import kernel
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, PythonPeer, Site
+from gserver.probe.oracle import Oracle
 
 __all__ = ["PeerFailed", "Running", "session_members", "start"]
 
@@ -62,11 +62,17 @@ class Running:
     def wait_ready(self, timeout: float) -> None:
         """Return when the port has a listener; raise :class:`PeerFailed` if it never gets one.
 
-        Looks at the kernel's table and connects to nothing: a connection would take a slot.
+        Asks the kernel and connects to nothing: a connection would take a slot.
         """
-        if not wait_until(lambda: self._ended() or self._listens(), timeout) or self._ended():
-            fate = f"ended with {self.process.poll()}" if self._ended() else "doesn't listen"
-            raise PeerFailed(f"{self.process.args!r} {fate}\n{self.last_words()}")
+        oracle = Oracle()
+        try:
+            wait_until(lambda: self._has_ended() or oracle.listeners(self.port), timeout)
+            if not self._has_ended() and oracle.listeners(self.port):
+                return
+        finally:
+            oracle.close()
+        fate = f"ended with {self.process.poll()}" if self._has_ended() else "doesn't listen"
+        raise PeerFailed(f"{self.process.args!r} {fate}\n{self.last_words()}")
 
     def last_words(self) -> str:
         """Return the last lines that the peer printed."""
@@ -85,11 +91,8 @@ class Running:
                 os.killpg(self.pid, signal.SIGKILL)
         self.process.wait(STOP_TIMEOUT)
 
-    def _ended(self) -> bool:
+    def _has_ended(self) -> bool:
         return self.process.poll() is not None
-
-    def _listens(self) -> bool:
-        return kernel.listener(self.port) is not None
 
 
 @contextmanager
@@ -169,7 +172,7 @@ def session_members(session: int) -> list[int]:
     return found
 
 
-def wait_until(happened: Callable[[], bool], timeout: float) -> bool:
+def wait_until(happened: Callable[[], object], timeout: float) -> bool:
     """Ask ``happened`` every few milliseconds; return whether it came true within ``timeout``."""
     deadline = time.monotonic() + timeout
     while not happened():

@@ -1,0 +1,104 @@
+"""``python -m bench``: the comparison, its table again from a result, and the list of peers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import IO
+
+import click
+from gserver.probe.environment import environment
+from gserver.probe.result import EXIT_INVALID
+from gserver.probe.run import Run
+
+from bench.compare import describe, find_all, run_group
+from bench.experiments import EXPERIMENTS
+from bench.peers import PEERS, Missing
+from bench.results import Result
+from bench.table import MIN_BLOCKS, render
+
+
+@click.group()
+def main() -> None:
+    """The suite around gserver probe."""
+
+
+@main.command()
+def peers() -> None:
+    """List the servers, what their clients see at the cap, and how to install those missing."""
+    for peer in PEERS.values():
+        try:
+            peer.find()
+            state = peer.version()
+        except Missing as error:
+            state = str(error)
+        click.echo(f"{peer.name:20} {peer.policy:10} {state}\n{'':31} counts {peer.counts}")
+
+
+@main.command()
+@click.option("--experiment", "names", multiple=True, type=click.Choice(list(EXPERIMENTS)))
+@click.option("--peer", "chosen", multiple=True, type=click.Choice(list(PEERS)))
+@click.option("--cap", "caps", multiple=True, type=click.IntRange(1, 100_000))
+@click.option(
+    "--blocks",
+    default=MIN_BLOCKS,
+    show_default=True,
+    type=click.IntRange(2),
+    help=f"Even, so that ABBA is whole; below {MIN_BLOCKS} no ratio is printed.",
+)
+@click.option("--seed", default=1, show_default=True, help="For the bootstrap intervals.")
+@click.option(
+    "--time-limit",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Minutes; the result is then partial.",
+)
+@click.option("--json", "json_file", type=click.File("w", lazy=True))
+def compare(
+    names: tuple[str, ...],
+    chosen: tuple[str, ...],
+    caps: tuple[int, ...],
+    blocks: int,
+    seed: int,
+    time_limit: float,
+    json_file: IO[str] | None,
+) -> None:
+    """Put every experiment to every server, side by side. Ctrl-C gives what there is.
+
+    Without options: all experiments at their own caps, all servers that are installed.
+    """
+    if blocks % 2:
+        raise click.BadParameter("must be even: each order is run both ways", param_hint="--blocks")
+    experiments = [EXPERIMENTS[name] for name in names or EXPERIMENTS]
+    found, missing = find_all([PEERS[name] for name in chosen or PEERS])
+    command = ["python", "-m", "bench", *sys.argv[1:]]
+    with Run(60.0 * time_limit) as run:
+        info = {peer.name: describe(peer, 10) for peer in found}
+        result = Result(environment(command, seed), seed, info, missing, groups=[])
+        for experiment in experiments:
+            for cap in caps or experiment.caps:
+                if not run.stopped:
+                    result.groups.append(run_group(experiment, cap, found, blocks, run))
+        result.partial = run.partial
+    click.echo(render(result))
+    if json_file is not None:
+        json.dump(result.to_json(), json_file, indent=1)
+        json_file.write("\n")
+    if result.partial:
+        sys.exit(EXIT_INVALID)
+
+
+@main.command()
+@click.argument("results", type=click.File())
+def show(results: IO[str]) -> None:
+    """Print the tables of a result that compare --json wrote."""
+    try:
+        result = Result.from_json(json.load(results))
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.BadParameter(f"not a result of compare --json: {error}") from error
+    click.echo(render(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""The questions of the comparison, each a small file: by name in :data:`EXPERIMENTS`."""
+
+from __future__ import annotations
+
+from bench.experiments.base import Experiment, Figures, Subject, Unfit, subject
+from bench.experiments.burst import Burst
+from bench.experiments.memory import Memory
+from bench.experiments.storm import Storm
+
+__all__ = ["EXPERIMENTS", "Experiment", "Figures", "Subject", "Unfit", "subject"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (Storm(), Burst(), Memory())
+}
