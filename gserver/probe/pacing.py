@@ -35,7 +35,7 @@ class ConstantRate:
     @property
     def planned(self) -> int:
         """How many arrivals there are in all."""
-        return max(0, int(self.rate * self.duration_s - self.phase + 1e-9))
+        return max(0, math.ceil(self.rate * self.duration_s - self.phase - 1e-9))
 
     def at(self, k: int) -> int:
         """Nanoseconds from the start to arrival *k* (0 is the first)."""
