@@ -1,1 +1,40 @@
-"""gserver: a gevent TCP server that knows when it is full."""
+"""gserver: a gevent TCP server that knows when it is full, and says so at once.
+
+The layout, lowest first; a module imports only from those above it here:
+
+    errors.py            errors, by who is at fault
+    admission/           decisions, pure: the gate and its verdicts
+    stats.py  report.py  the books and their snapshot; what the log says about rejections
+    net/                 sockets: listeners, the fates of accept errors, rejections
+    slots.py             the gevent Pool that is the count of slots
+    limiter.py           one cap: gate, slots, books, and the candidates that settle
+    accept.py            the accept loop of one listener
+    connection.py        the one end of a connection: socket closed, then slot back
+    tls.py  audit.py     the handshake; slots compared with open sockets
+    server.py            gevent's servers with a cap: StreamServer, WSGIServer
+    handlers/            the built-in handlers: echo, console
+    daemon/  cli.py      the gserver command
+
+Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connection.py``.
+"""
+
+from gserver.admission.verdict import Reason
+from gserver.errors import SettingError
+from gserver.limiter import Limiter
+from gserver.net.rejection import Close, Rejection, Reset
+from gserver.server import StreamServer, WSGIServer
+from gserver.stats import Audit, Ending, Snapshot
+
+__all__ = [
+    "Audit",
+    "Close",
+    "Ending",
+    "Limiter",
+    "Reason",
+    "Rejection",
+    "Reset",
+    "SettingError",
+    "Snapshot",
+    "StreamServer",
+    "WSGIServer",
+]

@@ -37,5 +37,9 @@ class Gate:
             return _NOTHING_TAKEN
         return _FULL
 
+    def full(self, in_use: int) -> bool:
+        """Whether a client that counts against the whole cap would be turned away now."""
+        return in_use >= self.max_connections
+
     def give_back(self, receipt: Receipt, now: float) -> None:
         """Hand back, once, what an admission took."""

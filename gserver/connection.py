@@ -1,0 +1,191 @@
+"""The life of one admitted connection, and the only place where it ends.
+
+The end is always the same, in one order, once, whatever brought it about: the socket is closed,
+*then* the slot comes back, at once, from inside the ending greenlet: gevent's own link would give
+it back only in a later callback of the loop, after the listener may have turned away the client
+that has just closed and connected again (guarantee G3).
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent
+from gevent.greenlet import Greenlet
+from gevent.monkey import get_original
+from gevent.socket import socket as GeventSocket
+
+from gserver import slots
+from gserver.admission.verdict import Receipt
+from gserver.limiter import Limiter
+from gserver.stats import Ending
+
+__all__ = ["Connection", "HandshakeFailed"]
+
+log = logging.getLogger("gserver")
+
+_poll: Final = get_original("select", "poll")  # the patched one would switch greenlets
+
+
+class HandshakeFailed(Exception):
+    """The peer's TLS handshake did not succeed. ``timed_out`` says whether its time ran out."""
+
+    def __init__(self, problem: str, *, timed_out: bool) -> None:
+        super().__init__(problem)
+        self.timed_out = timed_out
+
+
+class Connection:
+    """One admitted client: its socket, its greenlet, its slot.
+
+    :ivar socket: what the handler reads and writes; the server sets it to the TLS socket once
+        that owns the descriptor.
+    :ivar address: the peer's, as ``accept()`` gave it.
+
+    From :meth:`start` to its end it is in ``limiter.connections``.
+    """
+
+    __slots__ = ("_close", "_ended", "_greenlet", "_limiter", "_receipt", "address", "socket")
+
+    def __init__(
+        self,
+        sock: GeventSocket,
+        address: Any,
+        receipt: Receipt,
+        limiter: Limiter,
+        close: Callable[..., object],
+    ) -> None:
+        self.socket: Any = sock
+        self.address = address
+        self._receipt = receipt
+        self._limiter = limiter
+        self._close = close
+        self._ended = False
+        self._greenlet: Any = None
+
+    def start(self, body: Callable[..., object], *arguments: Any) -> None:
+        """Take a slot and schedule ``body(self, *arguments)`` in a greenlet of the pool.
+
+        :param body: serves the client. Whatever it does, it need not close the socket.
+
+        When this raises, the socket is closed and no slot is held.
+        """
+        pool = self._limiter.pool
+        greenlet = None
+        try:
+            greenlet = pool.greenlet_class(self._run, body, arguments)
+            # Killed before it first ran, a greenlet runs nothing, but calls its links: ours
+            # before the pool's, since links are called in the order they were made.
+            greenlet.rawlink(self._never_ran)
+            slots.take(pool, greenlet)
+            self._greenlet = greenlet
+            self._limiter.connections.add(self)
+            greenlet.start()
+        except BaseException:
+            self._ended = True
+            self._limiter.connections.discard(self)
+            try:
+                self._close_socket()
+            finally:
+                if greenlet is not None:
+                    slots.give_back(pool, greenlet)
+            raise
+
+    def _run(self, body: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        ending = Ending.RAISED
+        try:
+            body(self, *arguments)
+            ending = Ending.RETURNED
+        except gevent.GreenletExit:
+            ending = Ending.KILLED
+        except SystemExit as error:
+            # gevent would throw it into the main greenlet: one handler could stop the server.
+            ending = Ending.EXITED
+            log.debug("handler of %s exited with %r", self.address, error.code)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C lands wherever the program is: it is for the program, not for us
+        except HandshakeFailed as error:
+            ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
+            log.debug("TLS handshake with %s failed: %s", self.address, error)
+        except BaseException as error:
+            if isinstance(error, OSError) and self._peer_is_gone(error):
+                ending = Ending.PEER_GONE
+                log.debug("%s went away: %s", self.address, error)
+            else:
+                log.exception("handler of %s failed", self.address)
+        finally:
+            self._end(ending)
+
+    def _never_ran(self, _greenlet: Greenlet[..., Any]) -> None:
+        self._end(Ending.KILLED)
+
+    def _end(self, ending: Ending) -> None:
+        """The end of a connection: socket, then slot. Once."""
+        if self._ended:
+            return
+        self._ended = True
+        raw = getattr(self.socket, "_sock", None)
+        try:
+            self._close_socket()
+        finally:
+            if raw is not None and raw.fileno() != -1:
+                self._end_when_closed(raw, ending)
+            else:
+                self._give_back(ending)
+
+    def _give_back(self, ending: Ending) -> None:
+        self._limiter.connections.discard(self)
+        greenlet, self._greenlet = self._greenlet, None  # no cycle for the collector to find
+        self._limiter.ended(greenlet, self._receipt, ending)
+
+    def _end_when_closed(self, raw: Any, ending: Ending) -> None:
+        """Where another greenlet still waits for the socket, gevent closes the descriptor only
+        after waking it, later in this turn or the next: the slot comes back after that."""
+        timer = gevent.get_hub().loop.timer(0.0)
+
+        def check() -> None:
+            if raw.fileno() != -1:
+                timer.start(check)
+                return
+            timer.stop()
+            timer.close()
+            self._give_back(ending)
+
+        timer.start(check)
+
+    def _close_socket(self) -> None:
+        sock = self.socket
+        # A makefile() that is still alive would put the close off to its own end.
+        sock._io_refs = 0
+        try:
+            self._close(sock, self.address)
+        except Exception:
+            log.exception("closing the connection from %s failed", self.address)
+        finally:
+            try:
+                sock.close()
+            except OSError as error:
+                # EBADF: the handler closed the descriptor behind the socket's back.
+                log.debug("closing the connection from %s: %s", self.address, error)
+
+    def _peer_is_gone(self, error: OSError) -> bool:
+        """Whether an error that the handler let pass is this connection's own peer leaving.
+
+        A ConnectionError may as well be of another connection that the handler uses: then this
+        one is intact. poll(2) tells: POLLHUP or POLLERR on a socket that was reset or whose peer
+        has closed both ways (tcp_poll in the kernel's net/ipv4/tcp.c).
+        """
+        if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
+            return False
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        try:
+            poll = _poll()
+            poll.register(self.socket.fileno(), 0)  # POLLHUP and POLLERR are always reported
+            return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
+        except (OSError, ValueError):
+            return False  # the handler has closed it

@@ -1,0 +1,59 @@
+"""SIGINT and SIGTERM: the first asks for a drain, the second ends the process at once."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+__all__ = ["GRACE_S", "StopSignals"]
+
+#: Seconds past the drain's deadline that a handler which swallows its kill, or never yields,
+#: can hold the process up.
+GRACE_S: Final = 3.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignals:
+    """Handles them from the moment it is made, so that none is lost during start-up.
+
+    Python's own handlers, not the loop's: they run even while a handler that never yields holds
+    the loop.
+
+    :param drain_timeout: seconds the drain may take. :data:`GRACE_S` later a watchdog thread of
+        the interpreter, which needs neither the loop nor the interpreter's lock, prints where
+        every thread is and ends the process with status 1.
+    """
+
+    def __init__(self, drain_timeout: float) -> None:
+        self._deadline = drain_timeout + GRACE_S
+        self._received: signal.Signals | None = None
+        self._notify: Callable[[], object] | None = None
+        for signum in _SIGNALS:
+            signal.signal(signum, self._handle)
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The first signal, once it has come."""
+        return self._received
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` on the first signal: at once, if it has come already. It runs inside
+        the signal handler and must only wake somebody."""
+        self._notify = callback
+        if self._received is not None:
+            callback()
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if self._received is not None:
+            # With the default action, so that whoever waits for us sees the signal.
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+            return
+        self._received = signal.Signals(signum)
+        faulthandler.dump_traceback_later(self._deadline, exit=True)
+        if self._notify is not None:
+            self._notify()

@@ -1,0 +1,1 @@
+"""Handlers that come with the package. A handler is any callable ``(socket, address)``."""

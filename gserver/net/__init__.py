@@ -1,0 +1,1 @@
+"""Sockets. Given a loop where they need one; nothing here imports gevent."""

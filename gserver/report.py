@@ -1,0 +1,130 @@
+"""What the log says about rejections: state changes and a summary. A flood never floods it.
+
+Pure: it is told what happens and when, and returns lines. At most two state changes per
+``CALM_S`` and one summary per ``SUMMARY_S`` come out, however many clients are turned away.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from gserver.admission.verdict import Reason
+
+__all__ = ["CALM_S", "MAX_HOSTS", "SUMMARY_S", "RejectionReport"]
+
+#: Seconds without a rejection, at a cap with room, after which a server is "accepting again".
+CALM_S: Final = 1.0
+#: Seconds between two summaries while rejecting.
+SUMMARY_S: Final = 10.0
+#: Different hosts counted in one summary's interval; later ones are counted together.
+MAX_HOSTS: Final = 1024
+_TOP: Final = 3
+
+
+class RejectionReport:
+    """The log's view of one cap."""
+
+    __slots__ = ("_began", "_began_total", "_hosts", "_last_total", "_others", "_summed", "_totals")
+
+    def __init__(self) -> None:
+        self._began: float | None = None  # since when it is rejecting
+        self._began_total = 0
+        self._last_total = 0
+        self._summed = 0.0
+        self._totals: dict[Reason, int] = {}
+        self._hosts: dict[str, int] = {}
+        self._others = 0
+
+    @property
+    def rejecting(self) -> bool:
+        """Whether a state is open that only :meth:`tick` ends."""
+        return self._began is not None
+
+    def saw(self, host: str) -> None:
+        """Count one rejected client by its host. On the path of every rejection: keep it cheap."""
+        hosts = self._hosts
+        if host in hosts:
+            hosts[host] += 1
+        elif len(hosts) < MAX_HOSTS:
+            hosts[host] = 1
+        else:
+            self._others += 1
+
+    def begin(
+        self, now: float, reason: Reason, in_use: int, cap: int, totals: Mapping[Reason, int]
+    ) -> str:
+        """The first rejection after a calm. ``totals`` already counts it."""
+        self._began = self._summed = now
+        self._totals = dict(totals)
+        self._totals[reason] -= 1
+        self._began_total = sum(self._totals.values())
+        self._last_total = self._began_total + 1
+        if reason is Reason.CAPACITY:
+            return f"full {in_use}/{cap}, rejecting"
+        return f"rejecting ({reason}), {in_use}/{cap} in use"
+
+    def tick(
+        self, now: float, in_use: int, cap: int, *, full: bool, totals: Mapping[Reason, int]
+    ) -> list[str]:
+        """Call once per :data:`CALM_S` while :attr:`rejecting`. Returns the lines to log."""
+        if self._began is None:
+            return []
+        total = sum(totals.values())
+        calm = total == self._last_total and not full
+        self._last_total = total
+        if calm:
+            line = (
+                f"accepting again after {now - self._began:.1f} s, "
+                f"{total - self._began_total:,} rejected"
+            )
+            self._began = None
+            self._hosts.clear()
+            self._others = 0
+            return [line]
+        if now - self._summed < SUMMARY_S:
+            return []
+        return self._summary(now, in_use, cap, totals)
+
+    def _summary(
+        self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int]
+    ) -> list[str]:
+        by_reason = {
+            reason: count - self._totals.get(reason, 0)
+            for reason, count in totals.items()
+            if count > self._totals.get(reason, 0)
+        }
+        elapsed = now - self._summed
+        self._summed = now
+        self._totals = dict(totals)
+        hosts, self._hosts = self._hosts, {}
+        others, self._others = self._others, 0
+        if not by_reason:
+            return []
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in by_reason.items())
+        sources: Counter[str] = Counter()
+        for host, count in hosts.items():
+            sources[_source(host)] += count
+        top = ", ".join(f"{count:,} from {source}" for source, count in sources.most_common(_TOP))
+        rest = sum(sources.values()) - sum(count for _, count in sources.most_common(_TOP)) + others
+        if rest:
+            top += f", {rest:,} from others"
+        return [
+            f"rejecting: {in_use}/{cap} in use, {sum(by_reason.values()):,} rejected "
+            f"in {elapsed:.1f} s ({reasons}): {top}"
+        ]
+
+
+def _source(host: str) -> str:
+    """A host as the log groups it: IPv4 whole, IPv6 cut to /64, anything else as it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return host

@@ -1,0 +1,244 @@
+"""gevent's servers with a hard cap: full means *rejected*, never *left waiting*.
+
+:class:`StreamServer` and :class:`WSGIServer` are drop-in for gevent's classes of the same names:
+the same constructor, attributes and lifecycle. With a cap, accepting, counting and ending
+connections are ours. Without one all of that is gevent's own code; only the listener's backlog
+is larger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gevent.pywsgi
+import gevent.server
+from gevent.socket import socket as GeventSocket
+
+from gserver import slots
+from gserver.accept import AcceptLoop
+from gserver.admission.verdict import Receipt
+from gserver.audit import Auditor
+from gserver.connection import Connection
+from gserver.errors import SettingError
+from gserver.limiter import Limiter
+from gserver.net.listeners import system_backlog, tcp_listener
+from gserver.net.rejection import Close, Rejection
+from gserver.stats import Audit, Snapshot
+from gserver.tls import cooperative_wrap, handshake
+
+__all__ = ["StreamServer", "WSGIServer"]
+
+
+log = logging.getLogger("gserver")
+
+#: What serves a client: called with its socket and its address.
+Handler = Callable[[Any, Any], object]
+
+if TYPE_CHECKING:
+    _GeventServer = gevent.server.StreamServer
+else:
+    _GeventServer = object  # a mixin: gevent's class comes next in the order
+
+
+def _plain_body(connection: Connection, handle: Handler) -> None:
+    handle(connection.socket, connection.address)
+
+
+class _Capped(_GeventServer):
+    """What a cap changes in a gevent server. Mixed in before gevent's class."""
+
+    #: As long as the system allows (/proc/sys/net/core/somaxconn): clients that overflow a
+    #: backlog are told nothing, their SYN is dropped and sent again a second later (G2).
+    backlog = system_backlog()
+
+    #: Seconds a TLS client has for its handshake; None: for ever.
+    handshake_timeout: float | None = 10.0
+
+    def __init__(
+        self,
+        *args: Any,
+        max_connections: int | None = None,
+        rejection: Rejection | None = None,
+        settle: float | None = None,
+        limiter: Limiter | None = None,
+        handshake_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """gevent's arguments, and:
+
+        :param max_connections: the cap. Left out, ``spawn``'s own limit is the cap (a whole
+            number, or a Pool with a size); without either, there is none.
+        :param rejection: how the excess is turned away: ``Close()``, the default, or ``Reset()``.
+        :param settle: see :class:`gserver.Limiter`.
+        :param limiter: a cap shared with other servers, instead of the two above.
+        :param handshake_timeout: seconds a TLS client has for its handshake; 10 by default.
+        :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
+            a ``spawn`` that cannot count. Nothing is left open.
+        """
+        self._limiter = limiter
+        self._wanted = max_connections
+        self._settle = settle
+        self._rejection: Rejection = Close() if rejection is None else rejection
+        self._accepting: AcceptLoop | None = None
+        self._auditor: Auditor | None = None
+        if handshake_timeout is not None:
+            self.handshake_timeout = handshake_timeout
+        if not callable(self._rejection):
+            raise SettingError("rejection", rejection, "must be Close() or Reset()")
+        context = kwargs.get("ssl_context")
+        super().__init__(*args, **kwargs)
+        if context is not None and self._limiter is not None:
+            vars(self)["wrap_socket"] = cooperative_wrap(context)  # as gevent's own does
+
+    # ---- the cap ---------------------------------------------------------------------------
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """The cap, its slots and its books; None without a cap."""
+        return self._limiter
+
+    @property
+    def max_connections(self) -> int | None:
+        """The cap; None for none. Of a server that has one, it can be set at any time: raising
+        admits at once, lowering admits nobody until enough have left and ends nobody."""
+        return None if self._limiter is None else self._limiter.max_connections
+
+    @max_connections.setter
+    def max_connections(self, value: int) -> None:
+        if self._limiter is None:
+            raise SettingError("max_connections", value, "this server was made without a cap")
+        self._limiter.max_connections = value
+
+    @property
+    def stats(self) -> Snapshot:
+        """The books at this instant. Servers that share a limiter share them."""
+        return self._capped_limiter().snapshot()
+
+    def audit(self) -> Audit:
+        """Compare slots with open sockets; the result is also in the next :attr:`stats`.
+
+        Reads every descriptor of the process once: about 15 ms at 10,000. A socket counts as
+        leaked when two audits in a row find it. A leak is logged.
+        """
+        limiter = self._capped_limiter()
+        if self._auditor is None:
+            self._auditor = Auditor(limiter)
+        return self._auditor.audit(getattr(self, "socket", None))
+
+    def _capped_limiter(self) -> Limiter:
+        if self._limiter is None:
+            raise SettingError("max_connections", None, "a server without a cap keeps no books")
+        return self._limiter
+
+    # ---- gevent's hooks --------------------------------------------------------------------
+
+    def set_spawn(self, spawn: Any) -> None:
+        # gevent's own would shadow full() on the instance and have the pool's semaphore start
+        # the accept loop: with a cap neither may happen, so it is not called.
+        if self._limiter is None:
+            found = slots.pool_for(spawn, self._wanted)
+            if found is None:
+                if self._settle is not None:
+                    raise SettingError("settle", self._settle, "needs a cap: max_connections")
+                super().set_spawn(spawn)
+                return
+            pool, cap = found
+            self._limiter = Limiter(cap, settle=self._settle or 0.0, pool=pool)
+        elif not (isinstance(spawn, str) and spawn == "default"):
+            raise SettingError("spawn", spawn, "the limiter has its own pool; leave one out")
+        elif self._wanted is not None or self._settle is not None:
+            raise SettingError("limiter", self._limiter, "has its own max_connections and settle")
+        self.pool = self._limiter.pool
+        self._spawn = self.pool.spawn
+
+    def set_listener(self, listener: Any) -> None:
+        super().set_listener(listener)
+        sock = getattr(self, "socket", None)
+        if sock is not None:
+            # A blocking listener would block the loop in accept().
+            sock.setblocking(False)
+
+    @classmethod
+    def get_listener(cls, address: Any, backlog: int | None = None, family: Any = None) -> Any:
+        backlog = cls.backlog if backlog is None else backlog
+        raw = tcp_listener(address, backlog, family, reuse_addr=bool(cls.reuse_addr))
+        # gevent knows a socket from an address by its accept(), which a raw one has not.
+        return GeventSocket(raw.family, raw.type, raw.proto, fileno=raw.detach())
+
+    def init_socket(self) -> None:
+        adopted = hasattr(self, "socket")  # and brought its own, perhaps small, backlog
+        super().init_socket()
+        if adopted and self._limiter is not None:
+            self.socket.listen(self.backlog)
+
+    def start_accepting(self) -> None:
+        if self._limiter is None:
+            super().start_accepting()
+            return
+        if self._accepting is None:
+            self._accepting = AcceptLoop(
+                self.socket,
+                self._limiter,
+                self._serve,
+                self._rejection,
+                self._listener_failed,
+                max_accept=self.max_accept,
+                delays=(self.min_delay, self.max_delay),
+            )
+        self._accepting.start()
+
+    def stop_accepting(self) -> None:
+        if self._limiter is None:
+            super().stop_accepting()
+        elif self._accepting is not None:
+            self._accepting.stop()
+
+    def full(self) -> bool:
+        """Whether a client that connects now would be turned away."""
+        if self._limiter is None:
+            return super().full()
+        return self._limiter.full
+
+    def close(self) -> None:
+        accepting, self._accepting = self._accepting, None
+        if accepting is not None:
+            accepting.close()
+        super().close()
+
+    # ---- serving ---------------------------------------------------------------------------
+
+    def _serve(self, sock: GeventSocket, address: Any, receipt: Receipt) -> None:
+        connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
+        # The handler goes along: close() takes it away from the server, and an admitted
+        # connection that has not run yet is served all the same.
+        connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)
+
+    def _tls_body(self, connection: Connection, handle: Handler) -> None:
+        wrap: Any = vars(self)["wrap_socket"]
+        arguments: Any = self.ssl_args
+        handshake(connection, wrap, arguments, self.handshake_timeout)
+        handle(connection.socket, connection.address)
+
+    def _listener_failed(self, error: OSError) -> None:
+        log.error("%s: the listener failed: %s", self, error)
+        self.close()
+
+
+class StreamServer(_Capped, gevent.server.StreamServer):
+    """``gevent.server.StreamServer`` that knows when it is full.
+
+    ::
+
+        StreamServer(("", 8999), handle, max_connections=100).serve_forever()
+
+    At most ``max_connections`` clients are served at once, counted by ``server.pool``, a
+    ``gevent.pool.Pool``; the next one is turned away at once. Its slot comes back when the
+    handler returns, raises, exits or is killed, after its socket is closed.
+    """
+
+
+class WSGIServer(_Capped, gevent.pywsgi.WSGIServer):
+    """``gevent.pywsgi.WSGIServer`` that knows when it is full. The cap counts connections: one
+    kept alive between requests holds its slot."""

@@ -1,0 +1,111 @@
+"""Slots: the ``gevent.pool.Pool`` that *is* the count. There is no second counter.
+
+Functions over any gevent Pool, so that ``spawn=Pool(n)`` works as it is. gevent's own
+``Pool._discard`` releases the semaphore each time it is called; :func:`give_back` is idempotent
+and takes gevent's link away, so that the slot comes back at once and only once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from gevent.greenlet import Greenlet
+from gevent.lock import Semaphore
+from gevent.pool import Pool
+
+from gserver.errors import SettingError
+
+__all__ = ["check_cap", "give_back", "pool_for", "resize", "semaphore_error", "take"]
+
+
+def check_cap(value: object, setting: str = "max_connections") -> int:
+    """The cap as a whole number of 1 or more, or :class:`SettingError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingError(setting, value, "must be a whole number, 1 or more")
+    return value
+
+
+def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None:
+    """The pool that counts, and its cap; None for a server without a cap.
+
+    :param spawn: gevent's ``spawn`` argument: "default", a whole number, a Pool, or anything
+        else that starts a greenlet.
+    :raises SettingError: when the two disagree, or when a cap is asked of a ``spawn`` that
+        cannot count (``None``, ``gevent.spawn_raw``, any other function).
+    """
+    if max_connections is not None:
+        check_cap(max_connections)
+    if isinstance(spawn, int) and not isinstance(spawn, bool):
+        spawn = Pool(check_cap(spawn, "spawn"))
+    if isinstance(spawn, Pool):
+        if spawn.size is None:
+            if max_connections is None:
+                return None
+            raise SettingError(
+                "spawn",
+                spawn,
+                f"a Pool without a size cannot hold max_connections={max_connections}; "
+                f"give Pool({max_connections}) or leave spawn out",
+            )
+        check_cap(spawn.size, "spawn")
+        if max_connections is not None and max_connections != spawn.size:
+            raise SettingError(
+                "max_connections",
+                max_connections,
+                f"disagrees with spawn=Pool({spawn.size}); give one of them",
+            )
+        return spawn, spawn.size
+    if max_connections is None:
+        return None
+    if isinstance(spawn, str) and spawn == "default":
+        return Pool(max_connections), max_connections
+    raise SettingError(
+        "spawn",
+        spawn,
+        "cannot count connections; with max_connections give a Pool, or leave it out",
+    )
+
+
+def take(pool: Pool, greenlet: Greenlet[..., Any]) -> None:
+    """Take a slot for an unstarted greenlet, without ever blocking.
+
+    :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
+    """
+    pool.add(greenlet, blocking=False)
+
+
+def give_back(pool: Pool, greenlet: Greenlet[..., Any]) -> bool:
+    """Give back the slot of ``greenlet``. False, and nothing done, when it holds none."""
+    if greenlet not in pool.greenlets:
+        return False
+    pool.discard(greenlet)  # membership, semaphore and gevent's own link to do it later
+    _lower_semaphore(pool)
+    return True
+
+
+def resize(pool: Pool, size: int) -> None:
+    """Change a pool's size. Raising wakes waiters at once; lowering ends nobody.
+
+    After lowering below what is in use the semaphore stays at zero, and each ending gives a
+    slot back only once the pool is below its new size.
+    """
+    pool.size = check_cap(size)
+    semaphore = _semaphore(pool)
+    for _ in range(pool.free_count() - semaphore.counter):
+        semaphore.release()
+    _lower_semaphore(pool)
+
+
+def semaphore_error(pool: Pool) -> int:
+    """The semaphore's counter minus what the pool's length says it should be."""
+    return _semaphore(pool).counter - pool.free_count()
+
+
+def _lower_semaphore(pool: Pool) -> None:
+    semaphore = _semaphore(pool)
+    while semaphore.counter > pool.free_count():
+        semaphore.acquire(blocking=False)
+
+
+def _semaphore(pool: Pool) -> Semaphore:
+    return cast(Semaphore, pool._semaphore)  # type: ignore[attr-defined]  # not in the stubs

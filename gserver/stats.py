@@ -1,0 +1,140 @@
+"""Counters, and one frozen snapshot of them. Time is an argument.
+
+The books balance at every instant (guarantee G9)::
+
+    accepted == admitted + sum(rejected) + pending
+    admitted == sum(finished) + active
+
+``active`` is not counted here: it is the length of the pool, the only count of slots.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gserver.admission.verdict import Reason
+
+__all__ = ["Audit", "Counters", "Ending", "Snapshot"]
+
+
+class Ending(enum.StrEnum):
+    """How an admitted connection ended. Closed: every value is a metric label and a log word."""
+
+    RETURNED = "returned"  # the handler returned
+    RAISED = "raised"  # the handler raised: its fault, logged with a traceback
+    EXITED = "exited"  # the handler called sys.exit(): ends that connection only
+    KILLED = "killed"  # its greenlet was killed, before or after it first ran
+    PEER_GONE = "peer_gone"  # the peer's reset came up as an error the handler did not catch
+    HANDSHAKE_FAILED = "handshake_failed"  # the peer's TLS handshake
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    NOT_STARTED = "not_started"  # the server failed to start the handler: logged
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Slots compared with open sockets. All zero when nothing leaks.
+
+    :ivar leaked_slots: slots held by nothing that can still give them back.
+    :ivar leaked_sockets: sockets of this process that are connected to the listener and belong
+        to no connection that holds a slot, twice in a row.
+    :ivar semaphore_error: the pool's semaphore minus what the pool's length says it should be.
+    """
+
+    leaked_slots: int = 0
+    leaked_sockets: int = 0
+    semaphore_error: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return self == _CLEAN
+
+
+_CLEAN = Audit()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the server has done so far, at one instant. Times in seconds, the rest are counts.
+
+    :ivar cap: ``max_connections``.
+    :ivar active: slots taken now.
+    :ivar peak: most slots taken at once.
+    :ivar accepted: connections taken from the kernel's queue.
+    :ivar pending: accepted, and not decided yet: candidates in their settle.
+    :ivar admitted: given a slot.
+    :ivar rejected: turned away, by reason.
+    :ivar finished: admitted and ended since, by how it ended.
+    :ivar accept_errors: errors of ``accept()``, by the name of the errno.
+    :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
+    :ivar time_full: seconds with no free slot.
+    :ivar audit: the result of the last audit.
+    """
+
+    cap: int
+    active: int
+    peak: int
+    accepted: int
+    pending: int
+    admitted: int
+    rejected: Mapping[Reason, int]
+    finished: Mapping[Ending, int]
+    accept_errors: Mapping[str, int]
+    rejection_errors: int
+    time_full: float
+    audit: Audit
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the books balance (G9)."""
+        return (
+            self.accepted == self.admitted + sum(self.rejected.values()) + self.pending
+            and self.admitted == sum(self.finished.values()) + self.active
+        )
+
+
+@dataclass(slots=True)
+class Counters:
+    """The running counts behind :class:`Snapshot`. Whoever does a thing counts it."""
+
+    accepted: int = 0
+    admitted: int = 0
+    peak: int = 0
+    rejection_errors: int = 0
+    rejected: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
+    finished: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
+    accept_errors: dict[str, int] = field(default_factory=dict)
+    audit: Audit = _CLEAN
+    _full_since: float | None = None
+    _time_full: float = 0.0
+
+    def occupancy(self, in_use: int, full: bool, now: float) -> None:
+        """Note that the number of slots taken, or the cap, has just changed."""
+        if in_use > self.peak:
+            self.peak = in_use
+        if full:
+            if self._full_since is None:
+                self._full_since = now
+        elif self._full_since is not None:
+            self._time_full += now - self._full_since
+            self._full_since = None
+
+    def snapshot(self, *, cap: int, active: int, pending: int, now: float) -> Snapshot:
+        """Freeze the counts as they are at ``now``."""
+        current = 0.0 if self._full_since is None else now - self._full_since
+        return Snapshot(
+            cap=cap,
+            active=active,
+            peak=self.peak,
+            accepted=self.accepted,
+            pending=pending,
+            admitted=self.admitted,
+            rejected=MappingProxyType(dict(self.rejected)),
+            finished=MappingProxyType(dict(self.finished)),
+            accept_errors=MappingProxyType(dict(self.accept_errors)),
+            rejection_errors=self.rejection_errors,
+            time_full=self._time_full + current,
+            audit=self.audit,
+        )

@@ -1,0 +1,71 @@
+"""The server's side of TLS: the handshake takes a slot, has a deadline, and stalls nobody."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import gevent.ssl
+from gevent.socket import socket as GeventSocket
+
+from gserver.connection import Connection, HandshakeFailed
+
+__all__ = ["cooperative_wrap", "handshake"]
+
+
+def cooperative_wrap(context: ssl.SSLContext) -> Callable[..., Any]:
+    """``context.wrap_socket`` that never blocks the loop.
+
+    The standard library's own context makes blocking sockets: in gevent's server one silent
+    client then stops everything. Here its sockets are gevent's, whichever context it is.
+    """
+    if isinstance(context, gevent.ssl.SSLContext):
+        return context.wrap_socket
+
+    def wrap_socket(sock: GeventSocket, **arguments: Any) -> Any:
+        # What gevent's SSLContext.wrap_socket does, with a context that is not gevent's.
+        session = arguments.pop("session", None)
+        return gevent.ssl.SSLSocket(sock=sock, _context=context, _session=session, **arguments)
+
+    return wrap_socket
+
+
+def handshake(
+    connection: Connection,
+    wrap: Callable[..., Any],
+    arguments: dict[str, Any],
+    timeout: float | None,
+) -> None:
+    """Wrap the connection's socket, and do the handshake unless it is left to the handler.
+
+    :param arguments: for ``wrap``; with ``do_handshake_on_connect=False`` among them the
+        handler does the handshake.
+    :param timeout: seconds for the handshake; None: for ever.
+    :raises HandshakeFailed: the peer's fault. The connection's end closes whichever of the two
+        sockets owns the descriptor.
+    """
+    wanted = arguments.get("do_handshake_on_connect", True)
+    arguments = {**arguments, "do_handshake_on_connect": False}
+    # Nothing switches greenlets between here and the assignment, so no kill can land while the
+    # descriptor is on its way from one socket to the other.
+    try:
+        sock = wrap(connection.socket, **arguments)
+    except OSError as error:  # the peer was gone already, or had sent garbage
+        raise HandshakeFailed(str(error), timed_out=False) from None
+    connection.socket = sock
+    if not wanted:
+        return
+    timer = gevent.Timeout(timeout)
+    timer.start()
+    try:
+        sock.do_handshake()
+    except gevent.Timeout as expired:
+        if expired is not timer:
+            raise
+        raise HandshakeFailed(f"not done after {timeout} s", timed_out=True) from None
+    except OSError as error:  # ssl.SSLError is one
+        raise HandshakeFailed(str(error), timed_out=False) from None
+    finally:
+        timer.close()
