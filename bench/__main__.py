@@ -7,15 +7,15 @@ import sys
 from typing import IO
 
 import click
-from gserver.probe.environment import environment
-from gserver.probe.result import EXIT_INVALID
-from gserver.probe.run import Run
 
 from bench.compare import describe, find_all, run_group
 from bench.experiments import EXPERIMENTS
 from bench.peers import PEERS, Missing
 from bench.results import Result
 from bench.table import MIN_BLOCKS, render
+from gserver.probe.environment import environment
+from gserver.probe.result import EXIT_INVALID
+from gserver.probe.run import Run
 
 
 @click.group()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gserver.probe.run import Run
-
 from bench import stats
 from bench.experiments import Experiment, Unfit, subject
 from bench.peers import Missing, Peer, PeerFailed, start
 from bench.results import Group, PeerInfo, Series
 from gserver.probe.oracle import Oracle
+from gserver.probe.run import Run
 
 __all__ = ["Place", "describe", "find_all", "places", "run_group"]
 

@@ -23,7 +23,7 @@ def render(result: Result) -> str:
             + "\n".join(f"  {name}: {why}" for name, why in result.missing.items())
         )
     parts.append(
-        "Figures are medians over the blocks. x: ratio to the first server of the same group, "
+        "Figures are medians over the blocks. Ratio: to the first server of the same group, "
         "with its 95 % bootstrap interval over paired blocks;\n"
         f"~: not resolved (inside the A/A band of that server against itself, or fewer than "
         f"{MIN_BLOCKS} blocks)."
@@ -54,7 +54,7 @@ def group_rows(group: Group, result: Result) -> Iterator[list[str]]:
     for figure in group.figures:
         header.append(f"{figure.heading} ({figure.unit})" if figure.unit else figure.heading)
         if figure.compared:
-            header.append("x")
+            header.append("ratio")
     yield header
     for series in group.series:
         row = [series.label, result.peers[series.peer].policy]

@@ -163,6 +163,7 @@ def test_stopping_leaves_no_process_and_no_listener(peer: Peer, oracle: Oracle) 
     assert [member for pid in pids for member in session_members(pid)] == []
     assert oracle.listeners(running.port) == []
     assert running.process.returncode is not None
+    assert running.process.returncode != -signal.SIGKILL, "it had to be killed"
 
 
 class Dies(PythonPeer):

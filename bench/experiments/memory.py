@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from gserver.probe.holders import Holders
-from gserver.probe.procstat import measure
-from gserver.probe.run import Run
-
 from bench.experiments.base import Experiment, Figures, Subject
 from bench.peers import Peer
 from bench.results import Figure
+from gserver.probe.holders import Holders
+from gserver.probe.procstat import measure
+from gserver.probe.run import Run
 
 KIB = 1024
 
@@ -33,13 +32,16 @@ class Memory(Experiment):
     def measure(self, subject: Subject, run: Run) -> Figures:
         holders = Holders(subject.target, subject.calibration, run)
         try:
+            # The first clients fill what the process had free on its heap: they look too cheap.
+            first = subject.cap // 5
+            holders.fill(first)
             before = measure(subject.running.pid, memory=True)
             holders.fill(subject.cap)
             after = measure(subject.running.pid, memory=True)
         finally:
             holders.close()
-        # What was allocated for good before the first client (buffers, pools) is in neither.
+        count = subject.cap - first
         return {
-            "pss": (after.server_pss - before.server_pss) / subject.cap / KIB,
-            "sockets": (after.socket_memory - before.socket_memory) / subject.cap / KIB,
+            "pss": (after.server_pss - before.server_pss) / count / KIB,
+            "sockets": (after.socket_memory - before.socket_memory) / count / KIB,
         }

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import ClassVar
 
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, Policy, Site
+from gserver.probe.version import version
 
 COMMAND = [sys.executable, "-m", "gserver", "serve"]
 
@@ -33,10 +34,12 @@ class GserverClose(Peer):
 
     def render(self, site: Site) -> Launch:
         listen = ["--listen", f"{HOST}:{site.port}", "--max-connections", str(site.cap)]
-        return Launch([*COMMAND, "echo", *listen, "--reject", self.rejection])
+        # Ended with clients still connected, it has nobody to wait for.
+        ending = ["--drain-timeout", "0.5"]
+        return Launch([*COMMAND, "echo", *listen, *ending, "--reject", self.rejection])
 
     def version(self) -> str:
-        return f"gserver {metadata.version('gserver')}, gevent {metadata.version('gevent')}"
+        return f"gserver {version()}, gevent {metadata.version('gevent')}"
 
 
 class GserverReset(GserverClose):
