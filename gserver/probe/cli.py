@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.calibrate import calibrate
+from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.cap import POLICY, CapFinding, find_cap
+from gserver.probe.churn import ChurnSettings, run_churn
 from gserver.probe.holders import cap_or_found
+from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.options import (
     Reports,
     cap_option,
@@ -23,10 +26,13 @@ from gserver.probe.pacing import ConstantRate
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.selftest import run_selftest
+from gserver.probe.slow import run_slow
 from gserver.probe.storm import StormSettings, run_storm
-from gserver.probe.target import parse_target
+from gserver.probe.target import Target, parse_target
 
 __all__ = ["probe"]
+
+_MOST_HELD: Final = 5000  # by the search for a cap that was not given
 
 
 class _Group(click.Group):
@@ -67,7 +73,6 @@ def probe() -> None:
 @report_options
 def cap(target: str, **flags: Any) -> None:
     """Find the limit of TARGET (HOST:PORT) and what happens at it."""
-    settings = dict(flags)
     where, reports = parse_target(target), Reports.of(flags)
     profile, patience = profile_of(flags)
 
@@ -83,7 +88,7 @@ def cap(target: str, **flags: Any) -> None:
         result.lines.append(("profile", calibration.profile.name))
         report_cap(result, finding)
 
-    measuring("cap", target, settings, reports, flags["duration"], work)
+    measuring("cap", target, flags, reports, flags["duration"], work)
 
 
 def report_cap(result: Result, finding: CapFinding) -> None:
@@ -152,35 +157,152 @@ def report_cap(result: Result, finding: CapFinding) -> None:
 @report_options
 def storm(target: str, **flags: Any) -> None:
     """Hold the cap of TARGET and be turned away at a steady rate."""
-    settings = dict(flags)
-    where, reports = parse_target(target), Reports.of(flags)
-    profile, patience = profile_of(flags)
     ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
 
-    def work(run: Run, result: Result) -> None:
+    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
+        run_storm(
+            where,
+            known,
+            run,
+            StormSettings(
+                cap=cap,
+                rate=flags["rate"],
+                duration_s=flags["duration"],
+                processes=flags["processes"],
+                sources=flags["sources"],
+                reset_on_close=flags["client_close"] == "rst",
+                pid=flags["pid"],
+            ),
+            result,
+        )
+
+    at_the_cap("storm", target, flags, flags["duration"] + 60, work)
+
+
+def at_the_cap(
+    command: str,
+    target: str,
+    flags: dict[str, Any],
+    limit_s: float,
+    work: Callable[[Run, Result, Target, Calibration, int], None],
+) -> None:
+    """Calibrate, find the cap when none is given, then *work*. Does not return."""
+    where, reports = parse_target(target), Reports.of(flags)
+    profile, patience = profile_of(flags)
+
+    def measure(run: Run, result: Result) -> None:
         calibration = calibrate(where, profile, patience, run)
         try:
             result.details["calibration"] = calibration.as_json()
-            held = cap_or_found(where, calibration, run, flags["cap"], 5000)
-            run_storm(
-                where,
-                calibration,
-                run,
-                StormSettings(
-                    cap=held,
-                    rate=flags["rate"],
-                    duration_s=flags["duration"],
-                    processes=flags["processes"],
-                    sources=flags["sources"],
-                    reset_on_close=flags["client_close"] == "rst",
-                    pid=flags["pid"],
-                ),
-                result,
-            )
+            result.lines.append(("profile", calibration.profile.name))
+            held = cap_or_found(where, calibration, run, flags["cap"], _MOST_HELD)
+            result.settings["cap"] = held
+            if not run.stopped:
+                work(run, result, where, calibration, held)
         finally:
             calibration.close()
 
-    measuring("storm", target, settings, reports, flags["duration"] + 60, work)
+    measuring(command, target, flags, reports, limit_s, measure)
+
+
+@probe.command()
+@click.argument("target")
+@cap_option
+@click.option("--tries", type=click.IntRange(0), default=500, show_default=True)
+@click.option("--rate", type=float, default=50.0, show_default=True, help="Leavers a second.")
+@click.option("--duration", type=seconds, default="10s", show_default=True)
+@click.option(
+    "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
+)
+@click.option(
+    "--grace",
+    type=seconds,
+    default="50ms",
+    show_default=True,
+    help="A rejection is certainly false when nobody has left for so long.",
+)
+@profile_options
+@report_options
+def churn(target: str, **flags: Any) -> None:
+    """Leave and join at the cap of TARGET: false rejections, freed-slot lag, over-admissions."""
+    ConstantRate(flags["rate"], flags["duration"])
+
+    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
+        run_churn(
+            where,
+            known,
+            run,
+            ChurnSettings(
+                cap=cap,
+                tries=flags["tries"],
+                rate=flags["rate"],
+                duration_s=flags["duration"],
+                joiners=flags["joiners"],
+                grace_s=flags["grace"],
+                seed=flags["seed"],
+            ),
+            result,
+        )
+
+    at_the_cap("churn", target, flags, flags["duration"] + flags["tries"] * 0.1 + 60, work)
+
+
+@probe.command()
+@click.argument("target")
+@cap_option
+@click.option("--clients", type=click.IntRange(1), default=3, show_default=True, help="Slow ones.")
+@click.option("--duration", type=seconds, default="10s", show_default=True, help="Of each kind.")
+@profile_options
+@report_options
+def slow(target: str, **flags: Any) -> None:
+    """Silent, trickling and half-closing clients at TARGET: who holds a slot, for how long?"""
+
+    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
+        run_slow(
+            where,
+            known,
+            run,
+            result,
+            cap=cap,
+            count=flags["clients"],
+            duration_s=flags["duration"],
+        )
+
+    at_the_cap("slow", target, flags, flags["duration"] * 3 + 60, work)
+
+
+@probe.command()
+@click.argument("target")
+@cap_option
+@click.option("--victims", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--victim-rate", type=float, default=500.0, show_default=True, help="Requests a second, all."
+)
+@click.option("--rate", type=float, default=5000.0, show_default=True, help="Of the flood.")
+@click.option("--duration", type=seconds, default="5s", show_default=True, help="Of each phase.")
+@profile_options
+@report_options
+def isolation(target: str, **flags: Any) -> None:
+    """Do the admitted clients of TARGET notice a flood? Quiet, control, flood, recovery."""
+    ConstantRate(flags["rate"], flags["duration"])
+    ConstantRate(flags["victim_rate"], flags["duration"])
+
+    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
+        run_isolation(
+            where,
+            known,
+            run,
+            IsolationSettings(
+                cap=cap,
+                victims=flags["victims"],
+                victim_rate=flags["victim_rate"],
+                rate=flags["rate"],
+                duration_s=flags["duration"],
+            ),
+            result,
+        )
+
+    at_the_cap("isolation", target, flags, flags["duration"] * 4 + 60, work)
 
 
 @probe.command()
@@ -190,7 +312,6 @@ def storm(target: str, **flags: Any) -> None:
 @report_options
 def selftest(**flags: Any) -> None:
     """Measure this client and this machine against a trivial rejecter of our own."""
-    settings = dict(flags)
     reports = Reports.of(flags)
 
     def work(run: Run, result: Result) -> None:
@@ -199,8 +320,8 @@ def selftest(**flags: Any) -> None:
             result,
             rate=flags["rate"],
             blocks=flags["blocks"],
-            seed=reports.seed,
+            seed=flags["seed"],
             processes=flags["processes"],
         )
 
-    measuring("selftest", "itself", settings, reports, 60 + 6 * flags["blocks"], work)
+    measuring("selftest", "itself", flags, reports, 60 + 6 * flags["blocks"], work)

@@ -210,6 +210,14 @@ class Engine:
         if attempt.outcome is None:  # given up by the caller: no outcome is reported
             self.in_flight -= 1
 
+    def detach(self, attempt: Attempt) -> Any:
+        """Hand the raw socket of a held attempt to the caller, who closes it from now on."""
+        sock = attempt.sock
+        self._unwatch(attempt)
+        attempt.sock = None
+        self._open.discard(attempt)
+        return sock
+
     def close(self) -> None:
         """End every open connection and stop the timer. May be called again."""
         for attempt in list(self._open):

@@ -240,7 +240,13 @@ def main() -> None:
 def _flood(
     engine: Engine, pace: ConstantRate, start_ns: int, open_files: int, run: Run
 ) -> dict[str, Any]:
-    loop = OpenLoop(engine, pace, start_ns, open_files)
+    def arrive(intended: int) -> bool:
+        if engine.in_flight >= open_files:
+            return False
+        engine.start(intended)
+        return True
+
+    loop = OpenLoop(pace, start_ns, arrive)
     run.pause((start_ns - monotonic_ns()) / 1e9)
     cpu, began = time.process_time(), time.monotonic()
     ends = start_ns / 1e9 + pace.duration_s * _GRACE + 0.01
@@ -251,6 +257,8 @@ def _flood(
     while engine.in_flight and not run.stopped:
         gevent.sleep(0.005)
     engine.close()
+    if loop.failure is not None:
+        raise loop.failure
     if run.partial:
         return {"cpu_share": share, "started": loop.started, "dropped": loop.dropped}
     return {

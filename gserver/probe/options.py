@@ -115,7 +115,7 @@ class Reports:
 
     @classmethod
     def of(cls, flags: dict[str, Any]) -> Reports:
-        """Take the flags of ``report_options`` out of *flags*.
+        """Read the flags of ``report_options``.
 
         :raises SettingError: a threshold that cannot be read, a folder that is not there.
         """
@@ -124,11 +124,11 @@ class Reports:
             if path is not None and not Path(path).resolve().parent.is_dir():
                 raise SettingError(f"--{name[:-5]}", path, "no such folder")
         return cls(
-            flags.pop("seed"),
-            flags.pop("json_path"),
-            flags.pop("csv_path"),
-            flags.pop("html_path"),
-            tuple(parse_threshold(text) for text in flags.pop("thresholds")),
+            flags["seed"],
+            flags["json_path"],
+            flags["csv_path"],
+            flags["html_path"],
+            tuple(parse_threshold(text) for text in flags["thresholds"]),
         )
 
     def deliver(self, result: Result) -> int:
@@ -152,10 +152,10 @@ class Reports:
 
 
 def profile_of(flags: dict[str, Any]) -> tuple[Profile | None, Patience]:
-    """Take the flags of ``profile_options`` out of *flags*; None: find the profile out."""
-    name, send = flags.pop("profile_name"), flags.pop("send")
-    expect, reject = flags.pop("expect"), flags.pop("reject_pattern")
-    patience = Patience(flags.pop("quiet_time"), flags.pop("deadline"))
+    """Read the flags of ``profile_options``; None: find the profile out."""
+    name, send = flags["profile_name"], flags["send"]
+    expect, reject = flags["expect"], flags["reject_pattern"]
+    patience = Patience(flags["quiet_time"], flags["deadline"])
     if patience.quiet_s >= patience.deadline_s:
         raise SettingError("--quiet-time", patience.quiet_s, "must be shorter than --deadline")
     if name is None:

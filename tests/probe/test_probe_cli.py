@@ -164,3 +164,61 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
     assert figures["fin.count"] > 1000
     assert figures["noise.p50.low"] <= figures["noise.p50.high"]
     assert figures["ceiling"] >= 0
+
+
+def test_churn_counts_false_rejections(start_server: Callable[..., int], tmp_path: Path) -> None:
+    """A server whose slot comes back 100 ms late rejects falsely, with certainty after 50 ms."""
+    report = tmp_path / "churn.json"
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'slow_to_free')}"
+    done = probe(
+        "churn", target, "--cap", 3, "--tries", 5, "--duration", "1s", "--rate", 20,
+        "--json", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["reconnect.tries"] == 5
+    assert figures["reconnect.first_try"] == 0
+    assert figures["false_rejections.certain"] > 0
+    assert figures["over_admissions"] == 0
+    assert figures["reconnect.connect_lag.max"] > 0.05
+
+
+def test_churn_at_a_server_that_lets_in_too_many(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'sloppy')}"
+    done = probe(
+        "churn", target, "--cap", 3, "--tries", 0, "--duration", "2s", "--joiners", 20,
+        "--threshold", "over_admissions==0",
+    )  # fmt: skip
+    assert done.returncode == 99, done.stdout + done.stderr
+
+
+def test_slow_clients_hold_slots_until_they_end(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "slow.json"
+    target = f"127.0.0.1:{start_server('limited_server', 4, 'fin')}"
+    done = probe("slow", target, "--cap", 4, "--duration", "1s", "--json", report)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    assert (figures["silent.slots"], figures["silent.closed"]) == (3, 0)
+    assert (figures["trickle.slots"], figures["trickle.closed"]) == (3, 0)
+    # Echo returns at end of file: a client that half-closes gives its slot back.
+    assert (figures["half_close.slots"], figures["half_close.closed"]) == (0, 3)
+
+
+def test_isolation_compares_the_flood_with_a_control_flood(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "isolation.json"
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'fin')}"
+    done = probe(
+        "isolation", target, "--cap", 6, "--duration", "1s", "--rate", 300, "--victim-rate", 200,
+        "--json", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    for phase in ("quiet", "control", "flood", "recovery"):
+        assert 150 <= figures[f"{phase}.count"] <= 200
+    assert figures["victims_lost"] == 0
+    assert figures["isolation.p50"] > 0
+    assert figures["isolation.goodput"] > 0.7
