@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from bench import stats
 from bench.experiments import Experiment, Unfit, subject
 from bench.peers import Missing, Peer, PeerFailed, start
+from bench.progress import Progress
 from bench.results import Group, PeerInfo, Series
 from gserver.probe.oracle import Oracle
-from gserver.probe.run import Run
 
 __all__ = ["Place", "describe", "find_all", "places", "run_group"]
 
@@ -66,7 +66,7 @@ def describe(peer: Peer, cap: int) -> PeerInfo:
 
 
 def run_group(
-    experiment: Experiment, cap: int, peers: Sequence[Peer], blocks: int, run: Run
+    experiment: Experiment, cap: int, peers: Sequence[Peer], blocks: int, run: Progress
 ) -> Group:
     """Run one experiment at one cap; returns what there is when ``run`` is stopped.
 
@@ -78,7 +78,8 @@ def run_group(
     for block, sequence in enumerate(stats.orders(order, blocks), 1):
         for place in sequence:
             row = rows[place]
-            run.tell(f"{experiment.name}, cap {cap}, block {block} of {blocks}: {row.label}")
+            run.place = f"{experiment.name}, cap {cap}, block {block} of {blocks}, {row.label}"
+            run.tell("starting")
             try:
                 with (
                     start(place.peer, cap) as running,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Figure", "Group", "PeerInfo", "Result", "Series"]
+__all__ = ["Figure", "Group", "PeerInfo", "Result", "Series", "merged"]
 
 #: Counts up with every change that an older reader would misread.
 FORMAT = 1
@@ -109,3 +109,54 @@ class Result:
             ],
             partial=data["partial"],
         )
+
+
+#: What two runs must have in common for their blocks to stand in one table.
+SAME_MACHINE = ("kernel", "machine", "cpu", "cpus", "python", "gevent", "sysctls")
+
+
+def merged(results: Sequence[Result]) -> Result:
+    """Return one result with the blocks of all, in their order; ``results`` are not changed.
+
+    The first one's environment and seed stand for all. Raises :class:`ValueError` when they are
+    of different machines or versions of a peer, when the same experiment has different columns,
+    and for none at all.
+    """
+    if not results:
+        raise ValueError("no results")
+    first = results[0]
+    whole = Result(first.environment, first.seed, {}, {}, groups=[])
+    for result in results:
+        for key in SAME_MACHINE:
+            here, there = result.environment.get(key), first.environment.get(key)
+            if here != there:
+                raise ValueError(f"{key} differs: {there} and {here}")
+        for name, info in result.peers.items():
+            if whole.peers.setdefault(name, info) != info:
+                raise ValueError(f"{name} differs: {whole.peers[name]} and {info}")
+        whole.missing |= result.missing
+        whole.partial = whole.partial or result.partial
+        for group in result.groups:
+            _add(whole.groups, group)
+    whole.missing = {name: why for name, why in whole.missing.items() if name not in whole.peers}
+    return whole
+
+
+def _add(groups: list[Group], more: Group) -> None:
+    """Append the blocks of ``more`` to the rows of its experiment and cap in ``groups``."""
+    for group in groups:
+        if (group.experiment, group.cap) == (more.experiment, more.cap):
+            break
+    else:
+        group = Group(more.experiment, more.title, more.cap, list(more.figures), [])
+        groups.append(group)
+    if group.figures != more.figures:
+        raise ValueError(f"{more.experiment} has other columns")
+    rows = {(series.peer, series.group, series.twin): series for series in group.series}
+    for series in more.series:
+        key = (series.peer, series.group, series.twin)
+        if key not in rows:
+            rows[key] = Series(*key)
+            group.series.append(rows[key])
+        rows[key].blocks.extend(series.blocks)
+        rows[key].notes.extend(series.notes)

@@ -15,7 +15,8 @@ from bench.compare import find_all, places, run_group
 from bench.experiments import Experiment, Figures, Subject, Unfit
 from bench.peers import PEERS, Peer
 from bench.peers.base import ROOT, Missing, Policy, PythonPeer
-from bench.results import Figure, Group, PeerInfo, Result, Series
+from bench.progress import Progress
+from bench.results import Figure, Group, PeerInfo, Result, Series, merged
 from bench.table import group_rows, render
 from gserver.probe.run import Run
 
@@ -28,6 +29,7 @@ class Asked(Experiment):
 
     name = "asked"
     title = "Asked"
+    seconds = 0.1
     figures = (Figure("number", "number", "us", compared=True),)
 
     def __init__(self) -> None:
@@ -40,8 +42,8 @@ class Asked(Experiment):
         return {"number": float(len(self.peers))}
 
 
-def quiet_run(limit_s: float = 60.0) -> Run:
-    return Run(limit_s, stream=None)
+def quiet_run() -> Progress:
+    return Progress(60.0, stream=None)
 
 
 def test_first_of_each_policy_runs_once_more_at_the_end_of_its_group() -> None:
@@ -192,6 +194,38 @@ def test_result_of_another_format_is_refused() -> None:
         Result.from_json({"format": 99})
 
 
+def test_short_runs_add_up_to_a_long_one() -> None:
+    halves = [
+        result(
+            series("a", STEADY[i:j]), series("b", TWICE[i:j]), series("a", AGAIN[i:j], twin=True)
+        )
+        for i, j in ((0, 2), (2, 6))
+    ]
+    whole = result(series("a", STEADY), series("b", TWICE), series("a", AGAIN, twin=True))
+    assert merged(halves) == whole
+    assert len(halves[0].groups[0].series[0].blocks) == 2
+
+
+def test_server_installed_in_one_of_the_runs_is_not_missing() -> None:
+    without = result(series("a", STEADY))
+    without.missing["b"] = "b is missing"
+    assert merged([without, result(series("b", TWICE))]).missing == {}
+
+
+def test_runs_of_different_machines_are_not_taken_together() -> None:
+    elsewhere = result(series("a", STEADY))
+    elsewhere.environment = {"kernel": "another"}
+    with pytest.raises(ValueError, match="kernel differs"):
+        merged([result(series("a", STEADY)), elsewhere])
+
+
+def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None:
+    newer = result(series("a", STEADY))
+    newer.peers["a"] = PeerInfo("", "", "fin", "", "2.0", 128)
+    with pytest.raises(ValueError, match="a differs"):
+        merged([result(series("a", STEADY)), newer])
+
+
 def bench(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "bench", *words],
@@ -221,7 +255,7 @@ def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -
     words = ["--peer", "asyncio", "--experiment", "memory", "--cap", "20", "--blocks", "1000"]
     with bench("compare", *words) as comparing:
         assert comparing.stderr is not None
-        assert "block" in comparing.stderr.readline()
+        assert any("block" in line for line in comparing.stderr)
         comparing.send_signal(signal.SIGINT)
         table, _ = comparing.communicate()
     assert comparing.returncode == 3
@@ -235,7 +269,7 @@ def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -
         (["compare", "--blocks", "3"], "even"),
         (["compare", "--peer", "iis"], "asyncio"),
         (["compare", "--time-limit", "0"], "time-limit"),
-        (["show", "README.md"], "not a result"),
+        (["show", "README.md"], "no results"),
     ],
 )
 def test_usage_error_names_the_setting_and_exits_2(words: list[str], says: str) -> None:

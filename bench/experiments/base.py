@@ -7,19 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
-from gserver.probe.run import Run
-
 from bench.peers import Peer, Policy, Running
 from bench.peers.base import HOST
 from bench.results import Figure
+from gserver.probe.calibrate import Calibration
 from gserver.probe.engine import Patience
+from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.profiles import PROFILES
+from gserver.probe.run import Run
 from gserver.probe.target import Target, parse_target
 
-__all__ = ["Experiment", "Figures", "Subject", "Unfit", "subject"]
+__all__ = ["Experiment", "Figures", "Subject", "Unfit", "micro", "subject"]
 
 Figures = dict[str, float | None]
 
@@ -65,6 +64,8 @@ class Experiment:
     name: ClassVar[str]
     title: ClassVar[str]
     figures: ClassVar[Sequence[Figure]]
+    #: About how long one server takes, its start and end included.
+    seconds: ClassVar[float]
     #: The caps it is run at, unless others are asked for.
     caps: ClassVar[Sequence[int]] = (10, 1_000)
 
@@ -84,3 +85,8 @@ class Experiment:
         figures don't count.
         """
         raise NotImplementedError
+
+
+def micro(seconds: float | None) -> float | None:
+    """Seconds to microseconds; None stays None."""
+    return None if seconds is None else seconds * 1e6

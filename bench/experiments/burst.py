@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from gserver.probe.run import Run, collector_off
-from gserver.probe.stats import summarise
-
 from bench.experiments.base import Experiment, Figures, Subject, Unfit
 from bench.results import Figure
 from gserver.probe.engine import Engine, Patience
 from gserver.probe.outcomes import REJECTIONS, Outcome
+from gserver.probe.run import Run, collector_off
+from gserver.probe.stats import summarise
 
 CLIENTS = 500
 
@@ -21,6 +20,7 @@ class Burst(Experiment):
     name = "burst"
     title = f"{CLIENTS} simultaneous connects"
     caps = (3,)
+    seconds = 2.5
     figures = (
         Figure("served", "served"),
         Figure("rejected", "rejected"),

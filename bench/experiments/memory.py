@@ -16,6 +16,7 @@ class Memory(Experiment):
     name = "memory"
     title = "Memory of a held, idle connection"
     caps = (1_000,)
+    seconds = 1.5
     figures = (
         Figure("pss", "server PSS", "KiB", compared=True),
         Figure("sockets", "TCP buffers", "KiB"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from gserver.probe.result import Result
-from gserver.probe.run import Run
-from gserver.probe.storm import StormSettings, run_storm
-
-from bench.experiments.base import Experiment, Figures, Subject, Unfit
+from bench.experiments.base import Experiment, Figures, Subject, Unfit, micro
 from bench.peers import Policy
 from bench.results import Figure
 from bench.time_wait import time_wait
 from gserver.probe.outcomes import REJECTIONS
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.storm import StormSettings, run_storm
 
 #: Attempts a second, and seconds. Far below what any of the servers can take, so that the figure
 #: is the cost of a rejection and not the length of a queue.
@@ -23,6 +22,7 @@ QUEUE_RATE, QUEUE_DURATION = 200.0, 1.0
 class Storm(Experiment):
     name = "storm"
     title = f"Rejections at a held cap, {RATE:,.0f} a second"
+    seconds = 4.0
     figures = (
         Figure("p50", "latency p50", "us", compared=True),
         Figure("p99", "p99", "us", compared=True),
@@ -60,8 +60,3 @@ class Storm(Experiment):
             "unanswered": 100.0 * (1.0 - told),
             "over": figures["over_admissions"],
         }
-
-
-def micro(seconds: float | None) -> float | None:
-    """Seconds to microseconds."""
-    return None if seconds is None else seconds * 1e6
