@@ -44,6 +44,8 @@ def plots_of(result: Result) -> list[tuple[str, str, str]]:
             plots.append(_by_percentile(measured))
         plots.append(_timeline(rows, result))
         plots.append(_stack(rows, result))
+    if result.details.get("users"):
+        plots.append(_users(result.details["users"]))
     if "cap" in result.details:
         plots.append(_ramp(result.details["cap"]))
     if result.details.get("ceiling"):
@@ -221,6 +223,17 @@ def _ramp(cap: dict[str, Any]) -> tuple[str, str, str]:
         "Each mark is one step: it opens more than are held, or tries one beyond them.",
         chart.render(),
     )
+
+
+def _users(timeline: Sequence[tuple[float, int, int]]) -> tuple[str, str, str]:
+    chart = Chart(
+        Axis.linear(0, max(t[0] for t in timeline), "seconds since the start"),
+        Axis.linear(0, max(max(t[1], t[2]) for t in timeline) * 1.15 + 1, "count"),
+        height=260,
+    )
+    chart.line([(t, users) for t, users, _ in timeline], _SERIES[1], "users")
+    chart.line([(t, held) for t, _, held in timeline], _SERIES[0], "connections held")
+    return "Users", "How many there were, and how many of them were being served.", chart.render()
 
 
 def _ceiling(steps: Sequence[dict[str, Any]]) -> tuple[str, str, str]:

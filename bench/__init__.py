@@ -1,0 +1,1 @@
+"""The suite that uses ``gserver probe``: scenarios, peers, the comparison and its reports."""
