@@ -211,6 +211,7 @@ def _phase(
             admitted = sum(row[3] is Outcome.ADMITTED for row in rows)
             result.figures["admitted"] = admitted
             result.records, result.start_ns = got.records, got.start_ns
+            result.warm_up_s = settings.duration_s / 10
     return summary
 
 

@@ -16,11 +16,13 @@ from gserver.errors import SettingError
 from gserver.probe.engine import Patience
 from gserver.probe.environment import environment
 from gserver.probe.errors import TargetError
+from gserver.probe.html_report import write_html
 from gserver.probe.profiles import PROFILES, Profile, profile_named
 from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.text_report import render
 from gserver.probe.threshold import Threshold, parse_threshold
+from gserver.probe.version import version
 
 __all__ = [
     "Reports",
@@ -133,9 +135,6 @@ class Reports:
 
     def deliver(self, result: Result) -> int:
         """Print the table, write the files; returns the exit status."""
-        write_html: Any = None
-        from gserver.probe.version import version
-
         checked = result.check(self.thresholds)
         status = result.exit_status(checked)
         click.echo(render(result, checked), nl=False)

@@ -37,6 +37,13 @@ class Records:
         self.finished[index] = attempt.finished
         self.outcome[index] = CODE_OF[attempt.outcome]  # type: ignore[index]
 
+    def append(self, attempt: Attempt) -> None:
+        """Add a row for *attempt*, which has an outcome, after the others."""
+        self.intended.append(attempt.intended)
+        self.started.append(attempt.started)
+        self.finished.append(attempt.finished)
+        self.outcome.append(CODE_OF[attempt.outcome])  # type: ignore[index]
+
     def __len__(self) -> int:
         return len(self.finished)
 
