@@ -11,6 +11,7 @@ import click
 
 from bench.compare import describe, find_all, places, run_group
 from bench.experiments import EXPERIMENTS, Experiment
+from bench.page import page
 from bench.peers import PEERS, Missing, Peer
 from bench.progress import Progress
 from bench.results import Result, merged
@@ -50,7 +51,8 @@ def peers() -> None:
     type=click.FloatRange(0, min_open=True),
     help="Minutes; the result is then partial.  [default: half as much again as the estimate]",
 )
-@click.option("--json", "json_file", type=click.File("w", lazy=True))
+@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show.")
+@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
 def compare(
     names: tuple[str, ...],
     chosen: tuple[str, ...],
@@ -59,6 +61,7 @@ def compare(
     seed: int,
     time_limit: float | None,
     json_file: IO[str] | None,
+    html_file: IO[str] | None,
 ) -> None:
     """Put every experiment to every server, side by side. Ctrl-C gives what there is.
 
@@ -81,7 +84,7 @@ def compare(
                 if not run.stopped:
                     result.groups.append(run_group(experiment, cap, found, blocks, run))
         result.partial = run.partial
-    write(result, json_file)
+    write(result, json_file, html_file)
     if result.partial:
         sys.exit(EXIT_INVALID)
 
@@ -99,8 +102,9 @@ def minutes(
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.File())
-@click.option("--json", "json_file", type=click.File("w", lazy=True))
-def show(files: tuple[IO[str], ...], json_file: IO[str] | None) -> None:
+@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show.")
+@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
+def show(files: tuple[IO[str], ...], json_file: IO[str] | None, html_file: IO[str] | None) -> None:
     """Print the tables of what compare --json wrote.
 
     Several files are taken together, their blocks one after the other: a long comparison can be
@@ -111,12 +115,14 @@ def show(files: tuple[IO[str], ...], json_file: IO[str] | None) -> None:
         result = merged([Result.from_json(json.load(file)) for file in files])
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(f"no results of compare --json: {error}") from error
-    write(result, json_file)
+    write(result, json_file, html_file)
 
 
-def write(result: Result, json_file: IO[str] | None) -> None:
-    """Print the tables, and write the result to the file if there is one."""
+def write(result: Result, json_file: IO[str] | None, html_file: IO[str] | None) -> None:
+    """Print the tables, and write the files that were asked for."""
     click.echo(render(result))
     if json_file is not None:
         json.dump(result.to_json(), json_file, indent=1)
         json_file.write("\n")
+    if html_file is not None:
+        html_file.write(page(result))

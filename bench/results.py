@@ -17,13 +17,14 @@ class Figure:
     """One column: what was measured.
 
     ``unit`` is ``us``, ``KiB``, ``x`` (a ratio), or "" for a count. ``compared``: whether ratios
-    within a group are printed.
+    within a group are printed. ``plotted``: whether it has a plot.
     """
 
     key: str
     heading: str
     unit: str = ""
     compared: bool = False
+    plotted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

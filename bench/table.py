@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 
 from bench import stats
 from bench.results import Figure, Group, Result, Series
 
-__all__ = ["group_rows", "render"]
+__all__ = ["EXPLANATION", "MIN_BLOCKS", "comparison", "group_rows", "partners", "render"]
 
 #: Blocks that a ratio needs on both sides.
 MIN_BLOCKS = 6
+
+EXPLANATION = (
+    "Figures are medians over the blocks. Ratio: to the first server of the group (the same "
+    "policy, or all), with its 95 % bootstrap interval over paired blocks; ~: not resolved, "
+    "inside the A/A band of that first server against itself, or of fewer than "
+    f"{MIN_BLOCKS} blocks."
+)
 
 
 def render(result: Result) -> str:
@@ -22,12 +30,7 @@ def render(result: Result) -> str:
             "Not measured, because not installed:\n"
             + "\n".join(f"  {name}: {why}" for name, why in result.missing.items())
         )
-    parts.append(
-        "Figures are medians over the blocks. Ratio: to the first server of the same group, "
-        "with its 95 % bootstrap interval over paired blocks;\n"
-        f"~: not resolved (inside the A/A band of that server against itself, or fewer than "
-        f"{MIN_BLOCKS} blocks)."
-    )
+    parts.append("\n".join(textwrap.wrap(EXPLANATION, 100)))
     if result.partial:
         parts.append(f"PARTIAL: {result.partial}")
     return "\n\n".join(parts)
@@ -80,9 +83,7 @@ def number(value: float) -> str:
 
 def ratio(series: Series, figure: Figure, group: Group, result: Result) -> str:
     """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself."""
-    same = [other for other in group.series if other.group == series.group]
-    reference = next(other for other in same if not other.twin)
-    twin = next(other for other in same if other.twin)
+    reference, twin = partners([row for row in group.series if row.group == series.group])
     if series is reference:
         return "1"
     found = comparison(series, reference, twin, figure, result.seed)
@@ -92,6 +93,12 @@ def ratio(series: Series, figure: Figure, group: Group, result: Result) -> str:
     if series is twin:
         return f"A/A {interval}"
     return f"{found.ratio:.2f} {interval}" if found.resolved else f"~ {interval}"
+
+
+def partners(members: Sequence[Series]) -> tuple[Series, Series]:
+    """Return the reference of a group, and its twin."""
+    reference = next(series for series in members if not series.twin)
+    return reference, next(series for series in members if series.twin)
 
 
 def comparison(

@@ -13,6 +13,7 @@ import pytest
 
 from bench.compare import find_all, places, run_group
 from bench.experiments import Experiment, Figures, Subject, Unfit
+from bench.page import page
 from bench.peers import PEERS, Peer
 from bench.peers.base import ROOT, Missing, Policy, PythonPeer
 from bench.progress import Progress
@@ -194,6 +195,25 @@ def test_result_of_another_format_is_refused() -> None:
         Result.from_json({"format": 99})
 
 
+def test_page_shows_every_row_and_fetches_nothing() -> None:
+    found = result(series("a", STEADY), series("b<c>", TWICE), series("a", AGAIN, twin=True))
+    found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
+    found.groups[0].series[0].notes.append("block 1: <slow>")
+    found.partial = "interrupted"
+    text = page(found)
+    for word in ("a (A/A)", "b&lt;c&gt;", "block 1: &lt;slow&gt;", "Partial: interrupted"):
+        assert word in text
+    assert text.count("<svg") == 1
+    for remote in ("http:", "https:", "<script", "<link", "src="):
+        assert remote not in text
+
+
+def test_figure_that_no_server_has_is_left_out_of_the_plots() -> None:
+    found = result(series("a", [None] * 6), series("a", [None] * 6, twin=True))
+    found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
+    assert "<svg" not in page(found)
+
+
 def test_short_runs_add_up_to_a_long_one() -> None:
     halves = [
         result(
@@ -237,15 +257,16 @@ def bench(*words: str) -> subprocess.Popen[str]:
 
 
 def test_table_is_made_again_from_the_json_of_a_comparison(tmp_path: Path) -> None:
-    file = str(tmp_path / "result.json")
+    file, html = str(tmp_path / "result.json"), tmp_path / "result.html"
     words = ["--peer", "asyncio", "--experiment", "memory", "--cap", "20", "--blocks", "2"]
     with bench("compare", *words, "--json", file) as comparing:
         table, progress = comparing.communicate()
     assert comparing.returncode == 0, progress
     assert "asyncio (A/A)" in table
     assert "memory, cap 20" in progress
-    with bench("show", file) as showing:
+    with bench("show", file, "--html", str(html)) as showing:
         assert showing.communicate()[0] == table
+    assert html.read_text().count("<svg") == 1
     found = json.loads(Path(file).read_text())
     assert found["environment"]["command_line"][:4] == ["python", "-m", "bench", "compare"]
     assert found["peers"]["asyncio"]["backlog"] == 100

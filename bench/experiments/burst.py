@@ -24,9 +24,9 @@ class Burst(Experiment):
     figures = (
         Figure("served", "served"),
         Figure("rejected", "rejected"),
-        Figure("unanswered", f"unanswered in {DEADLINE:g} s"),
+        Figure("unanswered", f"unanswered in {DEADLINE:g} s", plotted=True),
         Figure("p50", "verdict p50", "us", compared=True),
-        Figure("last", "last verdict", "us"),
+        Figure("last", "last verdict", "us", plotted=True),
     )
 
     def measure(self, subject: Subject, run: Run) -> Figures:

@@ -35,7 +35,7 @@ class Churn(Experiment):
     title = f"Close, then reconnect, {TRIES} times at a full cap"
     seconds = 2.0
     figures = (
-        Figure("first", f"admitted at once of {TRIES}"),
+        Figure("first", f"admitted at once of {TRIES}", plotted=True),
         Figure("false", "false rejections"),
         Figure("gap", "close to connect p50", "us"),
         Figure("lag", "close to reply p50", "us"),

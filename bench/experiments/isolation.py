@@ -25,8 +25,8 @@ class Isolation(Experiment):
     figures = (
         Figure("control", "p50, flood elsewhere", "us"),
         Figure("flood", "p50, flood here", "us"),
-        Figure("p50", "p50 here/elsewhere", "x", compared=True),
-        Figure("p99", "p99 here/elsewhere", "x", compared=True),
+        Figure("p50", "p50 here/elsewhere", "x", compared=True, plotted=True),
+        Figure("p99", "p99 here/elsewhere", "x", compared=True, plotted=True),
         Figure("goodput", "goodput here/elsewhere", "x"),
         Figure("lost", "victims lost"),
     )

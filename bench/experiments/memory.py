@@ -18,7 +18,7 @@ class Memory(Experiment):
     caps = (1_000,)
     seconds = 1.5
     figures = (
-        Figure("pss", "server PSS", "KiB", compared=True),
+        Figure("pss", "server PSS", "KiB", compared=True, plotted=True),
         Figure("sockets", "TCP buffers", "KiB"),
     )
 

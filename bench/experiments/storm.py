@@ -24,9 +24,9 @@ class Storm(Experiment):
     title = f"Rejections at a held cap, {RATE:,.0f} a second"
     seconds = 4.0
     figures = (
-        Figure("p50", "latency p50", "us", compared=True),
-        Figure("p99", "p99", "us", compared=True),
-        Figure("cpu", "server CPU", "us", compared=True),
+        Figure("p50", "latency p50", "us", compared=True, plotted=True),
+        Figure("p99", "p99", "us", compared=True, plotted=True),
+        Figure("cpu", "server CPU", "us", compared=True, plotted=True),
         Figure("machine", "machine CPU", "us"),
         Figure("time_wait", "TIME_WAIT each"),
         Figure("unanswered", "unanswered %"),
