@@ -78,8 +78,7 @@ class Connection:
         greenlet = None
         try:
             greenlet = pool.greenlet_class(self._run, body, arguments)
-            # Killed before it first ran, a greenlet runs nothing, but calls its links: ours
-            # before the pool's, since links are called in the order they were made.
+            # Killed before it first ran, a greenlet runs nothing, but calls its links.
             greenlet.rawlink(self._never_ran)
             slots.take(pool, greenlet)
             self._greenlet = greenlet

@@ -3,18 +3,20 @@
 It also holds the candidates: clients accepted at the cap whose verdict waits for endings that
 are already under way (*settle*).
 
-Why every candidate at the cap waits one turn of the loop, even with ``settle=0``: a client that
-closes its connection and connects again has its FIN in our kernel before its SYN, but a loop
-that accepts in batches can take the new connection in the same batch whose poll came before that
-FIN. Only a poll made *after* the accept is sure to report it. Ten clients that together hold a
-cap of ten and reconnect were turned away 506 times in 34,707 without the turn, 0 in 55,942 with
-it, at about 5 % more CPU a rejection (``tests/test_no_false_rejection.py``).
+Why a candidate at the cap waits one turn of the loop even with ``settle=0``: a client that closes
+its connection and connects again has its FIN in our kernel before its SYN, but a loop that
+accepts in batches can take the new connection in the same batch whose poll came before that FIN.
+Only a poll made *after* the accept is sure to report it. Ten clients that together hold a cap of
+ten and reconnect were turned away 506 times in 34,707 without that poll, 0 in 55,942 with it
+(``tests/test_no_false_rejection.py``). Where a look into the loop's epoll set after the accept
+shows nothing but more clients, that look is the poll, and nobody waits.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -43,15 +45,19 @@ MAX_CANDIDATES: Final = 128
 SETTLE_PRIORITY: Final = -1
 
 
+#: A client just accepted: its descriptor and its address, as ``_socket``'s ``_accept`` gives them.
+Client = tuple[int, Any]
+
+
 class Front(Protocol):
     """One listener's side of the limiter: it knows how to start a client and turn one away.
     Either owns the descriptor from then on."""
 
+    #: Turns away the client on a descriptor (``Rejection.on``).
+    turn_away: Callable[[int], object]
+
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
         """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot."""
-
-    def reject(self, fd: int, address: Any, verdict: Rejected) -> None:
-        """Turn away. Never raises."""
 
 
 class Limiter:
@@ -79,7 +85,9 @@ class Limiter:
         self.settle = float(settle)
         #: What holds slots: for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
-        self._candidates: deque[tuple[int, Any, Front, float]] = deque()
+        # Those accepted in one turn of the loop, by one listener: until when, which, who.
+        self._candidates: deque[tuple[float, Front, deque[Client]]] = deque()
+        self._admitted_in: int | None = None  # the turn of the loop that last admitted anybody
         self._turn: Any = None
         self._later: Any = None
         self._report = RejectionReport()
@@ -106,90 +114,119 @@ class Limiter:
     @property
     def pending(self) -> int:
         """Candidates whose verdict is still to come."""
-        return len(self._candidates)
+        return sum(len(clients) for _, _, clients in self._candidates)
 
     def candidates(self) -> list[int]:
         """The descriptors of the candidates."""
-        return [candidate[0] for candidate in self._candidates]
+        return [fd for _, _, clients in self._candidates for fd, _ in clients]
 
     def snapshot(self) -> Snapshot:
         return self.counters.snapshot(
             cap=self.gate.max_connections,
             active=len(self.pool),
-            pending=len(self._candidates),
+            pending=self.pending,
             now=monotonic(),
         )
 
     # ---- arrivals ------------------------------------------------------------------------
 
-    def arrived(self, fd: int, address: Any, front: Front) -> bool:
-        """Decide on a client just accepted. True when it was admitted.
+    @property
+    def holding(self) -> bool:
+        """Whether a newcomer can only be a candidate: there is no slot, or others wait for one
+        (newcomers never overtake)."""
+        return bool(self._candidates) or self.gate.full(len(self.pool))
 
-        The descriptor is the limiter's from here: it goes to ``front.admit`` or
-        ``front.reject``, now or when the candidate's settle is over.
-        """
+    def arrived(self, fd: int, address: Any, front: Front) -> None:
+        """Decide on a client just accepted, while not :attr:`holding`."""
         self.counters.accepted += 1
-        candidates = self._candidates
-        now = monotonic()
-        if not candidates:  # newcomers never overtake
-            verdict = self.gate.decide(address, now, in_use=len(self.pool))
-            if isinstance(verdict, Receipt):
-                self._admit(fd, address, front, verdict)
-                return True
-            if verdict.reason is not Reason.CAPACITY:  # waiting would not change it
-                self._reject(fd, address, front, verdict)
-                return False
-        elif len(candidates) >= MAX_CANDIDATES:
-            self._decide(*candidates.popleft())
-        candidates.append((fd, address, front, now + self.settle))
-        if len(candidates) == 1:
-            self._wake_after(self.settle)
-        return False
-
-    def _settled(self) -> None:
-        """The timer's callback: every candidate whose time is over, or whose slot is free."""
-        candidates = self._candidates
-        turned_away = 0
-        now = monotonic()
-        while candidates:
-            fd, address, front, deadline = candidates[0]
-            verdict = self.gate.decide(address, now, in_use=len(self.pool))
-            if isinstance(verdict, Receipt):
-                candidates.popleft()
-                self._admit(fd, address, front, verdict)
-            elif deadline <= now and turned_away < MAX_REJECTIONS_PER_TURN:
-                candidates.popleft()
-                self._reject(fd, address, front, verdict)
-                turned_away += 1
-            else:
-                self._wake_after(max(0.0, deadline - now))
-                return
-
-    def _decide(self, fd: int, address: Any, front: Front, deadline: float) -> None:
         verdict = self.gate.decide(address, monotonic(), in_use=len(self.pool))
         if isinstance(verdict, Receipt):
             self._admit(fd, address, front, verdict)
         else:
             self._reject(fd, address, front, verdict)
 
+    def arrived_at_cap(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
+        """Decide on clients accepted in this turn of the loop while :attr:`holding`, or make
+        candidates of them.
+
+        :param clients: not empty, at most MAX_REJECTIONS_PER_TURN; the limiter's from here.
+        :param quiet: whether a poll made after they were accepted reported no connection:
+            then no ending is under way, and with ``settle=0`` there is nothing to wait for.
+        """
+        self.counters.accepted += len(clients)
+        candidates = self._candidates
+        now = monotonic()
+        candidates.append((now + self.settle, front, clients))
+        if len(candidates) == 1:
+            if quiet and not self.settle and self._admitted_in != _iteration():
+                self._settled()
+                return
+            self._wake_after(self.settle)
+        elif self.pending > MAX_CANDIDATES:
+            self._wake_after(0.0)  # the oldest get their verdict early
+
+    def _settled(self) -> None:
+        """The timer's callback."""
+        try:
+            self._decide_settled()
+        except BaseException:
+            if self._candidates:  # go on with them, whatever that one was
+                self._wake_after(0.0)
+            raise
+
+    def _decide_settled(self) -> None:
+        """A verdict for each candidate whose slot is free or whose time is over. On the path of
+        every rejection."""
+        candidates = self._candidates
+        decide, pool = self.gate.decide, self.pool
+        now = monotonic()
+        budget = MAX_REJECTIONS_PER_TURN
+        crowded = self.pending - MAX_CANDIDATES
+        while candidates:
+            deadline, front, clients = candidates[0]
+            while clients:
+                fd, address = clients[0]
+                verdict = decide(address, now, in_use=len(pool))
+                if isinstance(verdict, Receipt):
+                    clients.popleft()
+                    self._admit(fd, address, front, verdict)
+                elif budget and (deadline <= now or crowded > 0):
+                    clients.popleft()
+                    self._reject(fd, address, front, verdict)
+                    budget -= 1
+                    crowded -= 1
+                else:
+                    self._wake_after(max(0.0, deadline - now))
+                    return
+            candidates.popleft()
+
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1
         try:
             front.admit(fd, address, receipt)
-        except Exception:
-            log.exception("connection from %s not started", address)
+        except BaseException as error:
             self.counters.finished[Ending.NOT_STARTED] += 1
             self.gate.give_back(receipt, monotonic())
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C, say: for the program; the books balance all the same
+            log.exception("connection from %s not started", address)
+        self._admitted_in = _iteration()
         in_use = len(self.pool)
         self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
-        self.counters.rejected[verdict.reason] += 1
-        report = self._report
-        report.saw(address[0] if address.__class__ is tuple else "unix")
+        counters, report = self.counters, self._report
+        counters.rejected[verdict.reason] += 1
+        report.saw(address)
         if not report.rejecting:
             self._begin_report(verdict.reason)
-        front.reject(fd, address, verdict)
+        try:
+            front.turn_away(fd)
+        except OSError:
+            counters.rejection_errors += 1
+        except Exception:  # a rejection that is not one of ours
+            counters.rejection_errors += 1
+            log.exception("rejecting %s failed", address)
 
     def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
         """Turn away, without asking the gate, a client accepted just now."""
@@ -198,12 +235,12 @@ class Limiter:
 
     def leave(self, front: Front, verdict: Rejected) -> None:
         """A listener closes: its candidates get ``verdict`` at once."""
-        staying = deque(c for c in self._candidates if c[2] is not front)
-        leaving = [c for c in self._candidates if c[2] is front]
-        self._candidates = staying
-        for fd, address, _, _ in leaving:
-            self._reject(fd, address, front, verdict)
-        if not staying:
+        leaving = [entry for entry in self._candidates if entry[1] is front]
+        self._candidates = deque(entry for entry in self._candidates if entry[1] is not front)
+        for _, _, clients in leaving:
+            for fd, address in clients:
+                self._reject(fd, address, front, verdict)
+        if not self._candidates:
             for timer in (self._turn, self._later):
                 if timer is not None:
                     timer.stop()
@@ -276,3 +313,8 @@ class Limiter:
             self._report_timer.stop()
             self._report_timer.close()
             self._report_timer = None
+
+
+def _iteration() -> int:
+    """The number of this turn of the loop."""
+    return gevent.get_hub().loop.iteration

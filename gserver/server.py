@@ -85,7 +85,7 @@ class _Capped(_GeventServer):
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
             self.handshake_timeout = handshake_timeout
-        if not callable(self._rejection):
+        if not hasattr(self._rejection, "on"):
             raise SettingError("rejection", rejection, "must be Close() or Reset()")
         context = kwargs.get("ssl_context")
         super().__init__(*args, **kwargs)

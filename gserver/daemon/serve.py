@@ -67,8 +67,8 @@ def serve(
                 server.start()
             where = ", ".join(describe(server.address) for server in servers)
             out.write(
-                f"gserver: listening on {where}; at most {settings.max_connections} "
-                f"connections, the excess is turned away by {settings.rejection.name}\n"
+                f"gserver: listening on {where}; cap {settings.max_connections}; "
+                f"the excess is turned away by {settings.rejection.name}\n"
             )
             stopping.wait()
             _drain(servers, limiter, settings.drain_timeout, stop)

@@ -17,15 +17,17 @@ def escape(text: str) -> str:
     """``text`` with everything that could steer a terminal made visible.
 
     Control characters, line separators and the invisible formatting characters (those that
-    reorder text among them) become ``\\x1b`` and the like; a backslash becomes two, so that what
-    a client sends cannot pass for an escape.
+    reorder text among them) become ``\\x1b`` and the like; a byte that was no UTF-8 (a lone
+    surrogate, PEP 383) becomes ``\\xff``; a backslash becomes two, so that nothing a client sends
+    can pass for an escape.
     """
-    return "".join(
-        char
-        if char.isprintable() and char != "\\"
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
+    return "".join(char if char.isprintable() and char != "\\" else _visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 class Console:
@@ -39,8 +41,8 @@ class Console:
 
     def __call__(self, sock: Any, address: Any) -> None:
         name = describe(address) if address else "unix"
-        # Bytes that are no UTF-8 come out as \xNN; a character split over two reads stays whole.
-        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        # Incremental: a character split over two reads stays whole.
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._write(f"{name} connected\n")
         try:
             while data := sock.recv(_CHUNK):

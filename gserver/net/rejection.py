@@ -1,18 +1,19 @@
 """Turning a client away: the only code that does. On the raw descriptor, before any work.
 
-A rejection is a callable that takes the descriptor and releases it, whatever happens. What the
-client sees is its :attr:`~Rejection.name`.
+What the client sees is a rejection's :attr:`~Rejection.name`; a rejection gives, for a listener's
+family, the function that does it. For :class:`Close` that is close(2) itself, with no Python in
+between: at the cap it is called once for every client of a flood.
 """
 
 from __future__ import annotations
 
 import _socket
 import struct
+from collections.abc import Callable
 from typing import Final, Protocol
 
 __all__ = ["Close", "Rejection", "Reset"]
 
-_RAW_SOCKET: Final = _socket.socket
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
@@ -22,12 +23,9 @@ class Rejection(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, fd: int, family: int) -> None:
-        """Turn away the client on ``fd``, a connected stream socket of ``family``.
-
-        ``fd`` is released when this returns or raises. Raises :class:`OSError` when the close
-        failed: the caller counts it.
-        """
+    def on(self, family: int) -> Callable[[int], object]:
+        """The function that turns away the client on a descriptor, a connected stream socket of
+        ``family``. It releases the descriptor, whether it returns or raises :class:`OSError`."""
         ...
 
 
@@ -42,8 +40,8 @@ class Close:
     name: Final = "close"
     __slots__ = ()
 
-    def __call__(self, fd: int, family: int) -> None:
-        _socket.close(fd)
+    def on(self, family: int) -> Callable[[int], object]:
+        return _socket.close
 
     def __repr__(self) -> str:
         return "Close()"
@@ -59,13 +57,28 @@ class Reset:
     name: Final = "reset"
     __slots__ = ()
 
-    def __call__(self, fd: int, family: int) -> None:
-        # Family, type and protocol given: the constructor makes no system call.
-        raw = _RAW_SOCKET(family, _socket.SOCK_STREAM, 0, fd)
-        try:
-            raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _LINGER_ZERO)
-        finally:
-            raw.close()
+    def on(self, family: int) -> Callable[[int], object]:
+        def reset(
+            fd: int,
+            raw_socket: type[_socket.socket] = _socket.socket,
+            stream: int = _socket.SOCK_STREAM,
+            level: int = _socket.SOL_SOCKET,
+            option: int = _socket.SO_LINGER,
+            linger: bytes = _LINGER_ZERO,
+        ) -> None:
+            # Family, type and protocol given, the constructor only checks with getsockname(2)
+            # that the descriptor is a socket.
+            try:
+                raw = raw_socket(family, stream, 0, fd)
+            except OSError:
+                _socket.close(fd)
+                raise
+            try:
+                raw.setsockopt(level, option, linger)
+            finally:
+                raw.close()
+
+        return reset
 
     def __repr__(self) -> str:
         return "Reset()"
