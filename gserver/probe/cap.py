@@ -49,6 +49,7 @@ class CapFinding:
     :param turned_away: outcomes of those that were not admitted.
     :param fits_after_close: how many more were admitted once one was closed (1 is right).
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
+    :param slots_lost: how many did not come back when their clients had left.
     :param dropped_while_held: ended by the server after it had served them.
     """
 
@@ -59,6 +60,7 @@ class CapFinding:
     fits_after_close: int | None = None
     tries_after_close: int | None = None
     dropped_while_held: int = 0
+    slots_lost: int = 0
     local_errors: int = 0
     expected: int | None = None
     steps: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, held, tried
@@ -87,6 +89,7 @@ class CapFinding:
             "fits_after_close": self.fits_after_close,
             "tries_after_close": self.tries_after_close,
             "dropped_while_held": self.dropped_while_held,
+            "slots_lost": self.slots_lost,
             "steps": self.steps,
         }
 
@@ -233,11 +236,15 @@ class _Search:
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before
         # it is back below its limit: leave room, and fill up one by one.
-        for _ in range(min(over + _REFILL, len(self.held) - 1)):
-            self._close_one()
-        self.run.pause(_BETWEEN_S * 4)
-        while not self._is_level():
-            if self.run.stopped or len(self.held) >= self.maximum:
+        first = len(self.held) - over
+        again = self._refill(over + _REFILL)
+        if again < first and not self.run.stopped:
+            # Either the ramp's own burst had let in too many, and this is the limit; or slots
+            # do not come back, and another round gets lower still.
+            third = self._refill(_REFILL)
+            if third < again:
+                self.finding.slots_lost = first - third
+                self.finding.limit = first
                 return
         if not self.held or self.run.stopped:
             return
@@ -252,6 +259,16 @@ class _Search:
         fits += self._open(3)
         if not self.run.stopped:
             self.finding.tries_after_close, self.finding.fits_after_close = tries, fits
+
+    def _refill(self, count: int) -> int:
+        """Close *count*, fill up one by one; the level that is reached."""
+        for _ in range(min(count, len(self.held) - 1)):
+            self._close_one()
+        self.run.pause(_BETWEEN_S * 4)
+        while not self._is_level():
+            if self.run.stopped or len(self.held) >= self.maximum:
+                break
+        return len(self.held)
 
     def _confirm_with_queue(self) -> None:
         before = self.promoted

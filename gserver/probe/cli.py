@@ -98,6 +98,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         "peak": finding.peak,
         "over_admissions": finding.over_admissions,
         "dropped_while_held": finding.dropped_while_held,
+        "slots_lost": finding.slots_lost,
     } | {outcome.value: count for outcome, count in finding.turned_away.items()}
     say = result.lines.append
     if finding.limit is None:
@@ -128,6 +129,9 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     if finding.dropped_while_held:
         say(("dropped while held", f"{finding.dropped_while_held} by the server"))
         result.warnings.append("the server ends connections by itself: the limit may be higher")
+    if finding.slots_lost:
+        say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
+        result.warnings.append("slots leak: the limit shrinks as clients come and go")
     if finding.expected is not None and finding.limit != finding.expected:
         result.warnings.append(f"the limit found is not the --cap given ({finding.expected})")
     if finding.local_errors:

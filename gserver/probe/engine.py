@@ -218,6 +218,11 @@ class Engine:
         self._open.discard(attempt)
         return sock
 
+    @property
+    def open_count(self) -> int:
+        """Connections open or being opened."""
+        return len(self._open)
+
     def close(self) -> None:
         """End every open connection and stop the timer. May be called again."""
         for attempt in list(self._open):

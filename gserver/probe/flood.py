@@ -21,7 +21,7 @@ from typing import Any
 import gevent
 
 from gserver.probe.children import Child, die_with_parent
-from gserver.probe.engine import Engine, Patience
+from gserver.probe.engine import Attempt, Engine, Patience
 from gserver.probe.open_loop import OpenLoop
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
@@ -98,7 +98,11 @@ class FloodPlan:
 
 @dataclass(frozen=True, slots=True)
 class FloodResult:
-    """What came back. ``records`` holds all attempts; the first tenth of the time is warm-up."""
+    """What came back. ``records`` holds all attempts; the first tenth of the time is warm-up.
+
+    ``served``: from when to when (monotonic ns) each admitted connection was: they are held to
+    the end, because closing them would make room and hide that the server lets in too many.
+    """
 
     records: Records
     start_ns: int
@@ -107,6 +111,7 @@ class FloodResult:
     planned: int
     started: int
     dropped: int
+    served: list[tuple[int, int]]
 
     @property
     def measured_from_ns(self) -> int:
@@ -186,6 +191,7 @@ class Flood:
             sum(pace.planned for pace in self.plan.paces()),
             sum(header.get("started", 0) for header in headers),
             sum(header.get("dropped", 0) for header in headers),
+            [(begin, end) for header in headers for begin, end in header.get("served", ())],
         )
 
     def close(self) -> None:
@@ -215,13 +221,22 @@ def main() -> None:
     except OSError:
         oracle = None
     patience = Patience(*spec["patience"])
+    admitted: list[Attempt] = []
+
+    def on_outcome(attempt: Attempt) -> None:
+        records.add(attempt)
+        if attempt.outcome is Outcome.ADMITTED:
+            admitted.append(attempt)
+        else:
+            engine.end(attempt)
+
     engine = Engine(
         target,
         profile,
         patience,
         oracle=oracle,
         sources=spec["sources"],
-        on_outcome=records.add,
+        on_outcome=on_outcome,
         reset_on_close=spec["reset"],
     )
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
@@ -230,6 +245,9 @@ def main() -> None:
         sys.stdout.flush()
         start_ns = int(sys.stdin.readline())
         header = _flood(engine, pace, start_ns, open_files, run)
+        now = monotonic_ns()
+        header["served"] = [(a.served, a.ended or now) for a in admitted]
+        engine.close()
     if engine.failure is not None:
         raise engine.failure
     sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + records.to_bytes())
@@ -241,9 +259,9 @@ def _flood(
     engine: Engine, pace: ConstantRate, start_ns: int, open_files: int, run: Run
 ) -> dict[str, Any]:
     def arrive(intended: int) -> bool:
-        if engine.in_flight >= open_files:
+        if engine.open_count >= open_files:
             return False
-        engine.start(intended)
+        engine.start(intended, keep=True)
         return True
 
     loop = OpenLoop(pace, start_ns, arrive)
@@ -256,7 +274,6 @@ def _flood(
     loop.close()
     while engine.in_flight and not run.stopped:
         gevent.sleep(0.005)
-    engine.close()
     if loop.failure is not None:
         raise loop.failure
     if run.partial:

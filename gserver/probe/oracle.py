@@ -8,11 +8,12 @@ tables, so the question costs some ten microseconds however many connections the
 
 from __future__ import annotations
 
+import _socket
 import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Listener", "Oracle"]
 
@@ -70,7 +71,9 @@ class Oracle:
     """
 
     def __init__(self) -> None:
-        self._sock = socket.socket(
+        # Not socket.socket, which monkey-patching replaces: the kernel answers at once, and this
+        # is asked from hub callbacks, where nothing may wait.
+        self._sock: Any = _socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
         )
         self._seq = 0

@@ -39,9 +39,11 @@ class Run:
         self._told = 0.0
         self._shown = ""
         self._watchers: list[Any] = []
+        self._handlers: list[tuple[int, Any]] = []
 
     def __enter__(self) -> Run:
         for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers.append((number, signal.getsignal(number)))
             watcher = get_hub().loop.signal(number)
             watcher.start(self._interrupt, number)
             self._watchers.append(watcher)
@@ -58,6 +60,9 @@ class Run:
             watcher.stop()
             watcher.close()
         self._watchers.clear()
+        for number, handler in self._handlers:  # libev leaves the default action behind
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def _interrupt(self, number: int) -> None:
         self.stop(f"interrupted by {signal.Signals(number).name}")

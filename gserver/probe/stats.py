@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["QUANTILES", "Summary", "bootstrap_interval", "quantile", "summarise"]
+__all__ = ["QUANTILES", "Summary", "bootstrap_interval", "most_at_once", "quantile", "summarise"]
 
 #: What tables show, by the name that thresholds use.
 QUANTILES: Final = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999}
@@ -53,6 +53,16 @@ def summarise(samples_ns: Sequence[int]) -> Summary:
         if count * (1 - share) + 1e-9 >= MIN_BEYOND
     }
     return Summary(count, shown, ordered[-1] / 1e9 if ordered else 0.0)
+
+
+def most_at_once(intervals: Sequence[tuple[int, int]]) -> int:
+    """How many of the (begin, end) intervals overlap at most; one that ends makes room first."""
+    changes = sorted([(begin, 1) for begin, _ in intervals] + [(end, -1) for _, end in intervals])
+    now = most = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
 
 
 def bootstrap_interval(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
@@ -13,7 +14,7 @@ from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
-from gserver.probe.stats import summarise
+from gserver.probe.stats import most_at_once, summarise
 from gserver.probe.target import Target
 from gserver.probe.validity import judge
 
@@ -67,25 +68,26 @@ def run_storm(
         end = measure(settings.pid)
         if holders.engine.failure is not None:
             raise holders.engine.failure
-        still_held = len(holders.held)
+        # The holders' intervals: all begin before the flood, some are ended by the server in it.
+        served = [(0, when) for when in holders.dropped]
+        served += [(0, monotonic_ns())] * len(holders.held) + found.served
         dropped = len(holders.dropped)
     finally:
         if flood is not None:
             flood.close()
         holders.close()
-    counts = report_flood(result, found)
-    _report_holding(result, settings, counts, still_held, dropped, (before, held))
-    _report_cost(result, settings, counts, start, end)
+    report_flood(result, found)
+    _report_holding(result, settings, most_at_once(served), dropped, (before, held))
+    _report_cost(result, settings, start, end)
 
 
-def report_flood(result: Result, found: FloodResult) -> Counter[Outcome]:
-    """Write a flood's figures, tables, records and validity; returns counts after warm-up."""
+def report_flood(result: Result, found: FloodResult) -> None:
+    """Write a flood's figures, tables, records and validity, all after warm-up."""
     rows = found.measured()
     if not rows and not result.partial:
         result.invalid.append("no attempt came to an outcome after the warm-up")
     counts = Counter(row[3] for row in rows)
     outcome_table, response_table = {}, {}
-    worst_p99 = None
     for outcome in OUTCOMES:
         if not counts[outcome]:
             continue
@@ -100,8 +102,8 @@ def report_flood(result: Result, found: FloodResult) -> Counter[Outcome]:
     result.figures |= summarise([r[2] - r[0] for r in rejections]).flat("reject.response")
     slip = summarise([row[1] - row[0] for row in rows])
     result.figures |= slip.flat("slip")
-    worst_p99 = summarise([row[2] - row[1] for row in rows]).percentiles.get("p99")
-    health = found.health(slip.percentiles.get("p99"), worst_p99)
+    outcome_p99 = summarise([row[2] - row[1] for row in rows]).percentiles.get("p99")
+    health = found.health(slip.percentiles.get("p99"), outcome_p99)
     if not result.partial:
         warnings, invalid = judge(health)
         result.warnings += warnings
@@ -139,19 +141,16 @@ def report_flood(result: Result, found: FloodResult) -> Counter[Outcome]:
         )
     result.records, result.start_ns = found.records, found.start_ns
     result.warm_up_s = found.duration_s / 10
-    return counts
 
 
 def _report_holding(
     result: Result,
     settings: StormSettings,
-    counts: Counter[Outcome],
-    still_held: int,
+    served: int,
     dropped: int,
     memory: tuple[Usage, Usage],
 ) -> None:
-    # An attempt of the flood that is admitted is closed at once, so one at a time is certain.
-    over = max(0, still_held + 1 - settings.cap) if counts[Outcome.ADMITTED] else 0
+    over = max(0, served - settings.cap)
     result.figures["over_admissions"] = over
     result.figures["dropped_while_held"] = dropped
     text = f"{settings.cap} connections throughout"
@@ -159,7 +158,7 @@ def _report_holding(
         text = f"{settings.cap} connections, of which the server ended {dropped}"
         result.warnings.append(f"the cap was not held: the server ended {dropped} connections")
     result.lines.insert(0, ("held", text))
-    result.lines.append(("over-admissions", f"{over} certain"))
+    result.lines.append(("over-admissions", f"{over} certain (most served at once: {served})"))
     if settings.pid is not None and memory[1].server_pss:
         each = (memory[1].server_pss - memory[0].server_pss) / settings.cap
         result.figures["memory_per_held"] = each
@@ -168,9 +167,7 @@ def _report_holding(
     result.figures["socket_memory_per_held"] = sockets
 
 
-def _report_cost(
-    result: Result, settings: StormSettings, counts: Counter[Outcome], start: Usage, end: Usage
-) -> None:
+def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usage) -> None:
     # The counters cover the whole flood, warm-up included: divide by all of its attempts.
     assert result.records is not None
     rows = list(result.records.rows())

@@ -44,6 +44,7 @@ def find(
         ("fin", Outcome.FIN),
         ("rst", Outcome.RST),
         ("message", Outcome.MESSAGE),
+        ("refuse", Outcome.REFUSED),
         ("queue", Outcome.QUEUED),
         ("hang", Outcome.HANG),
     ],
@@ -53,7 +54,10 @@ def test_limit_and_policy_are_found(
 ) -> None:
     finding = find(start_server("limited_server", cap, policy))
     assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
-    assert set(finding.turned_away) == {outcome}
+    assert finding.policy is outcome
+    # Who is in the queue when the listener is shut is reset: the kernel's way.
+    others = {Outcome.RST} if policy == "refuse" else set()
+    assert set(finding.turned_away) - others == {outcome}
     if policy != "hang":  # who hangs is never served, whatever becomes free
         assert finding.fits_after_close == 1
     assert finding.dropped_while_held == 0
@@ -90,6 +94,17 @@ def test_a_slot_that_comes_back_late_is_no_lower_limit(start_server: Callable[..
     assert (finding.limit, finding.over_admissions, finding.fits_after_close) == (4, 0, 1)
     assert finding.tries_after_close is not None
     assert finding.tries_after_close > 1
+
+
+def test_slots_that_never_come_back_are_a_leak_not_a_lower_limit(
+    start_server: Callable[..., int],
+) -> None:
+    # The calibration's five connections are lost to the leak before the search begins.
+    finding = find(start_server("limited_server", 40, "leaky"))
+    assert finding.limit is not None
+    assert 30 <= finding.limit < 40
+    assert finding.slots_lost >= 16
+    assert finding.over_admissions == 0
 
 
 def test_no_limit_is_none_not_the_maximum(zoo: Callable[..., int]) -> None:

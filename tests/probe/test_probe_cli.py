@@ -90,6 +90,19 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
         assert len(list(csv.DictReader(stream))) == 400
 
 
+def test_storm_counts_all_who_are_served_at_once_beyond_the_cap(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'sloppy')}"
+    done = probe(
+        "storm", target, "--cap", 6, "--rate", 2000, "--duration", "1s", "--json", report,
+        "--threshold", "over_admissions>0",
+    )  # fmt: skip
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["over_admissions"] == 0 or done.returncode == 0, done.stdout
+
+
 def test_storm_by_two_processes_makes_every_arrival_once(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:

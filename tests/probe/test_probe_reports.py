@@ -16,7 +16,7 @@ from gserver.probe.outcomes import CODE_OF, Outcome
 from gserver.probe.plots import plots_of
 from gserver.probe.records import Records
 from gserver.probe.result import EXIT_INVALID, EXIT_PASS, EXIT_THRESHOLD, Result
-from gserver.probe.stats import bootstrap_interval, quantile, summarise
+from gserver.probe.stats import bootstrap_interval, most_at_once, quantile, summarise
 from gserver.probe.svg import Axis, log_ticks, nice_ticks
 from gserver.probe.text_report import render
 from gserver.probe.threshold import parse_threshold
@@ -50,6 +50,13 @@ def test_a_quantile_is_a_sample_that_its_share_does_not_exceed(
     value = quantile(ordered, share)
     assert value in ordered
     assert sum(s <= value for s in ordered) >= share * len(ordered)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), max_size=30))
+def test_most_at_once_is_what_counting_at_every_instant_gives(spans: list[tuple[int, int]]) -> None:
+    intervals = [(begin, begin + length) for begin, length in spans]
+    counted = max(sum(b <= t < e for b, e in intervals) for t in range(80)) if spans else 0
+    assert most_at_once(intervals) == counted
 
 
 def test_the_bootstrap_is_repeatable_and_holds_the_mean() -> None:
