@@ -7,10 +7,11 @@ from bench.experiments.burst import Burst
 from bench.experiments.churn import Churn
 from bench.experiments.isolation import Isolation
 from bench.experiments.memory import Memory
-from bench.experiments.storm import Storm
+from bench.experiments.storm import Flood, Storm
 
 __all__ = ["EXPERIMENTS", "Experiment", "Figures", "Subject", "Unfit", "subject"]
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (Storm(), Churn(), Burst(), Isolation(), Memory())
+    experiment.name: experiment
+    for experiment in (Storm(), Flood(), Churn(), Burst(), Isolation(), Memory())
 }
