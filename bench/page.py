@@ -6,6 +6,7 @@ No script. A result in, text out.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from html import escape
 
@@ -21,7 +22,9 @@ __all__ = ["page"]
 TITLE = "Servers at their connection limit"
 
 #: Wider than the probe's own page: the tables have a column for each figure.
-WIDER = "body { max-width:1080px } table { font-size:.85rem } td.note { text-align:left }"
+WIDER = (
+    "body { max-width:1080px } table { font-size:.85rem } .words td, .words th { text-align:left }"
+)
 
 #: A policy is drawn in the colour of the outcome that its clients have.
 COLOUR = {
@@ -59,17 +62,18 @@ def page(result: Result) -> str:
         ]
         parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
     parts.append("<h2>Servers</h2>" + servers(result))
-    environment = escape(json.dumps(result.environment, indent=1))
+    about = {**result.environment, "command_line": shlex.join(result.environment["command_line"])}
+    environment = escape(json.dumps(about, indent=1))
     parts.append(f"<h2>Environment</h2><pre>{environment}</pre></html>\n")
     return "\n".join(parts)
 
 
-def html_table(rows: list[list[str]]) -> str:
-    """Return a table whose first row is its head."""
+def html_table(rows: list[list[str]], kind: str = "") -> str:
+    """Return a table whose first row is its head, of the CSS class ``kind``."""
     head, *body = rows
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    return f'<table class="{kind}">' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def servers(result: Result) -> str:
@@ -80,7 +84,7 @@ def servers(result: Result) -> str:
             [info.name, info.title, info.policy, str(info.backlog), info.version, info.counts]
         )
     rows += [[name, why, "", "", "", ""] for name, why in result.missing.items()]
-    return html_table(rows)
+    return html_table(rows, "words")
 
 
 def plot(group: Group, figure: Figure, result: Result) -> str:
