@@ -19,6 +19,7 @@ The layout, lowest first; a module imports only from those above it here:
     tls.py  audit.py     the handshake; slots compared with open sockets
     server.py            gevent's servers with a cap: StreamServer, WSGIServer
     handlers/            the built-in handlers: echo, console
+    probe/               the measuring client: knows nothing of the server
     daemon/  demo/  cli.py    the gserver command
 
 Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connection.py``.

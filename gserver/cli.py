@@ -6,8 +6,9 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -73,7 +74,24 @@ def _version() -> str:
         return "not installed"
 
 
+class _Group(click.Group):
+    """A group that imports some of its commands only when they are named: `gserver serve` needs
+    nothing of the probe."""
+
+    lazy: ClassVar[dict[str, str]] = {"probe": "gserver.probe.cli"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.lazy])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(self.lazy[cmd_name]), cmd_name)
+        return found
+
+
 @click.group(
+    cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 on success, 1 on failure, 2 when an option or an argument cannot be "
     "used.",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gserver import SettingError
-from gserver.daemon.descriptors import SPARE, ensure_descriptors
 from gserver.candidates import MAX_CANDIDATES
+from gserver.daemon.descriptors import SPARE, ensure_descriptors
 
 OTHERS = MAX_CANDIDATES + SPARE
 UNLIMITED = resource.RLIM_INFINITY
