@@ -15,7 +15,8 @@ from gevent.event import Event
 from locust import User, constant, events, task
 
 from gserver.errors import SettingError
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.profiles import PROFILES, profile_named

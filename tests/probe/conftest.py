@@ -10,7 +10,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.oracle import Oracle
 from gserver.probe.profiles import Profile
 from gserver.probe.target import parse_target

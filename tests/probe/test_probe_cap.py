@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import CapFinding, find_cap
-from gserver.probe.engine import Patience
 from gserver.probe.errors import TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES, Profile

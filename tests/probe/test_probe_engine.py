@@ -11,7 +11,8 @@ from contextlib import closing
 import gevent
 import pytest
 
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES

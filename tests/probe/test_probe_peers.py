@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import CapFinding, find_cap
-from gserver.probe.engine import Patience
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
