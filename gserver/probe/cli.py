@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -162,6 +163,8 @@ def report_cap(result: Result, finding: CapFinding) -> None:
 def storm(target: str, **flags: Any) -> None:
     """Hold the cap of TARGET and be turned away at a steady rate."""
     ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
+    if flags["pid"] is not None and not Path(f"/proc/{flags['pid']}/task").is_dir():
+        raise SettingError("--pid", flags["pid"], "no such process on this machine")
 
     def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
         run_storm(

@@ -37,6 +37,7 @@ def probe(*arguments: object, timeout: float = 100) -> subprocess.CompletedProce
         (["cap", "127.0.0.1:1", "--quiet-time", "3s"], "--quiet-time"),
         (["storm", "127.0.0.1:1", "--rate", "0"], "--rate"),
         (["storm", "127.0.0.1:1", "--cap", "0"], "--cap"),
+        (["storm", "127.0.0.1:1", "--pid", "99999999"], "--pid"),
     ],
 )
 def test_usage_is_status_2_and_names_the_setting(arguments: list[str], word: str) -> None:

@@ -60,6 +60,21 @@ def test_a_kept_queued_attempt_is_seen_served_when_its_turn_comes(
         assert engine.failure is None
 
 
+def test_a_socket_connected_to_itself_is_refused_not_admitted() -> None:
+    """Our own port may be the target's: the probe would then come back as its own echo."""
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port = finder.getsockname()[1]
+    seen: list[Attempt] = []
+    target = parse_target(f"127.0.0.1:{port}")
+    with closing(Engine(target, PROFILES["echo"], QUICK, on_outcome=seen.append)) as engine:
+        engine._sources = [("127.0.0.1", port)]
+        engine.start()
+        wait_for(lambda: seen)
+    assert [a.outcome for a in seen] == [Outcome.REFUSED]
+    assert seen[0].probed
+
+
 def test_no_descriptor_left_is_local(listener: socket.socket) -> None:
     target = parse_target(f"127.0.0.1:{listener.getsockname()[1]}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
