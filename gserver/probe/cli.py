@@ -87,6 +87,7 @@ def cap(target: str, **flags: Any) -> None:
         finally:
             calibration.close()
         result.lines.append(("profile", calibration.profile.name))
+        result.partial = run.partial
         report_cap(result, finding)
 
     measuring("cap", target, flags, reports, flags["duration"], work)
@@ -102,7 +103,9 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         "slots_lost": finding.slots_lost,
     } | {outcome.value: count for outcome, count in finding.turned_away.items()}
     say = result.lines.append
-    if finding.limit is None:
+    if finding.limit is None and result.partial:
+        say(("limit", f"not found yet: {finding.peak} served at once so far"))
+    elif finding.limit is None:
         say(("limit", f"none found: {finding.peak} served at once"))
     else:
         result.figures["limit"] = finding.limit
