@@ -160,7 +160,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     show_default=True,
     help="How our side ends: RST leaves no TIME_WAIT, and so hides the server's.",
 )
-@click.option("--pid", type=click.IntRange(1), help="The server's process: its CPU and memory.")
+@click.option("--pid", type=click.IntRange(1), help="The server's process. Default: who listens.")
 @profile_options
 @report_options
 def storm(target: str, **flags: Any) -> None:
