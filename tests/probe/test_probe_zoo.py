@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from conftest import run_attempts
+from probe_attempts import run_attempts
 
 from gserver.probe.attempt import Patience
 from gserver.probe.outcomes import Outcome
