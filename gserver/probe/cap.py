@@ -211,8 +211,8 @@ class _Search:
         turned = 0
         while turned < _IN_A_ROW and len(self.held) < self.maximum and not self.run.stopped:
             if self.waiting:  # those already in line come first: whoever joins shows nothing new
-                self.run.pause(_BETWEEN_S)
                 before = self.promoted
+                self.run.pause(_BETWEEN_S)
                 turned = turned + 1 if before == self.promoted else 0
                 continue
             if self._open(1):
