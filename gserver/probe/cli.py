@@ -113,7 +113,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     if finding.policy is not None:
         text = POLICY[finding.policy]
         if finding.message:
-            text += f" ({finding.message.decode('latin-1')!r})"
+            text += f" ({finding.message[:60].decode('latin-1')!r})"
         say(("policy", text))
         counts = ", ".join(f"{n} {o.value}" for o, n in finding.turned_away.most_common())
         say(("turned away", f"{sum(finding.turned_away.values())}: {counts}"))
