@@ -15,7 +15,8 @@ from gevent.event import Event
 from locust import User, constant, events, task
 
 from gserver.errors import SettingError
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.profiles import PROFILES, profile_named
@@ -81,7 +82,9 @@ class TcpUser(User):
 
 @events.quitting.add_listener
 def print_in_microseconds(environment):
-    """Locust's own tables show whole milliseconds."""
+    """Locust's own tables show whole milliseconds. A worker has handed its figures on."""
+    if not environment.stats.entries:
+        return
     print("\nmicroseconds, to three digits")
     print(f"  {'':14}{'count':>9}{'p50':>10}{'p90':>10}{'p99':>10}{'max':>10}")
     for entry in environment.stats.entries.values():

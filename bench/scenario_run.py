@@ -40,6 +40,7 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         raise SystemExit(EXIT_USAGE) from None
 
     def work(run: Run, result: Result) -> None:
+        result.tool = "bench run"
         run_scenario(
             loaded,
             where,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gevent import socket as gsocket
 
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine, ignore
 from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
@@ -44,6 +46,23 @@ class Calibration:
     admitted_s: float
     closes_after_s: float | None
     oracle: Oracle | None
+
+    def engine(
+        self,
+        target: Target,
+        *,
+        on_outcome: Callable[[Attempt], None] = ignore,
+        on_change: Callable[[Attempt], None] = ignore,
+    ) -> Engine:
+        """An engine that judges as was learned; the caller closes it before :meth:`close`."""
+        return Engine(
+            target,
+            self.profile,
+            self.patience,
+            oracle=self.oracle,
+            on_outcome=on_outcome,
+            on_change=on_change,
+        )
 
     def close(self) -> None:
         """Close the oracle's socket. May be called again."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
+from gserver.probe.attempt import Attempt
 from gserver.probe.calibrate import Calibration
-from gserver.probe.engine import Attempt, Engine
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import Speaks
 from gserver.probe.run import Run
@@ -128,11 +128,8 @@ class _Search:
         self.held: set[Attempt] = set()
         self.waiting: set[Attempt] = set()
         self.promoted = 0
-        self.engine = Engine(
+        self.engine = calibration.engine(
             target,
-            calibration.profile,
-            calibration.patience,
-            oracle=calibration.oracle,
             on_outcome=self._on_outcome,
             on_change=self._on_change,
         )
@@ -214,8 +211,8 @@ class _Search:
         turned = 0
         while turned < _IN_A_ROW and len(self.held) < self.maximum and not self.run.stopped:
             if self.waiting:  # those already in line come first: whoever joins shows nothing new
-                self.run.pause(_BETWEEN_S)
                 before = self.promoted
+                self.run.pause(_BETWEEN_S)
                 turned = turned + 1 if before == self.promoted else 0
                 continue
             if self._open(1):

@@ -10,8 +10,8 @@ from time import monotonic_ns
 import gevent
 from gevent.event import Event
 
+from gserver.probe.attempt import Attempt
 from gserver.probe.calibrate import Calibration
-from gserver.probe.engine import Attempt, Engine
 from gserver.probe.errors import TargetError
 from gserver.probe.ledger import Falsehood, Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
@@ -85,11 +85,8 @@ class _Churn:
         self.connect_lag: list[int] = []
         self.freed: list[int] = []  # our closes that nobody has been admitted for yet
         self._waiters: dict[Attempt, Event] = {}
-        self.engine = Engine(
+        self.engine = calibration.engine(
             target,
-            calibration.profile,
-            calibration.patience,
-            oracle=calibration.oracle,
             on_outcome=self._on_outcome,
             on_change=self._on_change,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -86,6 +87,7 @@ def cap(target: str, **flags: Any) -> None:
         finally:
             calibration.close()
         result.lines.append(("profile", calibration.profile.name))
+        result.partial = run.partial
         report_cap(result, finding)
 
     measuring("cap", target, flags, reports, flags["duration"], work)
@@ -101,7 +103,9 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         "slots_lost": finding.slots_lost,
     } | {outcome.value: count for outcome, count in finding.turned_away.items()}
     say = result.lines.append
-    if finding.limit is None:
+    if finding.limit is None and result.partial:
+        say(("limit", f"not found yet: {finding.peak} served at once so far"))
+    elif finding.limit is None:
         say(("limit", f"none found: {finding.peak} served at once"))
     else:
         result.figures["limit"] = finding.limit
@@ -156,12 +160,14 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     show_default=True,
     help="How our side ends: RST leaves no TIME_WAIT, and so hides the server's.",
 )
-@click.option("--pid", type=click.IntRange(1), help="The server's process: its CPU and memory.")
+@click.option("--pid", type=click.IntRange(1), help="The server's process. Default: who listens.")
 @profile_options
 @report_options
 def storm(target: str, **flags: Any) -> None:
     """Hold the cap of TARGET and be turned away at a steady rate."""
     ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
+    if flags["pid"] is not None and not Path(f"/proc/{flags['pid']}/task").is_dir():
+        raise SettingError("--pid", flags["pid"], "no such process on this machine")
 
     def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
         run_storm(

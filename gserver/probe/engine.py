@@ -13,12 +13,12 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any, Final
 
 from gevent import get_hub
 
+from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import (
     REJECTIONS,
@@ -33,7 +33,7 @@ from gserver.probe.outcomes import (
 from gserver.probe.profiles import Profile, Speaks
 from gserver.probe.target import Target
 
-__all__ = ["Attempt", "Engine", "Patience"]
+__all__ = ["Engine", "ignore"]
 
 _READ: Final = 1
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -44,72 +44,8 @@ _IN_PROGRESS: Final = (0, errno.EINPROGRESS)
 _LEAVES_OPEN: Final = frozenset(Outcome) - {*REJECTIONS, Outcome.LOCAL}
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an attempt listens before it speaks, and until it gives up. Seconds."""
-
-    quiet_s: float = 0.010
-    deadline_s: float = 2.0
-
-
-class Attempt:
-    """One connection. Times are :func:`time.monotonic_ns`; 0 means: not yet.
-
-    After an outcome that leaves the connection open, an attempt started with ``keep`` goes on
-    being watched: :attr:`served` is when its turn came after all, :attr:`ended` when the server
-    ended it.
-    """
-
-    __slots__ = (
-        "ended",
-        "ended_by",
-        "finished",
-        "heard",
-        "index",
-        "intended",
-        "keep",
-        "outcome",
-        "probed",
-        "quiet_at",
-        "received",
-        "served",
-        "sock",
-        "started",
-        "timed",
-        "watcher",
-    )
-
-    def __init__(self, index: int, intended: int, keep: bool) -> None:
-        self.index = index
-        self.intended = intended
-        self.keep = keep
-        self.started = 0
-        self.finished = 0
-        self.outcome: Outcome | None = None
-        self.probed = False
-        self.received = b""
-        self.heard = 0  # when the last of it came, or the oracle said accepted
-        self.quiet_at = 0  # when it will have been quiet for quiet-time
-        self.timed = False  # stands in the engine's deadline queue
-        self.served = 0
-        self.ended = 0
-        self.ended_by: Outcome | None = None
-        self.sock: Any = None  # _socket.socket, which has no public name for the type checker
-        self.watcher: Any = None
-
-    @property
-    def is_held(self) -> bool:
-        """Proven served, not closed by us, and not ended by the server."""
-        return self.sock is not None and self.served != 0 and self.ended == 0
-
-    @property
-    def is_waiting(self) -> bool:
-        """Connected or connecting, without a verdict that says yes or no."""
-        return self.sock is not None and self.served == 0 and self.ended == 0
-
-
-def _ignore(attempt: Attempt) -> None:
-    pass
+def ignore(attempt: Attempt) -> None:
+    """For who does not want to be told."""
 
 
 class Engine:
@@ -134,8 +70,8 @@ class Engine:
         *,
         oracle: Oracle | None = None,
         sources: Sequence[str] = (),
-        on_outcome: Callable[[Attempt], None] = _ignore,
-        on_change: Callable[[Attempt], None] = _ignore,
+        on_outcome: Callable[[Attempt], None] = ignore,
+        on_change: Callable[[Attempt], None] = ignore,
         reset_on_close: bool = False,
     ) -> None:
         self.profile = profile
@@ -323,7 +259,12 @@ class Engine:
                 if not attempt.timed:
                     attempt.timed = True
                     deadline.append((attempt.started + self._deadline_ns, attempt))
-                if due == attempt.quiet_at:  # else it was heard from since
+                if due != attempt.quiet_at:  # heard from since
+                    continue
+                # The verdict may lie unread: a hub that is late must not take that for quiet,
+                # nor speak to a server that has closed already.
+                self._receive(attempt)
+                if attempt.sock is not None and not attempt.served and due == attempt.quiet_at:
                     self._on_quiet(attempt, now)
             while deadline and deadline[0][0] <= now:
                 attempt = deadline.popleft()[1]
@@ -358,8 +299,7 @@ class Engine:
             self.on_change(attempt)
 
     def _on_deadline(self, attempt: Attempt) -> None:
-        # The verdict may lie unread: a busy hub must not call a late callback a silent server.
-        self._receive(attempt)
+        self._receive(attempt)  # as before quiet-time is called over
         if attempt.outcome is not None:
             return
         outcome = of_deadline(

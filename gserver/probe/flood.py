@@ -20,8 +20,9 @@ from typing import Any
 
 import gevent
 
+from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.children import Child, die_with_parent
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.open_loop import OpenLoop
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome

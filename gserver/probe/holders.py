@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gserver.probe.attempt import Attempt
 from gserver.probe.calibrate import Calibration
 from gserver.probe.cap import find_cap
-from gserver.probe.engine import Attempt, Engine
 from gserver.probe.errors import TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
@@ -28,11 +28,8 @@ class Holders:
         self.target = target
         self._run = run
         self._patience = calibration.patience
-        self.engine = Engine(
+        self.engine = calibration.engine(
             target,
-            calibration.profile,
-            calibration.patience,
-            oracle=calibration.oracle,
             on_change=self._on_change,
         )
 

@@ -48,7 +48,7 @@ pre { background:var(--tint); padding:.8rem; overflow-x:auto; font-size:.8rem; }
 
 def write_html(stream: IO[str], result: Result, checked: Sequence[tuple[Threshold, bool]]) -> None:
     """Write the page."""
-    title = f"gserver probe {result.command} {result.target}"
+    title = result.title
     out = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',

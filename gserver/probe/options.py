@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.engine import Patience
+from gserver.probe.attempt import Patience
 from gserver.probe.environment import environment
 from gserver.probe.errors import TargetError
 from gserver.probe.html_report import write_html

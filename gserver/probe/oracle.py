@@ -27,6 +27,7 @@ _NLMSG_DONE: Final = 3
 _INET_DIAG_REQ_BYTECODE: Final = 1
 _BC_S_GE: Final = 2
 _BC_S_LE: Final = 3
+_TCP_TIME_WAIT: Final = 6
 _TCP_LISTEN: Final = 10
 # States of a row that nobody has accepted: ESTABLISHED, SYN_RECV, CLOSE_WAIT (the client has
 # left), NEW_SYN_RECV (include/net/tcp_states.h). In any other, inode 0 means closed by its owner.
@@ -99,22 +100,25 @@ class Oracle:
 
     def listeners(self, port: int) -> list[Listener]:
         """The LISTEN rows on *port*, IPv4 and IPv6. Walks the kernel's table of listeners."""
+        rows = self._dump(port, 1 << _TCP_LISTEN)
+        return [Listener(waiting, backlog, inode) for _, waiting, backlog, inode in rows]
+
+    def time_waits(self, port: int) -> int:
+        """Connections in TIME_WAIT on the server's side of *port*. Walks the whole table."""
+        return len(self._dump(port, 1 << _TCP_TIME_WAIT))
+
+    def _dump(self, port: int, states: int) -> list[tuple[int, int, int, int]]:
         # inet_diag_bc_op: code, yes (offset when true), no (offset when false; past the end by
         # four: not wanted). Each comparison's port stands in the operation after it.
         code = struct.pack("=BBHBBH", _BC_S_GE, 8, 20, 0, 0, port)
         code += struct.pack("=BBHBBH", _BC_S_LE, 8, 12, 0, 0, port)
         attribute = struct.pack("=HH", 4 + len(code), _INET_DIAG_REQ_BYTECODE) + code
-        found = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            rows = self._ask(
-                family,
-                bytes(48),
-                states=1 << _TCP_LISTEN,
-                flags=_NLM_F_REQUEST | _NLM_F_DUMP,
-                attribute=attribute,
-            )
-            found += [Listener(waiting, backlog, inode) for _, waiting, backlog, inode in rows]
-        return found
+        flags = _NLM_F_REQUEST | _NLM_F_DUMP
+        return [
+            row
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for row in self._ask(family, bytes(48), states=states, flags=flags, attribute=attribute)
+        ]
 
     def _ask(
         self, family: int, ident: bytes, *, states: int, flags: int, attribute: bytes = b""

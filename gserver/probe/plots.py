@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
@@ -83,6 +83,7 @@ def _by_percentile(rows: Sequence[Row]) -> tuple[str, str, str]:
     latencies = {o: sorted(r[2] - r[1] for r in rows if r[3] is o) for o in OUTCOMES}
     latencies = {o: samples for o, samples in latencies.items() if len(samples) >= 10}
     responses = {o: sorted(r[2] - r[0] for r in rows if r[3] is o) for o in latencies}
+    has_slip = any(row[0] != row[1] for row in rows)  # a closed loop intends nothing
     if not latencies:
         return "Latency by percentile", "Fewer than ten attempts of any one outcome.", ""
     low = min(samples[0] for samples in latencies.values()) / 1e3
@@ -94,19 +95,22 @@ def _by_percentile(rows: Sequence[Row]) -> tuple[str, str, str]:
         chart.area(*band, COLOURS[main], f"{main.value}: tenths of the run", opacity=0.18)
     for outcome, samples in latencies.items():
         chart.line(_curve(samples, x.high), COLOURS[outcome], f"{outcome.value}: outcome latency")
-        chart.line(
-            _curve(responses[outcome], x.high),
-            COLOURS[outcome],
-            f"{outcome.value}: response latency",
-            dash="5 4",
+        if has_slip:
+            chart.line(
+                _curve(responses[outcome], x.high),
+                COLOURS[outcome],
+                f"{outcome.value}: response latency",
+                dash="5 4",
+            )
+    note = "Connect to outcome. "
+    if has_slip:
+        note = (
+            "Solid: connect to outcome. Dashed: intended start to outcome; the gap is what a "
+            "closed loop would have hidden. "
         )
-    return (
-        "Latency by percentile",
-        "Solid: connect to outcome. Dashed: intended start to outcome; the gap is what a closed "
-        "loop would have hidden. Shaded: the same line for each tenth of the run, so what lies "
-        "inside is noise.",
-        chart.render(),
-    )
+    if band is not None:
+        note += "Shaded: the same line for each tenth of the run, so what lies inside is noise."
+    return "Latency by percentile", note, chart.render()
 
 
 def _noise_band(rows: Sequence[Row], high: float) -> tuple[list[Point], list[Point]] | None:
@@ -136,32 +140,48 @@ def _bins(rows: Sequence[Row], start_ns: int) -> tuple[float, list[list[Row]]]:
 
 def _timeline(rows: Sequence[Row], result: Result) -> tuple[str, str, str]:
     width, bins = _bins(rows, result.start_ns)
-    total = width * len(bins)
-    points: dict[str, list[Point]] = {"p50": [], "p99": [], "max": []}
-    for i, bin_rows in enumerate(bins):
-        ordered = sorted(r[2] - r[1] for r in bin_rows if r[3] in REJECTIONS)
-        if ordered:
-            x = (i + 0.5) * width
-            points["p50"].append((x, quantile(ordered, 0.5) / 1e3))
-            points["max"].append((x, ordered[-1] / 1e3))
-            if len(ordered) >= 100:
-                points["p99"].append((x, quantile(ordered, 0.99) / 1e3))
-    heights = [p[1] for line in points.values() for p in line]
+    ordered = [sorted(r[2] - r[1] for r in bin_rows if r[3] in REJECTIONS) for bin_rows in bins]
+    measures: dict[str, Callable[[list[int]], float | None]] = {
+        "p50": lambda samples: quantile(samples, 0.5) / 1e3,
+        "p99": lambda samples: quantile(samples, 0.99) / 1e3 if len(samples) >= 100 else None,
+        "max": lambda samples: samples[-1] / 1e3,
+    }
+    lines = {
+        name: [measure(samples) if samples else None for samples in ordered]
+        for name, measure in measures.items()
+    }
+    heights = [height for line in lines.values() for height in line if height is not None]
     if not heights:
         return "Timeline", "Nobody was told that the server is full: there is no latency.", ""
     chart = Chart(
-        Axis.linear(0, total, "seconds since the start"),
+        Axis.linear(0, width * len(bins), "seconds since the start"),
         Axis.log(min(heights), max(heights), "outcome latency, us (log)"),
     )
     _shade_warm_up(chart, result)
-    for colour, (name, line) in zip(_SERIES, points.items(), strict=False):
-        chart.line(line, colour, name)
-    return (
-        "Timeline",
-        f"Rejections by intended start, {width * 1e3:.0f} ms a point. Shaded: the warm-up, which "
-        "is in no figure.",
-        chart.render(),
-    )
+    for colour, (name, line) in zip(_SERIES, lines.items(), strict=False):
+        label = name
+        for piece in _pieces(line, width):
+            chart.line(piece, colour, label)
+            if len(piece) == 1:
+                chart.dot(piece[0], colour, name)
+            label = ""
+    note = f"Rejections by intended start, {width * 1e3:.0f} ms a point."
+    if result.warm_up_s:
+        note += " Shaded: the warm-up, which is in no figure."
+    return "Timeline", note, chart.render()
+
+
+def _pieces(heights: Sequence[float | None], width: float) -> list[list[Point]]:
+    """The line in pieces, broken where nothing happened."""
+    pieces: list[list[Point]] = []
+    unbroken = False
+    for i, height in enumerate(heights):
+        if height is not None:
+            if not unbroken:
+                pieces.append([])
+            pieces[-1].append(((i + 0.5) * width, height))
+        unbroken = height is not None
+    return pieces
 
 
 def _shade_warm_up(chart: Chart, result: Result) -> None:
@@ -289,13 +309,13 @@ def _summaries(title: str, table: dict[str, Summary]) -> tuple[str, str, str]:
     y = Axis(
         0.5,
         len(names) + 0.5,
-        [(len(names) - i, name.rpartition(": ")[2] or name) for i, name in enumerate(names)],
+        [(len(names) - i, name) for i, name in enumerate(names)],
         "",
     )
     chart = Chart(
         Axis.log(max(min(values), 0.1), max(values), "us (log)"), y, height=90 + 44 * len(names)
     )
-    chart.LEFT = 150
+    chart.LEFT = 175
     for i, name in enumerate(names):
         summary, row = table[name], float(len(names) - i)
         marks = [(q, v * 1e6) for q, v in summary.percentiles.items()] + [

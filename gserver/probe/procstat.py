@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "measure", "process_tree"]
+__all__ = ["Usage", "listening_process", "measure", "process_tree"]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -22,14 +23,13 @@ class Usage:
         server's share of a handshake to whoever sends the packet.
     :param server_pss: proportional set size of the tree, bytes; 0 when it cannot be read.
     :param socket_memory: TCP buffers of the machine, bytes (``/proc/net/sockstat``).
-    :param time_wait: sockets in TIME_WAIT; and how many the table's limit has thrown away.
+    :param time_wait_overflow: sockets in TIME_WAIT that the table's limit has thrown away.
     """
 
     server_cpu_s: float
     machine_cpu_s: float
     server_pss: int
     socket_memory: int
-    time_wait: int
     time_wait_overflow: int
 
 
@@ -43,6 +43,34 @@ def process_tree(pid: int) -> list[int]:
             except OSError:
                 continue
     return tree
+
+
+def listening_process(inodes: Collection[int]) -> int | None:
+    """The process whose tree holds all the listening sockets with these *inodes*.
+
+    :return: None when there is none, when they belong to unrelated processes, or when this user
+        may not look.
+    """
+    wanted = {f"socket:[{inode}]" for inode in inodes if inode}
+    owners = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _holds(p / "fd", wanted)]
+    for pid in sorted(owners):
+        if set(owners) <= set(process_tree(pid)):
+            return pid
+    return None
+
+
+def _holds(descriptors: Path, wanted: Collection[str]) -> bool:
+    try:
+        names = os.listdir(descriptors)
+    except OSError:  # gone, or another user's
+        return False
+    for name in names:
+        try:
+            if os.readlink(descriptors / name) in wanted:
+                return True
+        except OSError:  # closed since
+            continue
+    return False
 
 
 def measure(pid: int | None, *, memory: bool = False) -> Usage:
@@ -66,7 +94,6 @@ def measure(pid: int | None, *, memory: bool = False) -> Usage:
         machine_cpu_s=_machine_cpu(),
         server_pss=pss,
         socket_memory=tcp.get("mem", 0) * _PAGE,
-        time_wait=tcp.get("tw", 0),
         time_wait_overflow=_time_wait_overflow(),
     )
 

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-from gserver.probe.engine import Attempt
+from gserver.probe.attempt import Attempt
 from gserver.probe.outcomes import CODE_OF, OUTCOMES, Outcome
 
 __all__ = ["Records"]

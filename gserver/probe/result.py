@@ -52,7 +52,13 @@ class Result:
     partial: str = ""
     records: Records | None = None
     start_ns: int = 0
+    tool: str = "gserver probe"
     warm_up_s: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """The command as it was given, without its flags."""
+        return f"{self.tool} {self.command} {self.target}"
 
     def check(self, thresholds: Sequence[Threshold]) -> list[tuple[Threshold, bool]]:
         """Each threshold and whether it is met.
@@ -79,7 +85,7 @@ class Result:
     def as_json(self, version: str) -> dict[str, Any]:
         """Everything, raw records included."""
         return {
-            "tool": "gserver probe",
+            "tool": self.tool,
             "version": version,
             "command": self.command,
             "target": self.target,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from statistics import geometric_mean
 
+from gserver.probe.attempt import Patience
 from gserver.probe.children import Child
-from gserver.probe.engine import Patience
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES

@@ -10,6 +10,7 @@ import gevent
 from gevent import socket as gsocket
 
 from gserver.probe.calibrate import Calibration
+from gserver.probe.errors import TargetError
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import Profile
@@ -108,17 +109,28 @@ def _one_kind(
             client = _Client(kind, sock)
             clients.append(client)
             sock.settimeout(calibration.patience.deadline_s)
-            sock.connect(target.address)
+            try:
+                sock.connect(target.address)
+            except OSError as error:
+                raise TargetError(
+                    f"{target.text}: a {kind} client could not connect: {error}"
+                ) from None
             sock.settimeout(None)
             greenlets.append(gevent.spawn(client.behave, calibration.profile))
         run.pause(_SETTLE_S)
         turned_away = _room(holders, run, calibration, count)
+        if run.stopped:
+            return
         taken = sum(o is not Outcome.ADMITTED for o in turned_away)
         run.tell(f"{kind}: {taken} of {count} hold a slot; watching for {duration_s:g} s")
-        _watch(run, clients, kind, duration_s)
+        watched_s = _watch(run, clients, kind, duration_s)
         closed = sorted(c.closed_s for c in clients if c.closed_s is not None)
-        still = _room(holders, run, calibration, count)
-        taken_at_end = sum(o is not Outcome.ADMITTED for o in still)
+        at_end = f"interrupted after {watched_s:.1f} s"
+        if not run.stopped:
+            still = _room(holders, run, calibration, count)
+            taken_at_end = sum(o is not Outcome.ADMITTED for o in still)
+            at_end = f"{taken_at_end} after {watched_s:.1f} s"
+            result.figures[f"{kind}.slots_at_end"] = taken_at_end
     finally:
         gevent.killall(greenlets)
         for client in clients:
@@ -131,14 +143,13 @@ def _one_kind(
     result.lines.append(
         (
             kind.replace("_", "-"),
-            f"{taken} of {count} hold a slot at first, {taken_at_end} after {duration_s:g} s; "
+            f"{taken} of {count} hold a slot at first, {at_end}; "
             f"ended by the server: {len(closed)} of {count} ({when}); answered: {answered}"
             + (f"; an ordinary client then sees {', '.join(sorted(others))}" if others else ""),
         )
     )
     result.figures |= {
         f"{kind}.slots": taken,
-        f"{kind}.slots_at_end": taken_at_end,
         f"{kind}.closed": len(closed),
         f"{kind}.answered": answered,
     }
@@ -156,11 +167,14 @@ def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> l
     return [attempt.outcome for attempt in batch]
 
 
-def _watch(run: Run, clients: list[_Client], kind: str, duration_s: float) -> None:
-    ends = monotonic() + duration_s
+def _watch(run: Run, clients: list[_Client], kind: str, duration_s: float) -> float:
+    """Until all are closed, at most *duration_s*; how long it was."""
+    began = monotonic()
+    ends = began + duration_s
     while monotonic() < ends and not run.stopped:
         open_still = sum(client.closed_s is None for client in clients)
         if not open_still:
-            return
+            break
         run.tell(f"{kind}: {open_still} still open, {ends - monotonic():.0f} s left")
         run.pause(min(0.1, duration_s))
+    return monotonic() - began

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
-from gserver.probe.procstat import Usage, measure
+from gserver.probe.procstat import Usage, listening_process, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.stats import most_at_once, summarise
@@ -20,10 +19,15 @@ from gserver.probe.validity import judge
 
 __all__ = ["StormSettings", "report_flood", "run_storm"]
 
+#: Below that, a page more or less is most of the difference.
+_ENOUGH_FOR_MEMORY = 100
+
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """:param pid: the server's first process, for its CPU time; None: not measured."""
+    """:param pid: the server's first process, for its CPU time and memory; None: whoever listens
+    there, when that can be seen.
+    """
 
     cap: int
     rate: float
@@ -51,21 +55,28 @@ def run_storm(
         settings.sources,
         settings.reset_on_close,
     )
+    pid = settings.pid
+    if pid is None and calibration.oracle is not None:
+        rows = calibration.oracle.listeners(target.address[1])
+        pid = listening_process([row.inode for row in rows])
+        settings = replace(settings, pid=pid)
+    result.details["server_pid"] = pid
     holders = Holders(target, calibration, run)
     flood = None
     try:
-        before = measure(settings.pid, memory=True)
+        before = measure(pid, memory=True)
         holders.fill(settings.cap)
-        held = measure(settings.pid, memory=True)
+        held = measure(pid, memory=True)
         holders.check_full()
         if run.stopped:
             result.partial = run.partial
             return
         flood = Flood(plan)
-        start = measure(settings.pid)
+        start, waits = measure(pid), _time_waits(calibration, target)
         found = flood.run(run, "storm")
         result.partial = run.partial
-        end = measure(settings.pid)
+        end = measure(pid)
+        made = _time_waits(calibration, target) - waits
         if holders.engine.failure is not None:
             raise holders.engine.failure
         # The holders' intervals: all begin before the flood, some are ended by the server in it.
@@ -79,6 +90,8 @@ def run_storm(
     report_flood(result, found)
     _report_holding(result, settings, most_at_once(served), dropped, (before, held))
     _report_cost(result, settings, start, end)
+    if calibration.oracle is not None:
+        _report_time_wait(result, settings, made, start, end)
 
 
 def report_flood(result: Result, found: FloodResult) -> None:
@@ -159,12 +172,13 @@ def _report_holding(
         result.warnings.append(f"the cap was not held: the server ended {dropped} connections")
     result.lines.insert(0, ("held", text))
     result.lines.append(("over-admissions", f"{over} certain (most served at once: {served})"))
+    sockets = (memory[1].socket_memory - memory[0].socket_memory) / settings.cap
+    result.figures["socket_memory_per_held"] = sockets
     if settings.pid is not None and memory[1].server_pss:
         each = (memory[1].server_pss - memory[0].server_pss) / settings.cap
         result.figures["memory_per_held"] = each
-        result.lines.append(("memory a held client", f"{each / 1024:.1f} KiB (PSS)"))
-    sockets = (memory[1].socket_memory - memory[0].socket_memory) / settings.cap
-    result.figures["socket_memory_per_held"] = sockets
+        if settings.cap >= _ENOUGH_FOR_MEMORY:
+            result.lines.append(("memory a held client", f"{each / 1024:.1f} KiB (PSS)"))
 
 
 def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usage) -> None:
@@ -174,25 +188,32 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
     rejected = sum(row[3] in REJECTIONS for row in rows)
     if not rejected:
         return
-    time_wait = max(0, end.time_wait - start.time_wait)
-    overflow = end.time_wait_overflow - start.time_wait_overflow
-    result.figures["time_wait_per_rejection"] = time_wait / rejected
-    result.figures["time_wait_overflow"] = overflow
-    result.lines.append(
-        (
-            "TIME_WAIT",
-            f"{time_wait / rejected:.2f} a rejection, {overflow} thrown away by a full table "
-            f"(clients close with {'RST' if settings.reset_on_close else 'FIN'})",
-        )
-    )
     machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine
     if settings.pid is not None:
-        if start.server_cpu_s == 0:
-            raise TargetError(f"--pid {settings.pid}: no such process")
         server = (end.server_cpu_s - start.server_cpu_s) / rejected
         result.figures["cpu_per_rejection"] = server
         result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))
     result.lines.append(
         ("machine CPU", f"{machine * 1e6:.1f} us an attempt, client and all else included")
     )
+
+
+def _time_waits(calibration: Calibration, target: Target) -> int:
+    return calibration.oracle.time_waits(target.address[1]) if calibration.oracle else 0
+
+
+def _report_time_wait(
+    result: Result, settings: StormSettings, made: int, start: Usage, end: Usage
+) -> None:
+    rejected = sum(row[3] in REJECTIONS for row in result.records.rows()) if result.records else 0
+    if not rejected:
+        return
+    # What a full table threw away was made too. What expires while we flood (60 s) is missed.
+    overflow = end.time_wait_overflow - start.time_wait_overflow
+    each = (max(0, made) + overflow) / rejected
+    result.figures |= {"time_wait_per_rejection": each, "time_wait_overflow": overflow}
+    thrown = f", {overflow} of them thrown away by a full table" if overflow else ""
+    closes = "RST" if settings.reset_on_close else "FIN"
+    text = f"{each:.2f} made a rejection on the server's port{thrown} (clients close with {closes})"
+    result.lines.append(("TIME_WAIT", text))

@@ -18,8 +18,8 @@ import gevent
 from gevent.event import Event
 
 from gserver.errors import SettingError
+from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
-from gserver.probe.engine import Attempt, Engine, Patience
 from gserver.probe.events import events
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.profiles import Profile
@@ -98,11 +98,8 @@ class Swarm:
         self._seed = seed
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._waiters: dict[Attempt, Event] = {}
-        self.engine = Engine(
+        self.engine = calibration.engine(
             target,
-            calibration.profile,
-            calibration.patience,
-            oracle=calibration.oracle,
             on_outcome=self._on_outcome,
         )
 

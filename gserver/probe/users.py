@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 import gevent
 from gevent import socket as gsocket
 
-from gserver.probe.engine import Attempt
+from gserver.probe.attempt import Attempt
 from gserver.probe.outcomes import Outcome
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the probe's tests share: servers in processes of their own, and one batch of attempts."""
+"""What the probe's tests share: servers in processes of their own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import gevent
 import pytest
-
-from gserver.probe.engine import Attempt, Engine, Patience
-from gserver.probe.oracle import Oracle
-from gserver.probe.profiles import Profile
-from gserver.probe.target import parse_target
 
 HERE = Path(__file__).parent
 
@@ -49,22 +43,3 @@ def start_server() -> Iterator[Callable[..., int]]:
 def zoo(start_server: Callable[..., int]) -> Callable[..., int]:
     """Start one animal of the zoo: ``zoo("fin_late", 0.05)``; returns its port."""
     return lambda kind, *more: start_server("zoo", kind, *more)
-
-
-def run_attempts(
-    port: int, profile: Profile, count: int, patience: Patience, *, use_oracle: bool = True
-) -> list[Attempt]:
-    """*count* attempts at once; returns them, all with an outcome, every socket closed."""
-    oracle = Oracle() if use_oracle else None
-    engine = Engine(parse_target(f"127.0.0.1:{port}"), profile, patience, oracle=oracle)
-    try:
-        attempts = [engine.start() for _ in range(count)]
-        with gevent.Timeout(patience.deadline_s + 20):
-            while engine.in_flight:
-                gevent.sleep(0.005)
-        assert engine.failure is None, engine.failure
-        return attempts
-    finally:
-        engine.close()
-        if oracle is not None:
-            oracle.close()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import CapFinding, find_cap
-from gserver.probe.engine import Patience
 from gserver.probe.errors import TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES, Profile
@@ -55,9 +55,9 @@ def test_limit_and_policy_are_found(
     finding = find(start_server("limited_server", cap, policy))
     assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
     assert finding.policy is outcome
-    # Who is in the queue when the listener is shut is reset: the kernel's way.
-    others = {Outcome.RST} if policy == "refuse" else set()
-    assert set(finding.turned_away) - others == {outcome}
+    # RST: who is in the queue when a listener is shut; and who, on a busy machine, is closed
+    # later than quiet-time, when our probe lies unread.
+    assert set(finding.turned_away) - {Outcome.RST} == {outcome} - {Outcome.RST}
     if policy != "hang":  # who hangs is never served, whatever becomes free
         assert finding.fits_after_close == 1
     assert finding.dropped_while_held == 0
@@ -77,7 +77,9 @@ def test_stock_gevent_pool_queues(start_server: Callable[..., int], cap: int) ->
 
 
 def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..., int]) -> None:
-    finding = find(start_server("limited_server", 7, "quiet"), PROFILES["silent"])
+    patience = Patience(quiet_s=0.25, deadline_s=2.0)
+    port = start_server("limited_server", 7, "quiet")
+    finding = find(port, PROFILES["silent"], patience=patience)
     assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
     assert set(finding.turned_away) == {Outcome.FIN}
 

@@ -11,7 +11,8 @@ from contextlib import closing
 import gevent
 import pytest
 
-from gserver.probe.engine import Attempt, Engine, Patience
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES
@@ -57,6 +58,21 @@ def test_a_kept_queued_attempt_is_seen_served_when_its_turn_comes(
             assert not attempt.is_held
             assert changed == [attempt, attempt]
         assert engine.failure is None
+
+
+def test_a_socket_connected_to_itself_is_refused_not_admitted() -> None:
+    """Our own port may be the target's: the probe would then come back as its own echo."""
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port = finder.getsockname()[1]
+    seen: list[Attempt] = []
+    target = parse_target(f"127.0.0.1:{port}")
+    with closing(Engine(target, PROFILES["echo"], QUICK, on_outcome=seen.append)) as engine:
+        engine._sources = [("127.0.0.1", port)]
+        engine.start()
+        wait_for(lambda: seen)
+    assert [a.outcome for a in seen] == [Outcome.REFUSED]
+    assert seen[0].probed
 
 
 def test_no_descriptor_left_is_local(listener: socket.socket) -> None:

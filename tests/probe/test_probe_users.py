@@ -14,7 +14,7 @@ import pytest
 
 from gserver.errors import SettingError
 from gserver.probe import LoadShape, Outcome, SocketUser, between, constant, events, task
-from gserver.probe.engine import Patience
+from gserver.probe.attempt import Patience
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario, scenario_of
