@@ -11,7 +11,8 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any, Final
 
 import gevent
@@ -19,15 +20,19 @@ from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
 
 from gserver.admission.verdict import REJECTED, Reason, Receipt
-from gserver.limiter import MAX_REJECTIONS_PER_TURN, Client, Limiter
+from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.front import Client
+from gserver.limiter import Limiter
 from gserver.net.accept_errors import Fate, fate_of
-from gserver.net.rejection import Rejection
+from gserver.net.door import open_door, shut_door
+from gserver.net.rejection import Refuse, Rejection
 
 __all__ = ["LISTENER_PRIORITY", "AcceptLoop"]
 
 log = logging.getLogger("gserver")
 
 _READ: Final = 1
+_REOPEN_EVERY_S: Final = 0.1
 #: The lowest: in one poll batch, endings and candidates come before newcomers (G3). libev.
 LISTENER_PRIORITY: Final = -2
 
@@ -38,7 +43,9 @@ class AcceptLoop:
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
     :param start: called with a gevent socket, the peer's address and the receipt for each
         client admitted; it owns the socket from then on.
-    :param rejection: how the others are turned away.
+    :param rejections: how the others are turned away, by reason. Where ``capacity`` is refused
+        the listener is shut while the limiter is full.
+    :param backlog: for opening it again.
     :param fatal: called with the error when the listener is no listener any more.
     :param max_accept: clients taken in one turn of the loop, 1 or more.
     :param delays: seconds to pause after ENOBUFS, ENOMEM or an unknown error: the first, and
@@ -53,9 +60,10 @@ class AcceptLoop:
         listener: Any,
         limiter: Limiter,
         start: Callable[[GeventSocket, Any, Receipt], None],
-        rejection: Rejection,
+        rejections: Mapping[Reason, Rejection],
         fatal: Callable[[OSError], None],
         *,
+        backlog: int,
         max_accept: int,
         delays: tuple[float, float],
     ) -> None:
@@ -63,32 +71,53 @@ class AcceptLoop:
         self._family, self._type, self._proto = listener.family, listener.type, listener.proto
         self._limiter = limiter
         self._start = start
-        self.turn_away = rejection.on(listener.family)
+        loop = gevent.get_hub().loop
+        self.turn_away: Mapping[Reason, Callable[[int], object]] = {
+            reason: how.on(listener.family, loop) for reason, how in rejections.items()
+        }
+        self._refuses = isinstance(rejections[Reason.CAPACITY], Refuse)
+        self._refusing_since: float | None = None
+        self._backlog = backlog
         self._fatal = fatal
         self._max_accept = max_accept
         self._delay, self._max_delay = self._min_delay, _ = delays
         self._watcher: Any = None
         self._timer: Any = None
         self._reserve: int | None = None
-        self._fd = listener.fileno()
+        self._fd = -1
+        self._running = False
+        self._subscribed = False
         self._epoll: Any = None
 
     # ---- lifecycle -----------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin, or begin again, to accept. Nothing happens when it already does."""
-        self._stop_timer()
-        if self._watcher is None:
-            self._take_reserve()
-            if self._epoll is None:
-                self._epoll = _loops_epoll()
-            self._watcher = gevent.get_hub().loop.io(
-                self._listener.fileno(), _READ, True, LISTENER_PRIORITY
-            )
-            self._watcher.start(self._readable)
+        self._running = True
+        if self._refuses and not self._subscribed:
+            self._subscribed = True
+            self._limiter.on_full(self._full_changed)
+        self._go()
 
     def stop(self) -> None:
         """Stop accepting for now: the kernel goes on queueing clients."""
+        self._running = False
+        self._pause()
+
+    def _go(self) -> None:
+        self._stop_timer()
+        if self._watcher is not None or self._refusing_since is not None:
+            return
+        self._take_reserve()
+        if self._epoll is None:
+            self._epoll = _loops_epoll()
+        self._fd = self._listener.fileno()
+        self._watcher = gevent.get_hub().loop.io(self._fd, _READ, True, LISTENER_PRIORITY)
+        self._watcher.start(self._readable)
+        if self._refuses and self._limiter.full:
+            self._full_changed(True)
+
+    def _pause(self) -> None:
         self._stop_timer()
         if self._watcher is not None:
             self._watcher.stop()
@@ -98,6 +127,8 @@ class AcceptLoop:
     def close(self) -> None:
         """Stop for good; candidates are rejected as ``draining``."""
         self.stop()
+        self._limiter.off_full(self._full_changed)
+        self._no_longer_refusing()
         self._limiter.leave(self, REJECTED[Reason.DRAINING])
         if self._reserve is not None:
             os.close(self._reserve)
@@ -126,22 +157,32 @@ class AcceptLoop:
     def _take_clients(self) -> None:
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
+        without_slot: deque[Client] = deque()
+        turned_away = 0
         for _ in range(self._max_accept):
             if limiter.holding:
                 self._take_candidates(accept)
-                return
+                break
             try:
-                fd, address = accept()
+                client = accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
-                if not self._go_on_after(error):
-                    return
-            else:
-                self._delay = self._min_delay
-                limiter.arrived(fd, address, self)
-                if self._watcher is None:
-                    return
+                if self._go_on_after(error):
+                    continue
+                break
+            self._delay = self._min_delay
+            got_in = limiter.arrived(client, self)
+            if got_in is None:
+                without_slot.append(client)
+            if not got_in:
+                turned_away += 1
+                if turned_away == MAX_REJECTIONS_PER_TURN:
+                    break
+            if self._watcher is None:
+                break
+        if without_slot:
+            limiter.hold(without_slot, self, quiet=self._quiet())
 
     def _take_candidates(self, accept: Callable[[], Client]) -> None:
         """At the cap: as many clients as may be turned away in a turn. On the path of every
@@ -158,7 +199,7 @@ class AcceptLoop:
             failed = error
         if clients:
             self._delay = self._min_delay
-            self._limiter.arrived_at_cap(clients, self, quiet=self._quiet())
+            self._limiter.hold(clients, self, quiet=self._quiet())
         if failed is not None:
             self._go_on_after(failed)
 
@@ -195,9 +236,9 @@ class AcceptLoop:
         return False
 
     def _back_off(self) -> None:
-        self.stop()
+        self._pause()
         self._timer = gevent.get_hub().loop.timer(self._delay)
-        self._timer.start(self.start)
+        self._timer.start(self._go)
         self._delay = min(self._max_delay, self._delay * 2)
 
     def _take_reserve(self) -> None:
@@ -212,7 +253,7 @@ class AcceptLoop:
         and take the reserve again (G6). The oldest trick of accept loops; libev's manual, "the
         special problem of accept()ing when you can't", tells it."""
         if self._reserve is None:
-            self._back_off()  # start() tries to take one again
+            self._back_off()  # _go() tries to take one again
             return
         os.close(self._reserve)
         self._reserve = None
@@ -224,6 +265,41 @@ class AcceptLoop:
             pass
         finally:
             self._take_reserve()
+
+    # ---- refusing --------------------------------------------------------------------------
+
+    def _full_changed(self, full: bool) -> None:
+        """The limiter's last slot was taken, or one is free again: shut the door, or open it."""
+        if full:
+            if self._refusing_since is None and self._watcher is not None:
+                self._pause()  # first: a shut listener is readable without end
+                shut_door(self._listener)
+                self._refusing_since = monotonic()
+                self._limiter.counters.refusing_since(self._refusing_since)
+        elif self._refusing_since is not None:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            open_door(self._listener, self._backlog)
+        except OSError as error:
+            log.error("cannot listen again: %s; trying again in %g s", error, _REOPEN_EVERY_S)
+            self._stop_timer()
+            self._timer = gevent.get_hub().loop.timer(_REOPEN_EVERY_S)
+            self._timer.start(self._try_reopen)
+            return
+        self._no_longer_refusing()
+        if self._running:
+            self._go()
+
+    def _try_reopen(self) -> None:
+        if self._refusing_since is not None and not self._limiter.full:
+            self._reopen()
+
+    def _no_longer_refusing(self) -> None:
+        if self._refusing_since is not None:
+            self._refusing_since = None
+            self._limiter.counters.refusing_until(monotonic())
 
     # ---- the limiter's verdicts ----------------------------------------------------------
 

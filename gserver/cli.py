@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -13,33 +14,37 @@ import click
 from gserver.daemon.output import BackgroundWriter, log_to
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
+from gserver.handlers.console import Console, escape
+from gserver.handlers.echo import echo
 from gserver.net.listeners import system_backlog
 from gserver.net.rejection import Close, Rejection, Reset
 
 __all__ = ["cli", "main"]
 
 _REJECTIONS: dict[str, Callable[[], Rejection]] = {"close": Close, "reset": Reset}
+_MOST = 2**31 - 1
+_A_YEAR = 365 * 86_400
+_FAILURE = 1
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 class _Count(click.ParamType[int]):
-    """A whole number, 1 or more."""
+    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
 
     name = "N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            number = 0
-        if number < 1:
-            raise SettingError(_name(param), value, "must be a whole number, 1 or more")
+        digits = str(value)
+        # int() alone would also read "1_0" and other alphabets' digits.
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
+        if not 1 <= number <= _MOST:
+            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
         return number
 
 
 class _Seconds(click.ParamType[float]):
-    """Seconds, 0 or more."""
+    """Seconds, 0 to a year: a timer takes no number without a bound."""
 
     name = "SECONDS"
 
@@ -50,8 +55,10 @@ class _Seconds(click.ParamType[float]):
             number = float(value)
         except ValueError:
             number = -1.0
-        if not 0 <= number < float("inf"):
-            raise SettingError(_name(param), value, "must be a number of seconds, 0 or more")
+        if not 0 <= number <= _A_YEAR:
+            raise SettingError(
+                _name(param), value, f"must be a number of seconds, 0 to {_A_YEAR:,} (a year)"
+            )
         return number
 
 
@@ -68,14 +75,19 @@ def _version() -> str:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 success, 1 it did not do what it was to do, 2 a usage error.",
+    epilog="Exit status: 0 on success, 1 on failure, 2 when an option or an argument cannot be "
+    "used.",
 )
 @click.version_option(_version(), message="gserver %(version)s")
 def cli() -> None:
     """A TCP server that knows when it is full, and says so at once.
 
-    It serves at most so many clients at a time. The next one is turned away at once, instead of
-    hanging in the kernel's queue until it gives up.
+    It serves a limited number of clients at a time. The next one is turned away at once, instead
+    of being left in the kernel's queue, connected and unanswered.
+
+    \b
+      gserver demo     see the difference
+      gserver serve    try it with: nc 127.0.0.1 8999
     """
 
 
@@ -85,54 +97,54 @@ def cli() -> None:
     "--listen",
     multiple=True,
     default=["127.0.0.1:8999"],
-    show_default="127.0.0.1:8999",
     metavar="ADDRESS",
-    help="HOST:PORT, :PORT (every address), [IPv6]:PORT, unix:/path or unix:@name (abstract). "
-    "Port 0 takes a free one. May be given again: all listeners share one cap.",
+    help="HOST:PORT, [IPv6]:PORT, :PORT (on every address), unix:/path or unix:@name (abstract). "
+    "Port 0 takes a free one. May be repeated: all listeners share one cap.  "
+    "[default: 127.0.0.1:8999]",
 )
 @click.option(
     "--max-connections",
     type=_Count(),
     default=100,
     show_default=True,
-    help="The cap: the most clients served at once.",
+    help="The cap: serve at most N clients at a time.",
 )
 @click.option(
     "--reject",
     type=click.Choice(list(_REJECTIONS)),
     default="close",
     show_default=True,
-    help="What the excess sees: close, an end-of-file; reset, ECONNRESET, which leaves no "
-    "TIME_WAIT here and is the better one above 2,000 rejections a second.",
+    help="How to turn a client away: 'close' sends an end-of-file; 'reset' sends a reset, which "
+    "leaves no TIME_WAIT behind and is advised above 2,000 rejections a second.",
 )
 @click.option(
     "--settle",
     type=_Seconds(),
-    default=0.0,
+    default=0,
     show_default=True,
-    help="How long a client at the cap may wait for connections that are just ending.",
+    help="Before turning a client away, wait up to SECONDS for a connection that is just ending. "
+    "For handlers that take a moment to end.",
 )
 @click.option(
     "--backlog",
     type=_Count(),
     default=system_backlog,
-    show_default="the system's somaxconn",
-    help="Clients the kernel may queue until they are accepted.",
+    help="Let the kernel queue up to N clients until they are accepted.  "
+    "[default: the system's limit, somaxconn]",
 )
 @click.option(
     "--drain-timeout",
     type=_Seconds(),
-    default=10.0,
+    default=10,
     show_default=True,
-    help="How long the admitted may take to finish after SIGTERM or SIGINT. A second signal "
-    "ends the server at once.",
+    help="On SIGTERM or SIGINT admit nobody, and end the clients that have not finished after "
+    "SECONDS. A second signal ends the server at once.",
 )
 @click.option(
     "--app-dir",
     default=".",
-    show_default="the current directory",
     metavar="DIR",
-    help="Where MODULE is looked for first.",
+    help="Look for MODULE in DIR first.  [default: the current directory]",
 )
 def serve(
     handler: str,
@@ -144,16 +156,16 @@ def serve(
     drain_timeout: float,
     app_dir: str,
 ) -> None:
-    """Serve clients with HANDLER, at most --max-connections at a time.
+    """Serve clients with HANDLER, and turn away those over the cap.
 
-    HANDLER is one of
+    HANDLER is one of:
 
     \b
-      console         prints what each client sends, with its address (the default)
-      echo            sends everything back
-      MODULE:HANDLER  any callable (socket, address); the socket is gevent's
+      console         print what clients send, with their address (the default)
+      echo            send everything back
+      MODULE:HANDLER  call HANDLER(socket, address) in MODULE; a gevent socket
 
-    The first line printed says where it listens. The log goes to standard error.
+    The first line on standard output says where it listens. The log goes to standard error.
 
     \b
     Examples:
@@ -165,8 +177,6 @@ def serve(
     from gserver.daemon.loading import load_handler
     from gserver.daemon.serve import ServeSettings
     from gserver.daemon.serve import serve as run
-    from gserver.handlers.console import Console
-    from gserver.handlers.echo import echo
 
     out = BackgroundWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1)
     err = BackgroundWriter(2)
@@ -219,20 +229,31 @@ def main() -> NoReturn:
         sys.exit(_USAGE_ERROR)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else program
-        _fail(f"{command}: {error.format_message()} Try '{command} --help'.")
+        _fail(f"{command}: {error.format_message().rstrip('.')}. Try '{command} --help'.")
     except click.ClickException as error:
         _fail(f"{program}: {error.format_message()}")
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:  # `gserver --help | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing left to flush at exit
-        sys.exit(1)
+        _forget_output()
+        sys.exit(_FAILURE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _forget_output()
+        _fail(f"{program}: cannot write the output: {error.strerror}", _FAILURE)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(line: str) -> NoReturn:
-    print(line, file=sys.stderr)  # noqa: T201  # the one line of a usage error
-    sys.exit(_USAGE_ERROR)
+def _fail(text: str, status: int = _USAGE_ERROR) -> NoReturn:
+    """Exit with one line, whatever the user gave: it may hold newlines and control characters."""
+    print(escape(text, leave="\\"), file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def _forget_output() -> None:
+    """What is left in the buffer cannot be written: its flush at exit must not fail too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_standard_streams() -> None:
@@ -243,3 +264,7 @@ def _open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest one free is this one
+    # Python leaves None for each one closed, and print(file=None) goes to the other one.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  # for good

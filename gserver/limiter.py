@@ -1,72 +1,51 @@
 """The limiter: one cap, its gate, its slots and its books. Servers may share one.
 
-It also holds the candidates: clients accepted at the cap whose verdict waits for endings that
-are already under way (*settle*).
-
-Why a candidate at the cap waits one turn of the loop even with ``settle=0``: a client that closes
-its connection and connects again has its FIN in our kernel before its SYN, but a loop that
-accepts in batches can take the new connection in the same batch whose poll came before that FIN.
-Only a poll made *after* the accept is sure to report it. Ten clients that together hold a cap of
-ten and reconnect were turned away 506 times in 34,707 without that poll, 0 in 55,942 with it
-(``tests/test_no_false_rejection.py``). Where a look into the loop's epoll set after the accept
-shows nothing but more clients, that look is the poll, and nobody waits.
+Everybody who is accepted comes through here: to a slot (``_admit``), to be turned away
+(``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), or by the
+rules' leave for a stated time (``waiting_room.py``). Every ending comes back here (``ended``).
 """
 
 from __future__ import annotations
 
+import _socket
 import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any
 
-import gevent
 from gevent.greenlet import Greenlet
 from gevent.pool import Pool
 
 from gserver import slots
 from gserver.admission.gate import Gate
-from gserver.admission.verdict import Reason, Receipt, Rejected
+from gserver.admission.limits import Limits
+from gserver.admission.penalties import Offence
+from gserver.admission.sources import ANY, Source
+from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
+from gserver.admission.waiting import Waiter
+from gserver.candidates import Candidates
 from gserver.errors import SettingError
-from gserver.report import CALM_S, RejectionReport
+from gserver.front import Client, Front
+from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
+from gserver.waiting_room import WaitingRoom
 
-__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "SETTLE_PRIORITY", "Front", "Limiter"]
+__all__ = ["Limiter"]
 
 log = logging.getLogger("gserver")
 
-#: Rejections in one turn of the loop (G5): at 16 the admitted keep a p99 of about 2 ms under a
-#: flood, at 100 it is 8.7 ms, and rejecting is no faster (bench/reject_cost.py).
-MAX_REJECTIONS_PER_TURN: Final = 16
-#: Candidates held at once (G8). At the bound the oldest gets its verdict early.
-MAX_CANDIDATES: Final = 128
-#: Below the connections' watchers (0), above the listeners' (accept.py): endings first, then the
-#: candidates, then newcomers.
-SETTLE_PRIORITY: Final = -1
-
-
-#: A client just accepted: its descriptor and its address, as ``_socket``'s ``_accept`` gives them.
-Client = tuple[int, Any]
-
-
-class Front(Protocol):
-    """One listener's side of the limiter: it knows how to start a client and turn one away.
-    Either owns the descriptor from then on."""
-
-    #: Turns away the client on a descriptor (``Rejection.on``).
-    turn_away: Callable[[int], object]
-
-    def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot."""
+_WAIT_TIMEOUT = REJECTED[Reason.WAIT_TIMEOUT]
 
 
 class Limiter:
-    """One hard cap, for one server or shared by several (``StreamServer(limiter=…)``).
+    """One hard cap and its rules, for one server or shared by several (``limiter=…``).
 
-    :param max_connections: the cap: a whole number, 1 or more.
+    :param limits: the cap alone, a whole number of 1 or more, or all the rules.
     :param settle: seconds a candidate at the cap may wait for endings already under way.
         0: one turn of the loop, which is exact for handlers that return on end-of-file without
-        yielding. A handler that needs longer to end wants about that long.
+        yielding. A handler that needs longer to end wants about that long. Where clients may
+        wait by the rules (``Limits.wait``), that is their settle.
     :param pool: the Pool that counts; by default a new one of that size.
     :raises SettingError: a value that cannot be used.
 
@@ -74,24 +53,26 @@ class Limiter:
     """
 
     def __init__(
-        self, max_connections: int, *, settle: float = 0.0, pool: Pool | None = None
+        self, limits: int | Limits, *, settle: float = 0.0, pool: Pool | None = None
     ) -> None:
-        slots.check_cap(max_connections)
+        if not isinstance(limits, Limits):
+            limits = Limits(max_connections=slots.check_cap(limits))
         if isinstance(settle, bool) or not isinstance(settle, int | float) or not settle >= 0:
             raise SettingError("settle", settle, "must be a number of seconds, 0 or more")
-        self.pool = Pool(max_connections) if pool is None else pool
-        self.gate = Gate(max_connections)
+        if settle and limits.wait:
+            raise SettingError("settle", settle, "goes without wait, which is at least as long")
+        self.pool = Pool(limits.max_connections) if pool is None else pool
+        self.gate = Gate.from_limits(limits)
         self.counters = Counters()
-        self.settle = float(settle)
-        #: What holds slots: for the audit. The pool, not this, is the count.
+        #: What holds slots, for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
-        # Those accepted in one turn of the loop, by one listener: until when, which, who.
-        self._candidates: deque[tuple[float, Front, deque[Client]]] = deque()
-        self._admitted_in: int | None = None  # the turn of the loop that last admitted anybody
-        self._turn: Any = None
-        self._later: Any = None
-        self._report = RejectionReport()
-        self._report_timer: Any = None
+        self._candidates = Candidates(self._decide_candidate, float(settle))
+        self._waiting = WaitingRoom(
+            self.gate, self.pool.__len__, self._admit_waiter, self._reject_waiter, self._abandon
+        )
+        self._log = RejectionLog(self._occupancy, self.counters.rejected)
+        self._on_full: list[Callable[[bool], object]] = []
+        self._was_full = False
 
     # ---- the count -----------------------------------------------------------------------
 
@@ -108,97 +89,133 @@ class Limiter:
         self._occupancy_changed()
 
     @property
+    def limits(self) -> Limits:
+        """The rules. Set them at any time: they hold for clients from now on, and those admitted
+        already count as the new rules would count them; nobody is ended."""
+        return self.gate.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        if self.settle and limits.wait:
+            raise SettingError("wait", limits.wait, "goes without settle")
+        slots.resize(self.pool, limits.max_connections)
+        self.gate.replace(limits)
+        for connection in self.connections:
+            source = self._source(connection.address)
+            connection.receipt = self.gate.recount(connection.receipt, source)
+        self._occupancy_changed()
+
+    @property
+    def settle(self) -> float:
+        """Seconds a candidate at the cap may wait."""
+        return self._candidates.settle
+
+    @property
     def full(self) -> bool:
         return self.gate.full(len(self.pool))
 
     @property
     def pending(self) -> int:
         """Candidates whose verdict is still to come."""
-        return sum(len(clients) for _, _, clients in self._candidates)
+        return len(self._candidates)
 
-    def candidates(self) -> list[int]:
-        """The descriptors of the candidates."""
-        return [fd for _, _, clients in self._candidates for fd, _ in clients]
+    def descriptors(self) -> list[int]:
+        """Those of clients that have no slot yet: candidates, and those that wait."""
+        return self._candidates.descriptors() + self._waiting.descriptors()
 
     def snapshot(self) -> Snapshot:
+        """The books at this instant."""
         return self.counters.snapshot(
             cap=self.gate.max_connections,
             active=len(self.pool),
             pending=self.pending,
+            waiting=len(self._waiting),
+            gate=self.gate.figures(),
             now=monotonic(),
         )
+
+    def on_full(self, callback: Callable[[bool], object]) -> None:
+        """Call ``callback`` with True whenever the last slot is taken, with False whenever one
+        is free again; at once, if it is taken now."""
+        self._on_full.append(callback)
+        if self.full:
+            callback(True)
+
+    def off_full(self, callback: Callable[[bool], object]) -> None:
+        """Call it no more. Nothing happens if it never was."""
+        if callback in self._on_full:
+            self._on_full.remove(callback)
 
     # ---- arrivals ------------------------------------------------------------------------
 
     @property
     def holding(self) -> bool:
-        """Whether a newcomer can only be a candidate: there is no slot, or others wait for one
-        (newcomers never overtake)."""
-        return bool(self._candidates) or self.gate.full(len(self.pool))
+        """Whether every newcomer is a candidate, whoever it is: only the cap is asked, and there
+        is no slot, or others wait for one (newcomers never overtake)."""
+        return self.gate.bare and (bool(self._candidates) or self.full)
 
-    def arrived(self, fd: int, address: Any, front: Front) -> None:
-        """Decide on a client just accepted, while not :attr:`holding`."""
-        self.counters.accepted += 1
-        verdict = self.gate.decide(address, monotonic(), in_use=len(self.pool))
-        if isinstance(verdict, Receipt):
-            self._admit(fd, address, front, verdict)
+    def hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
+        """Take clients accepted in this turn of the loop that found no slot: see
+        :meth:`Candidates.hold`."""
+        self.counters.accepted += len(clients)
+        self._candidates.hold(clients, front, quiet=quiet)
+
+    def arrived(self, client: Client, front: Front) -> bool | None:
+        """Decide on a client just accepted, while not :attr:`holding`.
+
+        :return: True: it has a slot, or waits for one. False: it was turned away. None: it found
+            no slot; hand it to :meth:`hold`, before anything else happens.
+        """
+        fd, address = client
+        source = self._source(address)
+        # Candidates are ahead of it: each may take a slot.
+        in_use = len(self.pool) + len(self._candidates)
+        gate, now = self.gate, monotonic()
+        if gate.may_wait:
+            verdict = gate.decide_or_wait((fd, address, front), source, now, in_use=in_use)
+            if isinstance(verdict, Waiter):
+                self.counters.accepted += 1
+                self._waiting.joined()
+                return True
         else:
+            verdict = gate.decide(source, now, in_use=in_use)
+        if isinstance(verdict, Rejected) and verdict.reason is Reason.CAPACITY:
+            return None
+        self.counters.accepted += 1
+        if isinstance(verdict, Receipt):
+            self._candidates.admitted_one()
+            self._admit(fd, address, front, verdict)
+            return True
+        self._reject(fd, address, front, verdict)
+        return False
+
+    def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
+        """Turn away, without asking the gate, a client accepted just now."""
+        self.counters.accepted += 1
+        self._reject(fd, address, front, verdict)
+
+    def leave(self, front: Front, verdict: Rejected) -> None:
+        """A listener closes: who came by it and has no slot yet gets ``verdict`` at once."""
+        for fd, address in self._candidates.leave(front):
+            self._reject(fd, address, front, verdict)
+        for waiter in self._waiting.leave(front):
+            fd, address, _ = waiter.client
             self._reject(fd, address, front, verdict)
 
-    def arrived_at_cap(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
-        """Decide on clients accepted in this turn of the loop while :attr:`holding`, or make
-        candidates of them.
+    def _source(self, address: Any) -> Source:
+        return self.gate.source(address) if self.gate.needs_source else ANY
 
-        :param clients: not empty, at most MAX_REJECTIONS_PER_TURN; the limiter's from here.
-        :param quiet: whether a poll made after they were accepted reported no connection:
-            then no ending is under way, and with ``settle=0`` there is nothing to wait for.
-        """
-        self.counters.accepted += len(clients)
-        candidates = self._candidates
-        now = monotonic()
-        candidates.append((now + self.settle, front, clients))
-        if len(candidates) == 1:
-            if quiet and not self.settle and self._admitted_in != _iteration():
-                self._settled()
-                return
-            self._wake_after(self.settle)
-        elif self.pending > MAX_CANDIDATES:
-            self._wake_after(0.0)  # the oldest get their verdict early
-
-    def _settled(self) -> None:
-        """The timer's callback."""
-        try:
-            self._decide_settled()
-        except BaseException:
-            if self._candidates:  # go on with them, whatever that one was
-                self._wake_after(0.0)
-            raise
-
-    def _decide_settled(self) -> None:
-        """A verdict for each candidate whose slot is free or whose time is over. On the path of
-        every rejection."""
-        candidates = self._candidates
-        decide, pool = self.gate.decide, self.pool
-        now = monotonic()
-        budget = MAX_REJECTIONS_PER_TURN
-        crowded = self.pending - MAX_CANDIDATES
-        while candidates:
-            deadline, front, clients = candidates[0]
-            while clients:
-                fd, address = clients[0]
-                verdict = decide(address, now, in_use=len(pool))
-                if isinstance(verdict, Receipt):
-                    clients.popleft()
-                    self._admit(fd, address, front, verdict)
-                elif budget and (deadline <= now or crowded > 0):
-                    clients.popleft()
-                    self._reject(fd, address, front, verdict)
-                    budget -= 1
-                    crowded -= 1
-                else:
-                    self._wake_after(max(0.0, deadline - now))
-                    return
-            candidates.popleft()
+    def _decide_candidate(self, fd: int, address: Any, front: Front, over: bool) -> bool:
+        """Ask again for a candidate. On the path of every rejection."""
+        gate = self.gate
+        source = gate.source(address) if gate.needs_source else ANY
+        verdict = gate.recheck(source, monotonic(), in_use=len(self.pool))
+        if isinstance(verdict, Receipt):
+            self._admit(fd, address, front, verdict)
+            return True
+        if over:
+            self._reject(fd, address, front, verdict)
+        return over
 
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1
@@ -210,42 +227,33 @@ class Limiter:
             if not isinstance(error, Exception):
                 raise  # Ctrl-C, say: for the program; the books balance all the same
             log.exception("connection from %s not started", address)
-        self._admitted_in = _iteration()
-        in_use = len(self.pool)
-        self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
+        self._note_occupancy()
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
-        counters, report = self.counters, self._report
-        counters.rejected[verdict.reason] += 1
-        report.saw(address)
-        if not report.rejecting:
-            self._begin_report(verdict.reason)
+        counters, reason = self.counters, verdict.reason
+        counters.rejected[reason] += 1
+        self._log.saw(address, reason)
         try:
-            front.turn_away(fd)
+            front.turn_away[reason](fd)
         except OSError:
             counters.rejection_errors += 1
         except Exception:  # a rejection that is not one of ours
             counters.rejection_errors += 1
             log.exception("rejecting %s failed", address)
 
-    def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
-        """Turn away, without asking the gate, a client accepted just now."""
-        self.counters.accepted += 1
-        self._reject(fd, address, front, verdict)
+    # ---- those who wait ------------------------------------------------------------------
 
-    def leave(self, front: Front, verdict: Rejected) -> None:
-        """A listener closes: its candidates get ``verdict`` at once."""
-        leaving = [entry for entry in self._candidates if entry[1] is front]
-        self._candidates = deque(entry for entry in self._candidates if entry[1] is not front)
-        for _, _, clients in leaving:
-            for fd, address in clients:
-                self._reject(fd, address, front, verdict)
-        if not self._candidates:
-            for timer in (self._turn, self._later):
-                if timer is not None:
-                    timer.stop()
-                    timer.close()
-            self._turn = self._later = None
+    def _admit_waiter(self, waiter: Waiter) -> None:
+        fd, address, front = waiter.client
+        self._admit(fd, address, front, waiter.receipt)
+
+    def _reject_waiter(self, waiter: Waiter) -> None:
+        fd, address, front = waiter.client
+        self._reject(fd, address, front, _WAIT_TIMEOUT)
+
+    def _abandon(self, waiter: Waiter) -> None:
+        self.counters.abandoned += 1
+        _socket.close(waiter.client[0])  # nobody is there to be told anything
 
     # ---- endings -------------------------------------------------------------------------
 
@@ -259,62 +267,25 @@ class Limiter:
         self.gate.give_back(receipt, monotonic())
         self._occupancy_changed()
 
+    def note_offence(self, address: Any, offence: Offence) -> None:
+        """A client has misbehaved: the penalties, if they are on, hold it against its source."""
+        self.gate.note_offence(self._source(address), offence, monotonic())
+
+    def _occupancy(self) -> tuple[int, int, bool]:
+        return len(self.pool), self.gate.max_connections, self.full
+
     def _occupancy_changed(self) -> None:
+        """A slot may have become free."""
+        self._note_occupancy()
+        if not self._was_full:
+            self._candidates.slot_came_back()
+            self._waiting.slot_came_back()
+
+    def _note_occupancy(self) -> None:
         in_use = len(self.pool)
         full = self.gate.full(in_use)
         self.counters.occupancy(in_use, full, monotonic())
-        if self._candidates and not full:
-            self._wake_after(0.0)
-
-    def _wake_after(self, seconds: float) -> None:
-        # Timers, not callbacks: libev runs timers after its poll, in order of priority, so the
-        # endings that this poll reported are handled first. A timer of zero never blocks the
-        # poll. A gevent timer's delay is fixed when it is made: the one of zero is kept.
-        loop = gevent.get_hub().loop
-        if self._later is not None:
-            self._later.stop()
-            self._later.close()
-            self._later = None
-        if seconds > 0.0:
-            self._later = loop.timer(seconds, 0.0, True, SETTLE_PRIORITY)
-            self._later.start(self._settled)
-        else:
-            if self._turn is None:
-                self._turn = loop.timer(0.0, 0.0, True, SETTLE_PRIORITY)
-            self._turn.start(self._settled)
-
-    # ---- the log -------------------------------------------------------------------------
-
-    def _begin_report(self, reason: Reason) -> None:
-        log.warning(
-            self._report.begin(
-                monotonic(),
-                reason,
-                len(self.pool),
-                self.gate.max_connections,
-                self.counters.rejected,
-            )
-        )
-        # ref=False: a report to come keeps no program alive.
-        self._report_timer = gevent.get_hub().loop.timer(CALM_S, CALM_S, False)
-        self._report_timer.start(self._tick_report)
-
-    def _tick_report(self) -> None:
-        lines = self._report.tick(
-            monotonic(),
-            len(self.pool),
-            self.gate.max_connections,
-            full=self.full,
-            totals=self.counters.rejected,
-        )
-        for line in lines:
-            log.warning(line)
-        if not self._report.rejecting:
-            self._report_timer.stop()
-            self._report_timer.close()
-            self._report_timer = None
-
-
-def _iteration() -> int:
-    """The number of this turn of the loop."""
-    return gevent.get_hub().loop.iteration
+        if full is not self._was_full:
+            self._was_full = full
+            for callback in self._on_full:
+                callback(full)

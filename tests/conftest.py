@@ -95,7 +95,7 @@ def _nothing_left_behind(
     if left():
         gc.collect()
         try:
-            eventually(lambda: not left(), within=5.0)
+            eventually(lambda: not left(), within=3.0)
         except AssertionError:
             pytest.fail("left behind:\n" + "\n".join(left()), pytrace=False)
     if hub_errors:
@@ -104,9 +104,9 @@ def _nothing_left_behind(
 
 def _end_report(limiter: Limiter | None) -> None:
     """Its last line, "accepting again", would come in the middle of another test."""
-    if limiter is not None and limiter._report_timer is not None:
-        limiter._report_timer.stop()
-        limiter._report_timer.close()
+    if limiter is not None and limiter._log._timer is not None:
+        limiter._log._timer.stop()
+        limiter._log._timer.close()
 
 
 def _held(limiter: Limiter) -> list[str]:

@@ -25,7 +25,7 @@ import gserver
 
 
 def capped(server_class: Any, cap: int) -> Any:
-    class Capped(server_class):  # type: ignore[misc]
+    class Capped(server_class):
         def set_spawn(self, spawn: Any) -> None:
             # Where gevent's tests start greenlets without a limit.
             if spawn in ("default", None, gevent.spawn, gevent.spawn_raw):
@@ -37,7 +37,7 @@ def capped(server_class: Any, cap: int) -> Any:
 
 
 def counted(server_class: Any, made: Counter[bool]) -> Any:
-    class Counted(server_class):  # type: ignore[misc]
+    class Counted(server_class):
         def init_socket(self) -> None:
             super().init_socket()
             made[self.max_connections is not None] += 1

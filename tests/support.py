@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket as stdlib_socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from time import monotonic
 from typing import Any
 
 import gevent
+import gevent.ssl
 from gevent import socket
 from gevent.event import Event
+from gevent.pool import Pool
 
 DEADLINE = 20.0
 HERE = Path(__file__).parent
@@ -108,6 +111,19 @@ def running(server: Any, stop_timeout: float = 0.0) -> Iterator[Any]:
         server.stop(stop_timeout)
 
 
+def server_context(kind: type[ssl.SSLContext]) -> ssl.SSLContext:
+    context = kind(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    return context
+
+
+def client_context() -> Any:
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 # ---- clients -------------------------------------------------------------------------------
 
 
@@ -174,50 +190,17 @@ def inode_of(sock: Any) -> int:
     return os.fstat(sock.fileno()).st_ino
 
 
-# ---- what the kernel says ------------------------------------------------------------------
+class OrderedPool(Pool):
+    """Remembers of each slot that came back whether the client's socket was closed by then."""
 
-TIME_WAIT = 6
-_LISTEN = 10
-_ALL_STATES = (1 << 13) - 1  # linux/tcp_states.h
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr, netlink(7)
-_REQUEST = struct.Struct("=BBBBI H46x")  # struct inet_diag_req_v2, sock_diag(7)
-_MESSAGE = struct.Struct("=BBxx48x16xI")  # struct inet_diag_msg
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.sockets: list[tuple[int, int]] = []
+        self.closed_first: list[bool] = []
 
-
-def kernel_rows(port: int, states: int = _ALL_STATES ^ 1 << TIME_WAIT) -> list[tuple[int, int]]:
-    """(state, inode) of each TCP socket whose local port this is, listeners excepted. Inode 0:
-    not accepted yet, or nobody's any more. Sockets in TIME_WAIT only when asked for."""
-    rows = []
-    with stdlib_socket.socket(stdlib_socket.AF_NETLINK, stdlib_socket.SOCK_RAW, 4) as netlink:
-        for family in stdlib_socket.AF_INET, stdlib_socket.AF_INET6:
-            wanted = states & ~(1 << _LISTEN)
-            request = _REQUEST.pack(
-                family, stdlib_socket.IPPROTO_TCP, 0, 0, wanted, stdlib_socket.htons(port)
-            )
-            length = _HEADER.size + len(request)
-            # SOCK_DIAG_BY_FAMILY; NLM_F_REQUEST and NLM_F_DUMP
-            netlink.sendall(_HEADER.pack(length, 20, 0x301, 0, 0) + request)
-            while rows_of_answer := _parse(netlink.recv(1 << 20)):
-                rows += [row for row in rows_of_answer if row is not None]
-                if None in rows_of_answer:
-                    break
-    return rows
-
-
-def _parse(data: bytes) -> list[tuple[int, int] | None]:
-    """The rows of a netlink answer; None for its end."""
-    rows: list[tuple[int, int] | None] = []
-    offset = 0
-    while offset < len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, offset)
-        if kind == 20:
-            _, state, inode = _MESSAGE.unpack_from(data, offset + _HEADER.size)
-            rows.append((state, inode))
-        else:
-            assert kind == 3, "netlink error"  # NLMSG_DONE
-            rows.append(None)
-        offset += (length + 3) & ~3
-    return rows
+    def discard(self, greenlet: Any) -> None:
+        self.closed_first.append(not any(is_open(*key) for key in self.sockets))
+        super().discard(greenlet)
 
 
 # ---- another process -----------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import logging
 import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic
@@ -31,8 +32,8 @@ from support import (
 )
 
 from gserver import Audit, Limiter, Reason, StreamServer, slots
-from gserver.admission.verdict import REJECTED, Receipt, Rejected
-from gserver.limiter import MAX_CANDIDATES
+from gserver.admission.verdict import REJECTED, Receipt
+from gserver.candidates import MAX_CANDIDATES
 from gserver.stats import Ending
 
 
@@ -50,15 +51,15 @@ def checked_at_every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
     def checked(name: str) -> None:
         step = getattr(Limiter, name)
 
-        def wrapper(self: Limiter, *arguments: Any) -> Any:
+        def wrapper(self: Limiter, *arguments: Any, **more: Any) -> Any:
             check(self)
-            result = step(self, *arguments)
+            result = step(self, *arguments, **more)
             check(self)
             return result
 
         monkeypatch.setattr(Limiter, name, wrapper)
 
-    for name in ("arrived", "ended", "leave", "_settled"):
+    for name in ("arrived", "hold", "ended", "leave"):
         checked(name)
     yield checks
     monkeypatch.undo()
@@ -123,8 +124,9 @@ class Desk:
         slots.take(self.limiter.pool, greenlet)
         self.inside[fd] = (greenlet, receipt)
 
-    def reject(self, fd: int, address: Any, verdict: Rejected) -> None:
-        self.verdicts.append(fd)
+    @property
+    def turn_away(self) -> dict[Reason, Any]:
+        return dict.fromkeys(Reason, self.verdicts.append)
 
 
 class LimiterMachine(RuleBasedStateMachine):
@@ -136,8 +138,9 @@ class LimiterMachine(RuleBasedStateMachine):
         self.left: set[int] = set()
         logging.getLogger("gserver").setLevel(logging.CRITICAL)
 
-    @initialize(cap=st.integers(1, 4), settle=st.sampled_from([0.0, 3600.0]))
-    def begin(self, cap: int, settle: float) -> None:
+    @initialize(cap=st.integers(1, 4), settle=st.sampled_from([0.0, 3600.0]), quiet=st.booleans())
+    def begin(self, cap: int, settle: float, quiet: bool) -> None:
+        self.quiet = quiet
         self.limiter = Limiter(cap, settle=settle)
         self.desk = Desk(self.limiter)
         self.most = cap
@@ -146,7 +149,10 @@ class LimiterMachine(RuleBasedStateMachine):
     def arrive(self, count: int) -> None:
         for _ in range(count):
             self.arrivals += 1
-            self.limiter.arrived(self.arrivals, ("192.0.2.1", 1), self.desk)
+            client = (self.arrivals, ("192.0.2.1", 1))
+            # As the accept loop does.
+            if self.limiter.holding or self.limiter.arrived(client, self.desk) is None:
+                self.limiter.hold(deque([client]), self.desk, quiet=self.quiet)
 
     @rule()
     def many_arrive(self) -> None:
@@ -212,7 +218,7 @@ class LimiterMachine(RuleBasedStateMachine):
                 _, (greenlet, receipt) = self.desk.inside.popitem()
                 self.limiter.ended(greenlet, receipt, Ending.RETURNED)
             assert sorted(self.desk.verdicts) == list(range(1, self.arrivals + 1))
-            timer = self.limiter._report_timer
+            timer = self.limiter._log._timer
             if timer is not None:
                 timer.stop()
                 timer.close()

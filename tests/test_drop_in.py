@@ -141,7 +141,7 @@ def test_a_handler_is_needed(make: Any) -> None:
 def test_a_subclass_has_its_handle_method(kind: Any) -> None:
     server_class, more = kind
 
-    class Greeter(server_class):  # type: ignore[misc]
+    class Greeter(server_class):
         greeted = 0
 
         def handle(self, sock: Any, address: Any) -> None:
@@ -261,7 +261,7 @@ def test_start_after_stop_needs_a_handler_again_as_gevents_does(make: Any) -> No
 def test_a_subclass_with_a_handle_method_starts_again_after_stop(kind: Any) -> None:
     server_class, more = kind
 
-    class Greeter(server_class):  # type: ignore[misc]
+    class Greeter(server_class):
         def handle(self, sock: Any, address: Any) -> None:
             greet(sock, address)
 

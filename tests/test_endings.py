@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
-from gevent.pool import Pool
 from support import (
     DEADLINE,
     LOCAL,
-    Holding,
-    clients,
+    OrderedPool,
     connect,
     eventually,
-    greet,
     inode_of,
     is_open,
-    outcome,
     running,
     turn,
     vanish,
-    visit,
 )
 
 import gserver.connection
-from gserver import Reason, StreamServer, slots
+from gserver import StreamServer, slots
 from gserver.stats import Ending
-
-
-class OrderedPool(Pool):
-    """Remembers of each slot that came back whether the client's socket was closed by then."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.sockets: list[tuple[int, int]] = []
-        self.closed_first: list[bool] = []
-
-    def discard(self, greenlet: Any) -> None:
-        self.closed_first.append(not any(is_open(*key) for key in self.sockets))
-        super().discard(greenlet)
 
 
 @dataclass
@@ -263,102 +244,6 @@ def test_slot_returns_when_the_handler_detached_and_the_descriptor_is_the_handle
             assert server.stats.finished[Ending.RETURNED] == 1
 
 
-def test_slot_returns_when_killed_before_first_run() -> None:
-    ran: list[Any] = []
-    pool = OrderedPool(2)
-    add = pool.add
-
-    def kill_after_start(greenlet: Any, **kwargs: Any) -> None:
-        add(greenlet, **kwargs)
-        # Before its start, so it comes first: the greenlet is scheduled, and has not run.
-        gevent.get_hub().loop.run_callback(lambda: greenlet.kill(block=False))
-
-    pool.add = kill_after_start  # type: ignore[method-assign]
-    with running(StreamServer(LOCAL, lambda *client: ran.append(client), spawn=pool)) as server:
-        with connect(server) as client:
-            assert outcome(client) == "closed"
-            eventually(lambda: server.stats.active == 0)
-        assert not ran
-        assert server.stats.finished[Ending.KILLED] == 1
-        assert pool.closed_first == [True]
-        assert pool._semaphore.counter == 2
-
-
-@contextlib.contextmanager
-def _one_failure(
-    monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
-) -> Iterator[tuple[Any, Pool]]:
-    """A server that fails once to start a connection."""
-    failures = [error]
-
-    class Failing(gevent.Greenlet):
-        def start(self) -> None:
-            if where == "start" and failures:
-                raise failures.pop()
-            super().start()
-
-    pool = OrderedPool(2)
-    pool.greenlet_class = Failing
-    add = pool.add
-
-    def failing_add(greenlet: Any, **kwargs: Any) -> None:
-        if where == "add" and failures:
-            raise failures.pop()
-        add(greenlet, **kwargs)
-
-    pool.add = failing_add  # type: ignore[method-assign]
-    with running(StreamServer(LOCAL, greet, spawn=pool)) as server:
-        yield server, pool
-        assert not failures
-
-
-@pytest.mark.parametrize("where", ["start", "add"])
-@pytest.mark.parametrize(
-    "error", [RuntimeError("on purpose"), MemoryError(), gevent.GreenletExit()], ids=repr
-)
-def test_slot_returns_when_starting_the_greenlet_fails(
-    where: str,
-    error: BaseException,
-    monkeypatch: pytest.MonkeyPatch,
-    hub_errors: list[BaseException],
-) -> None:
-    with _one_failure(monkeypatch, where, error) as (server, pool):
-        assert visit(server) == "closed"
-        books = server.stats
-        assert books.balanced, books
-        assert books.active == 0
-        assert books.finished[Ending.NOT_STARTED] == 1
-        assert pool._semaphore.counter == 2
-        assert visit(server) == "served"  # the server goes on
-        eventually(lambda: server.stats.active == 0)
-    hub_errors.clear()
-
-
-def test_a_full_pool_behind_the_gates_back_is_an_error_that_leaks_nothing() -> None:
-    """A Pool shared with other work that fills it: the gate counts it, so this client is
-    rejected, and never waits for the pool."""
-    pool = Pool(2)
-    release = Event()
-    with running(StreamServer(LOCAL, greet, spawn=pool)) as server:
-        others = [pool.spawn(release.wait) for _ in range(2)]
-        assert visit(server) == "closed"
-        assert server.stats.rejected[Reason.CAPACITY] == 1
-        release.set()
-        gevent.joinall(others)
-        assert visit(server) == "served"
-
-
-def test_all_slots_return_when_the_server_stops() -> None:
-    handler = Holding()
-    server = StreamServer(LOCAL, handler, max_connections=5)
-    with running(server), clients(server, 5) as socks:
-        server.stop(0.0)
-        assert server.stats.active == 0
-        assert server.stats.finished[Ending.KILLED] == 5
-        assert handler.inside == 0
-        assert {outcome(sock) for sock in socks} == {"closed"}
-
-
 def test_slot_returns_when_do_close_raises(caplog: pytest.LogCaptureFixture) -> None:
     class Server(StreamServer):
         def do_close(self, *_client: Any) -> None:
@@ -420,57 +305,3 @@ def test_slot_returns_at_once_when_the_handler_returns_not_in_a_later_turn() -> 
     with running(server), connect(server):
         eventually(lambda: seen)
         assert seen == [0]
-
-
-def test_sys_exit_in_a_handler_does_not_stop_the_server() -> None:
-    def handler(sock: Any, address: Any) -> None:
-        greet(sock, address)
-        sys.exit("on purpose")
-
-    with running(StreamServer(LOCAL, handler, max_connections=1)) as server:
-        for _ in range(3):
-            assert visit(server) == "served"
-            eventually(lambda: server.stats.active == 0)
-        assert server.started
-        assert server.stats.finished[Ending.EXITED] == 3
-
-
-def test_ctrl_c_that_lands_in_a_handler_reaches_the_program_and_frees_the_slot(
-    hub_errors: list[BaseException],
-) -> None:
-    def handler(_sock: Any, _address: Any) -> None:
-        raise KeyboardInterrupt
-
-    with running(StreamServer(LOCAL, handler, max_connections=1)) as server:
-        with connect(server):
-            with pytest.raises(KeyboardInterrupt):
-                Event().wait(DEADLINE)
-            assert server.stats.active == 0
-            assert server.stats.balanced
-    hub_errors.clear()
-
-
-def test_a_handlers_error_is_logged_once_with_the_peer_and_a_traceback(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def handler(_sock: Any, _address: Any) -> None:
-        raise RuntimeError("on purpose")
-
-    with running(StreamServer(LOCAL, handler, max_connections=1)) as server:
-        with connect(server) as client:
-            name = str(client.getsockname())
-            assert outcome(client) == "closed"
-        eventually(lambda: server.stats.active == 0)
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert name in record.getMessage()
-    assert record.exc_info is not None
-
-
-def test_a_peer_that_resets_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
-        client = connect(server)
-        assert outcome(client) == "served"
-        vanish(client)
-        eventually(lambda: server.stats.finished[Ending.PEER_GONE] == 1)
-    assert not caplog.records

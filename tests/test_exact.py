@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from gevent.pool import Pool
+from sockdiag import kernel_rows
 from support import (
     LOCAL,
     Holding,
     clients,
     connect,
     eventually,
-    kernel_rows,
     load,
     outcome,
     running,

@@ -56,8 +56,8 @@ def test_without_descriptors_every_client_is_answered_and_the_admitted_go_on() -
             books = process.read()
             assert books["active"] == free
             assert books["descriptors"] == 100
-            # accept(2) wants a descriptor before it looks whether anybody is there.
-            assert books["errors"]["EMFILE"] >= 100
+            # One EMFILE answers all that are queued at that moment, up to a turn's share.
+            assert books["errors"]["EMFILE"] > 0
             assert books["balanced"]
             # And it recovers: the moment one leaves, its descriptor serves the next.
             served.pop().close()
@@ -229,7 +229,7 @@ def test_control_an_aborted_client_pauses_stock_gevent(
 def test_no_error_of_ours_leaves_the_server_deaf(hub_errors: list[BaseException]) -> None:
     """gevent stops a watcher whose callback raised."""
     with faked() as (server, fake):
-        fake.errors = [RuntimeError("on purpose")]  # type: ignore[list-item]
+        fake.errors = [RuntimeError("on purpose")]
         assert visit(server) == "served"
         (seen,) = hub_errors
         assert str(seen) == "on purpose"
@@ -246,7 +246,7 @@ def test_no_error_of_ours_forgets_the_candidates(hub_errors: list[BaseException]
             raise failures.pop()
         add(greenlet, **arguments)
 
-    pool.add = failing_add  # type: ignore[method-assign]
+    pool.add = failing_add
     candidates: list[Any] = []
     with running(StreamServer(LOCAL, greet, spawn=pool, settle=3600.0)) as server:
         with clients(server, 1):
@@ -265,7 +265,10 @@ def test_a_rejection_that_raises_is_counted_and_the_next_client_is_rejected_all_
     class Broken:
         name = "broken"
 
-        def __call__(self, fd: int, family: int) -> None:
+        def on(self, family: int, loop: Any) -> Any:
+            return self.fail
+
+        def fail(self, fd: int) -> None:
             _socket.close(fd)
             raise failures.pop()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -12,9 +12,9 @@ import pytest
 from support import LOCAL, clients, echo, eventually, load, running, turn
 
 import gserver.accept
-import gserver.limiter
+import gserver.candidates
 from gserver import Close, Reset, StreamServer
-from gserver.limiter import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
+from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
 from gserver.net.rejection import Rejection
 
 
@@ -26,9 +26,14 @@ class Counting(Close):
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, fd: int, family: int) -> None:
-        self.calls += 1
-        super().__call__(fd, family)
+    def on(self, family: int, loop: Any) -> Callable[[int], object]:
+        close = super().on(family, loop)
+
+        def counted(fd: int) -> None:
+            self.calls += 1
+            close(fd)
+
+        return counted
 
 
 @contextmanager
@@ -96,7 +101,7 @@ def test_control_without_the_share_a_turn_rejects_as_many_as_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gserver.accept, "MAX_REJECTIONS_PER_TURN", 10**6)
-    monkeypatch.setattr(gserver.limiter, "MAX_REJECTIONS_PER_TURN", 10**6)
+    monkeypatch.setattr(gserver.candidates, "MAX_REJECTIONS_PER_TURN", 10**6)
     rejection = Counting()
     server = StreamServer(LOCAL, echo, max_connections=1, rejection=rejection)
     # Before the server starts: 90 clients are in the kernel's queue when it does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import LOCAL, Holding, clients, eventually, load, running, visit
 
-import gserver.limiter
+import gserver.rejection_log
 from gserver import StreamServer
 
 
@@ -20,7 +20,7 @@ def test_thousands_of_rejections_are_one_line(caplog: pytest.LogCaptureFixture) 
 def test_accepting_again_is_said_once_there_is_room_and_calm(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gserver.limiter, "CALM_S", 0.02)
+    monkeypatch.setattr(gserver.rejection_log, "CALM_S", 0.02)
     with running(StreamServer(LOCAL, Holding(), max_connections=1)) as server:
         with clients(server, 1):
             for _ in range(3):

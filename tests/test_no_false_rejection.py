@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import gevent
@@ -21,9 +22,9 @@ from support import (
 )
 
 import gserver.accept
-import gserver.limiter
+import gserver.candidates
 from gserver import Close, Limiter, Reason, Reset, StreamServer
-from gserver.limiter import MAX_CANDIDATES
+from gserver.candidates import MAX_CANDIDATES
 from gserver.net.rejection import Rejection
 
 REJECTIONS = [Close(), Reset()]
@@ -48,21 +49,23 @@ def test_churners_that_together_hold_exactly_the_cap_are_never_turned_away(
     assert set(seen) == {"served"}
 
 
-def test_control_without_the_turn_of_the_loop_churners_are_turned_away(
+@pytest.mark.long
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
+@pytest.mark.parametrize("cap", [1, 3, 10, 100])
+def test_churners_are_never_turned_away_in_ten_thousand(cap: int, rejection: Rejection) -> None:
+    server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
+    with running(server), load("churn", server, cap, 10_000) as churn:
+        seen = churn.read(within=100.0)
+    assert seen == {"served": seen["served"]}
+    assert seen["served"] >= 10_000
+
+
+def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mechanism removed: decide at once, as the article's ``try_acquire`` does."""
-    arrived = Limiter.arrived
-
-    def at_once(self: Limiter, *client: Any) -> bool:
-        admitted = arrived(self, *client)
-        if self._candidates:
-            self._decide(*self._candidates.pop())
-        return admitted
-
-    monkeypatch.setattr(Limiter, "arrived", at_once)
-    # One priority for all, so that the listener may be handled first.
-    monkeypatch.setattr(gserver.accept, "LISTENER_PRIORITY", 0)
+    monkeypatch.setattr(gserver.accept.AcceptLoop, "_quiet", lambda self: True)
+    monkeypatch.setattr(gserver.candidates, "_iteration", count().__next__)
     with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
         with load("churn", server, 10, 20000) as churn:
             assert churn.read().get("closed", 0) > 0

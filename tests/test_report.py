@@ -23,7 +23,7 @@ class Log:
     def reject(self, *hosts: str, reason: Reason = Reason.CAPACITY) -> None:
         for host in hosts:
             self.totals[reason] += 1
-            self.report.saw(host)
+            self.report.saw((host, 1))
             if not self.report.rejecting:
                 self.lines.append(
                     self.report.begin(self.now, reason, self.cap, self.cap, self.totals)

@@ -85,7 +85,7 @@ def test_the_cap_holds_while_it_changes_under_load() -> None:
 def test_a_cap_that_is_none_is_refused_and_changes_nothing(cap: object) -> None:
     server = StreamServer(LOCAL, greet, max_connections=2)
     with pytest.raises(SettingError, match="max_connections"):
-        server.max_connections = cap  # type: ignore[assignment]
+        server.max_connections = cap
     assert server.max_connections == server.pool.size == 2
 
 

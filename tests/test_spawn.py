@@ -10,9 +10,21 @@ import gevent.server
 import pytest
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
-from support import LOCAL, Holding, clients, connect, eventually, greet, outcome, running, visit
+from support import (
+    DEADLINE,
+    LOCAL,
+    Holding,
+    clients,
+    connect,
+    echo,
+    eventually,
+    greet,
+    outcome,
+    running,
+    visit,
+)
 
-from gserver import Limiter, Reset, SettingError, StreamServer
+from gserver import Ending, Limiter, Reset, SettingError, StreamServer
 
 
 class MyPool(Pool):
@@ -179,3 +191,35 @@ def test_each_server_of_a_shared_limiter_rejects_in_its_own_way() -> None:
         assert visit(closes) == "closed"
         assert visit(resets) == "reset"
         assert limiter.snapshot().accepted == 3
+
+
+def test_stopping_one_server_of_a_shared_limiter_ends_its_own_connections_only() -> None:
+    limiter = Limiter(4)
+    first = StreamServer(LOCAL, greet, limiter=limiter)
+    second = StreamServer(LOCAL, echo, limiter=limiter)
+    with (
+        running(first),
+        running(second),
+        clients(first, 2) as leaving,
+        clients(second, 2) as staying,
+    ):
+        first.stop(0.0)
+        assert [outcome(sock) for sock in leaving] == ["closed"] * 2
+        assert limiter.snapshot().active == 2
+        assert limiter.snapshot().finished[Ending.KILLED] == 2
+        for sock in staying:
+            sock.sendall(b"!")
+            assert sock.recv(1) == b"!"
+
+
+def test_a_server_of_a_shared_limiter_waits_for_its_own_connections() -> None:
+    limiter = Limiter(2)
+    handler = Holding()
+    first = StreamServer(LOCAL, handler, limiter=limiter)
+    second = StreamServer(LOCAL, greet, limiter=limiter)
+    with running(first), running(second), clients(second, 1), clients(first, 1) as (sock,):
+        gevent.spawn(handler.release.set)
+        first.stop(DEADLINE)
+        assert outcome(sock) == "closed"
+        assert limiter.snapshot().finished[Ending.RETURNED] == 1
+        assert limiter.snapshot().active == 1

@@ -13,7 +13,9 @@ from gserver.stats import Audit, Counters, Ending
 
 
 def snapshot(counters: Counters, now: float = 0.0, active: int = 0, pending: int = 0) -> Any:
-    return counters.snapshot(cap=3, active=active, pending=pending, now=now)
+    return counters.snapshot(
+        cap=3, active=active, pending=pending, waiting=0, gate=Gate(3).figures(), now=now
+    )
 
 
 def test_a_snapshot_is_frozen_and_does_not_follow_the_counters() -> None:
@@ -50,7 +52,7 @@ def test_every_reason_and_every_ending_is_there_from_the_start() -> None:
 def test_balanced_says_whether_each_client_is_in_one_place(
     change: dict[str, int], balanced: bool
 ) -> None:
-    books = dataclasses.replace(snapshot(Counters()), **change)  # type: ignore[arg-type]
+    books = dataclasses.replace(snapshot(Counters()), **change)
     assert books.balanced is balanced
 
 

@@ -14,11 +14,13 @@ from support import (
     DEADLINE,
     KEY,
     LOCAL,
+    client_context,
     connect,
     eventually,
     greet,
     outcome,
     running,
+    server_context,
     vanish,
 )
 
@@ -30,19 +32,6 @@ CONTEXTS = [gevent.ssl.SSLContext, ssl.SSLContext]
 
 # gevent makes the context for certfile= and keyfile= itself.
 gevents_own_warning = pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS is deprecated")
-
-
-def server_context(kind: type[ssl.SSLContext]) -> ssl.SSLContext:
-    context = kind(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE, KEY)
-    return context
-
-
-def client_context() -> Any:
-    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def tls_visit(server: Any) -> str:

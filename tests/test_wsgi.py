@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
+from contextlib import closing
 from typing import Any
 
+import gevent
 import gevent.pywsgi
 import gevent.server
 import gevent.ssl
 import pytest
-from support import DEADLINE, LOCAL, connect, eventually, load, outcome, running
-from test_tls import client_context, server_context
+from support import (
+    DEADLINE,
+    LOCAL,
+    client_context,
+    connect,
+    eventually,
+    load,
+    outcome,
+    running,
+    server_context,
+)
 
 from gserver import Reset, WSGIServer
 from gserver.stats import Ending
@@ -62,6 +74,30 @@ def test_requests_are_answered_and_slots_come_back() -> None:
                 assert outcome(client.sock) == "closed"
         eventually(lambda: server.stats.active == 0)
         assert server.stats.finished[Ending.RETURNED] == 5
+
+
+def test_the_standard_librarys_client_is_served_or_told_at_once() -> None:
+    def fetch(port: int) -> tuple[list[bytes], str]:
+        """Two requests on one connection, and a second client meanwhile."""
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as client:
+            bodies = []
+            for path in "/1", "/2":
+                client.request("GET", path)
+                bodies.append(client.getresponse().read())
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as extra:
+                try:
+                    extra.request("GET", "/")
+                    extra.getresponse()
+                    told = "served"
+                except (http.client.RemoteDisconnected, ConnectionError) as error:
+                    told = type(error).__name__
+        return bodies, told
+
+    with running(make(max_connections=1)) as server:
+        # A thread: these are blocking sockets.
+        bodies, told = gevent.get_hub().threadpool.apply(fetch, (server.server_port,))
+        assert bodies == [b"http /1", b"http /2"]
+        assert told in ("RemoteDisconnected", "ConnectionResetError", "BrokenPipeError")
 
 
 def test_a_kept_alive_connection_holds_its_slot_between_requests() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from typing import Final
 
+from gserver.candidates import MAX_CANDIDATES
 from gserver.errors import SettingError
-from gserver.limiter import MAX_CANDIDATES
 
 __all__ = ["SPARE", "ensure_descriptors"]
 
@@ -26,10 +26,19 @@ def ensure_descriptors(max_connections: int, *, setting: str = "--max-connection
         return
     if hard != resource.RLIM_INFINITY and hard < need:
         most = hard - MAX_CANDIDATES - SPARE
+        lower = f"give at most {most:,}, or " if most > 0 else ""
         raise SettingError(
             setting,
             max_connections,
-            f"needs {need:,} descriptors and the hard limit is {hard:,}; give at most "
-            f"{most:,}, or raise the limit (ulimit -Hn, LimitNOFILE=)",
+            f"needs {need:,} descriptors and the hard limit is {hard:,}; "
+            f"{lower}raise the limit (ulimit -Hn, LimitNOFILE=)",
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    except (OSError, ValueError) as error:
+        # getrlimit(2): EPERM above /proc/sys/fs/nr_open; other systems have bounds of their own.
+        raise SettingError(
+            setting,
+            max_connections,
+            f"needs {need:,} descriptors and the limit cannot be raised to that: {error}",
+        ) from None

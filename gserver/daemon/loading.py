@@ -28,7 +28,7 @@ def load_handler(name: str, app_dir: str) -> Callable[[Any, Any], object]:
         line that says which, and where an import failed.
     """
     module_name, colon, attribute = name.partition(":")
-    if not (colon and module_name and attribute):
+    if not (colon and all(module_name.split(".")) and all(attribute.split("."))):
         raise SettingError(_SETTING, name, "give MODULE:HANDLER, or one of: console, echo")
     if not os.path.isdir(app_dir):
         raise SettingError("--app-dir", app_dir, "no such directory")
@@ -38,10 +38,13 @@ def load_handler(name: str, app_dir: str) -> Callable[[Any, Any], object]:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             problem = f"no module {error.name!r} in {os.path.abspath(app_dir)} or installed"
+            if "/" in module_name or module_name.endswith(".py"):
+                stem = module_name.removesuffix(".py").strip("./").replace("/", ".")
+                problem += f"; a module is named without its file's ending: {stem}:{attribute}"
         else:
             problem = f"importing it raised {_brief(error)}"
         raise SettingError(_SETTING, name, problem) from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit too: whatever it is, the module raised it
         raise SettingError(_SETTING, name, f"importing it raised {_brief(error)}") from None
     for part in attribute.split("."):
         try:
@@ -50,24 +53,30 @@ def load_handler(name: str, app_dir: str) -> Callable[[Any, Any], object]:
             raise SettingError(
                 _SETTING, name, f"{module_name} has no {attribute!r}{_suggestions(found)}"
             ) from None
-    if not callable(found):
-        raise SettingError(
-            _SETTING,
-            name,
-            f"is not callable, but a {type(found).__name__}; "
-            "a handler is called with (socket, address)",
-        )
-    try:
-        inspect.signature(found).bind(None, None)
-    except TypeError:
-        raise SettingError(
-            _SETTING,
-            name,
-            f"takes {inspect.signature(found)}; a handler is called with (socket, address)",
-        ) from None
-    except ValueError:
-        pass  # a builtin that does not tell its arguments
+    problem = _why_no_handler(found)
+    if problem:
+        raise SettingError(_SETTING, name, f"{problem}; a handler is called with (socket, address)")
     return found  # type: ignore[no-any-return]  # checked just now
+
+
+def _why_no_handler(found: Any) -> str:
+    """Why ``found`` cannot serve clients; empty when nothing is known against it."""
+    if not callable(found):
+        return f"is not callable, but a {type(found).__name__}"
+    for what in (found, getattr(found, "__call__", None)):  # noqa: B004  # its method is asked
+        if inspect.iscoroutinefunction(what) or inspect.isasyncgenfunction(what):
+            return "is async, and nothing would await it: handlers run in greenlets"
+        if inspect.isgeneratorfunction(what):
+            return "is a generator, and nothing would iterate over it"
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return ""  # a builtin that does not tell its arguments
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return f"takes {signature}"
+    return ""
 
 
 def _brief(error: BaseException) -> str:

@@ -23,9 +23,14 @@ class StopSignals:
     Python's own handlers, not the loop's: they run even while a handler that never yields holds
     the loop.
 
+    After the first signal both have their default action again: the kernel then ends the process
+    at the second one, even inside C code that never returns to the interpreter, and whoever
+    waits for us sees the signal.
+
     :param drain_timeout: seconds the drain may take. :data:`GRACE_S` later a watchdog thread of
         the interpreter, which needs neither the loop nor the interpreter's lock, prints where
-        every thread is and ends the process with status 1.
+        every thread is and ends the process with status 1. Where even that print blocks (standard
+        error is a pipe nobody reads), SIGALRM ends it a second after.
     """
 
     def __init__(self, drain_timeout: float) -> None:
@@ -48,12 +53,14 @@ class StopSignals:
             callback()
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        if self._received is not None:
-            # With the default action, so that whoever waits for us sees the signal.
-            signal.signal(signum, signal.SIG_DFL)
+        if self._received is not None:  # both had come before Python looked
             os.kill(os.getpid(), signum)
             return
         self._received = signal.Signals(signum)
-        faulthandler.dump_traceback_later(self._deadline, exit=True)
+        for known in (*_SIGNALS, signal.SIGALRM):
+            signal.signal(known, signal.SIG_DFL)
+        # The number, not sys.stderr: a handler's module may have put something else there.
+        faulthandler.dump_traceback_later(self._deadline, exit=True, file=2)
+        signal.setitimer(signal.ITIMER_REAL, self._deadline + 1.0)
         if self._notify is not None:
             self._notify()
