@@ -124,13 +124,15 @@ def test_isolation_loses_no_victim_and_compares_with_the_flood_elsewhere() -> No
     assert found["p50"] == pytest.approx(found["flood"] / found["control"])
 
 
-def test_server_that_never_has_a_slot_free_is_unfit_and_not_a_figure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(churn, "DEADLINE", 0.2)
-    with pytest.raises(Unfit, match="turned away"), start(PEERS["asyncio"], 1) as running:
-        with subject(PEERS["asyncio"], running, 2) as it, Run(60.0, stream=None) as run:
-            EXPERIMENTS["churn"].measure(it, run)
+def test_server_that_admits_fewer_than_the_cap_is_unfit_and_not_a_figure() -> None:
+    peer = PEERS["asyncio"]
+    with (
+        pytest.raises(Unfit, match="only 1 of 2"),
+        Run(60.0, stream=None) as run,
+        start(peer, 1) as running,
+        subject(peer, running, 2) as it,
+    ):
+        EXPERIMENTS["churn"].measure(it, run)
 
 
 def test_time_waits_are_counted_for_the_side_that_closed_first() -> None:

@@ -11,12 +11,16 @@ from gserver.probe.run import Run
 
 KIB = 1024
 
+#: Clients that connect at once: no more than the smallest backlog among the servers, the 5 of
+#: socketserver, or their SYNs are dropped and come back a second later.
+AT_ONCE = 5
+
 
 class Memory(Experiment):
     name = "memory"
     title = "Memory of a held, idle connection"
     caps = (1_000,)
-    seconds = 1.5
+    seconds = 4.0
     figures = (
         Figure("pss", "server PSS", "KiB", compared=True, plotted=True),
         Figure("sockets", "TCP buffers", "KiB"),
@@ -35,9 +39,9 @@ class Memory(Experiment):
         try:
             # The first clients fill what the process had free on its heap: they look too cheap.
             first = subject.cap // 5
-            holders.fill(first)
+            fill(holders, first)
             before = measure(subject.running.pid, memory=True)
-            holders.fill(subject.cap)
+            fill(holders, subject.cap)
             after = measure(subject.running.pid, memory=True)
         finally:
             holders.close()
@@ -46,3 +50,10 @@ class Memory(Experiment):
             "pss": (after.server_pss - before.server_pss) / count / KIB,
             "sockets": (after.socket_memory - before.socket_memory) / count / KIB,
         }
+
+
+def fill(holders: Holders, count: int) -> None:
+    """Hold ``count`` in all."""
+    for held in range(AT_ONCE, count, AT_ONCE):
+        holders.fill(held)
+    holders.fill(count)
