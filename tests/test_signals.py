@@ -268,7 +268,12 @@ def test_a_second_signal_ends_an_import_that_hangs(tmp_path: Path) -> None:
         assert program.read_line() == "importing\n"
         program.send()
         # Whether the first one has been noted cannot be seen from outside.
-        wait_for(lambda: program.send() or program.process.poll() is not None, lambda: "it hangs")
+
+        def ended() -> bool:
+            program.send()
+            return program.process.poll() is not None
+
+        wait_for(ended, lambda: "it hangs")
         assert program.wait() == -signal.SIGTERM
         assert program.process.stdin is not None
         program.process.stdin.close()
