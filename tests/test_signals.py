@@ -46,13 +46,14 @@ def test_an_idle_server_ends_at_once_with_status_0(signum: signal.Signals) -> No
 
 
 LATER = """
-import _thread, os, signal
+import _thread, os, signal, time
 
 def handle(sock, address):
     pass
 
 def interrupt():
     os.read(0, 1)
+    time.sleep(0.2)  # until the main thread is inside its poll, which nothing tells
     signal.pthread_kill(_thread.get_ident(), signal.SIGTERM)
     os.read(0, 1)
 
@@ -93,13 +94,27 @@ def test_the_admitted_finish_to_the_last_byte_and_nobody_else_is_admitted(
         assert ": 1 finished, 0 killed" in program.log
 
 
-def test_who_has_not_finished_in_time_is_ended() -> None:
-    with serving("echo", "--drain-timeout", "0.2") as program, program.client() as sock:
-        assert served(sock)
-        began = monotonic()
-        assert program.stop() == 0
-        assert monotonic() - began >= 0.2
-        assert sock.recv(1) == b""
+HOLDS = """
+import os, gevent
+
+def handle(sock, address):
+    try:
+        sock.sendall(b'+')
+        gevent.sleep(1000)
+    finally:
+        os.write(1, b'ended\\n')
+"""
+
+
+def test_who_has_not_finished_in_time_is_ended(tmp_path: Path) -> None:
+    with serving(module(tmp_path, HOLDS), "--drain-timeout", "0.2", cwd=tmp_path) as program:
+        with program.client() as sock:
+            assert sock.recv(1) == b"+"
+            began = monotonic()
+            assert program.stop() == 0
+            assert monotonic() - began >= 0.2
+            assert sock.recv(1) == b""
+        assert program.read_rest() == "ended\n"
         assert ": 0 finished, 1 killed" in program.log
 
 
