@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -245,7 +246,10 @@ def main() -> NoReturn:
 
 def _fail(text: str, status: int = _USAGE_ERROR) -> NoReturn:
     """Exit with one line, whatever the user gave: it may hold newlines and control characters."""
-    print(escape(text, leave="\\"), file=sys.stderr)  # noqa: T201
+    line = escape(text, leave="\\") + "\n"
+    with contextlib.suppress(OSError):  # full or gone: the status says it all the same
+        # Not print(): what is left in its buffer would fail again at exit, and be the status.
+        os.write(2, line.encode("utf-8", "backslashreplace"))
     sys.exit(status)
 
 
