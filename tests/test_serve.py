@@ -9,51 +9,22 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from program import (
     LISTENING,
-    Program,
     client,
+    excess,
     gserver,
+    held,
     module,
     served,
     serving,
     started,
-    wait_for,
+    turned_away,
 )
 from support import DEADLINE
-
-
-def turned_away(sock: socket.socket) -> str:
-    """How: without saying anything, this client hears an end-of-file or a reset."""
-    try:
-        return "close" if sock.recv(1) == b"" else "served"
-    except ConnectionResetError:
-        return "reset"
-
-
-def excess(address: str) -> str:
-    """How a client that comes now is turned away. A reset may come as early as connect()."""
-    try:
-        with client(address) as sock:
-            return turned_away(sock)
-    except ConnectionResetError:
-        return "reset"
-
-
-@contextlib.contextmanager
-def held(program: Program, count: int) -> Iterator[list[socket.socket]]:
-    """So many clients, each of which the echo server serves."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            found.append(stack.enter_context(program.client()))
-            assert served(found[-1])
-        yield found
-
 
 # ---- the first line, and where it listens ----------------------------------------------------
 
@@ -198,127 +169,6 @@ def test_netcats_fill_the_cap_and_the_next_one_ends_at_once() -> None:
         assert third.stdout.read() == b""
         for process in admitted:
             assert says(process, b"again\n") == b"again\n"
-
-
-# ---- the console and its output --------------------------------------------------------------
-
-
-def test_the_console_prints_what_each_client_sends(tmp_path: Path) -> None:
-    with serving() as program:
-        with program.client() as sock:
-            host, port = sock.getsockname()
-            sock.sendall("grüße\n\x1b[2J\n".encode())
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        lines = [program.read_line() for _ in range(4)]
-        assert program.stop() == 0
-        assert program.read_rest() == ""
-    assert [line.removeprefix(f"{host}:{port}") for line in lines] == [
-        " connected\n",
-        ": grüße\n",
-        ": \\x1b[2J\n",
-        " disconnected\n",
-    ]
-
-
-def test_a_unix_client_cannot_steer_by_the_name_of_its_socket(tmp_path: Path) -> None:
-    with serving(listen=f"unix:{tmp_path}/s") as program:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(DEADLINE)
-            sock.bind(f"{tmp_path}/\x1b[2J\nforged")
-            sock.connect(f"{tmp_path}/s")
-            assert program.read_line() == f"unix:{tmp_path}/\\x1b[2J\\nforged connected\n"
-
-
-LINES = 40_000
-
-
-def _sends_many_lines(program: Program) -> None:
-    """A client sends more lines than may wait, and sees that the server has read them all."""
-    with program.client() as sock:
-        sock.sendall(b"".join(b"line %d\n" % number for number in range(LINES)))
-        sock.shutdown(socket.SHUT_WR)
-        assert sock.recv(1) == b""
-
-
-def test_a_pipe_nobody_reads_stalls_nobody_and_the_dropped_lines_are_counted() -> None:
-    with serving("--max-connections", "1") as program:
-        _sends_many_lines(program)
-        # The server goes on: it admits and serves another one, and turns away the next.
-        with program.client() as second, program.client() as third:
-            assert turned_away(third) == "close"
-            second.sendall(b"afterwards\n")
-        # Then somebody reads. One client's lines after that are all printed.
-        text = ""
-        while "dropped" not in text:
-            text += program.read_line()
-        assert "lines dropped: they came faster than they were written]\n" in text
-        program.send()
-        text += program.read_rest()
-        assert program.wait() == 0
-        printed = sum(not line.startswith("[") for line in text.splitlines())
-        dropped = sum(
-            int(line[1:].split()[0].replace(",", ""))
-            for line in text.splitlines()
-            if line.startswith("[")
-        )
-        # Each line was printed or counted; a read that ends inside a line makes two of it.
-        assert LINES + 5 <= printed + dropped <= LINES * 1.1
-        assert printed >= 10_000
-
-
-def test_it_ends_though_nobody_reads_what_it_prints() -> None:
-    with serving() as program:
-        _sends_many_lines(program)
-        assert program.stop() == 0
-
-
-@pytest.mark.parametrize("output", [">&-", ">/dev/full", "2>&-", "2>/dev/full", "<&- >&- 2>&-"])
-def test_an_output_that_is_closed_or_full_stops_nobody(output: str, tmp_path: Path) -> None:
-    # Where it listens cannot be read from its output, so it is a name that is known.
-    where = f"unix:{tmp_path}/s"
-    command = ["sh", "-c", f'exec "$0" -m gserver "$@" {output}', sys.executable]
-    for handler in "console", "echo":
-        with started(
-            *[handler, "--max-connections", "1", "--listen", where],
-            command=command,
-            stdout=subprocess.DEVNULL,
-        ) as program:
-            wait_for((tmp_path / "s").exists, lambda: program.log)
-            # The file is there a moment before it listens.
-            sock = _connected(where)
-            with sock:
-                assert excess(where) == "close"
-                if handler == "echo":
-                    assert served(sock)
-                else:
-                    sock.sendall(b"hello\n")
-            assert program.stop() == 0
-            assert "Traceback" not in program.log
-
-
-def _connected(address: str) -> socket.socket:
-    found: list[socket.socket] = []
-
-    def attempt() -> bool:
-        with contextlib.suppress(ConnectionRefusedError):
-            found.append(client(address))
-        return bool(found)
-
-    wait_for(attempt, lambda: f"nobody listens on {address}")
-    return found[0]
-
-
-def test_no_client_gets_a_closed_standard_descriptor(tmp_path: Path) -> None:
-    """What is printed would go to it."""
-    where = f"unix:{tmp_path}/s"
-    command = ["sh", "-c", 'exec "$0" -m gserver "$@" <&- >&- 2>&-', sys.executable]
-    with started("echo", "--listen", where, command=command) as program:
-        wait_for((tmp_path / "s").exists, lambda: "no server")
-        with _connected(where) as sock:
-            assert served(sock)
-            names = [os.readlink(f"/proc/{program.pid}/fd/{fd}") for fd in range(3)]
-            assert names == ["/dev/null"] * 3
 
 
 # ---- handlers --------------------------------------------------------------------------------
