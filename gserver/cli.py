@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -252,26 +253,22 @@ def main() -> NoReturn:
         _fail(f"{program}: {error.format_message()}")
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:  # `gserver --help | head -1`
-        _forget_output()
-        sys.exit(_FAILURE)
-    except OSError as error:
+    except OSError as error:  # a reader that left (EPIPE) click takes care of
         if error.errno != errno.ENOSPC:
             raise
-        _forget_output()
+        # What is left in the buffer cannot be written: its flush at exit must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         _fail(f"{program}: cannot write the output: {error.strerror}", _FAILURE)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(text: str, status: int = _USAGE_ERROR) -> NoReturn:
     """Exit with one line, whatever the user gave: it may hold newlines and control characters."""
-    print(escape(text, leave="\\"), file=sys.stderr)  # noqa: T201
+    line = escape(text, leave="\\") + "\n"
+    with contextlib.suppress(OSError):  # full or gone: the status says it all the same
+        # Not print(): what is left in its buffer would fail again at exit, and be the status.
+        os.write(2, line.encode("utf-8", "backslashreplace"))
     sys.exit(status)
-
-
-def _forget_output() -> None:
-    """What is left in the buffer cannot be written: its flush at exit must not fail too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_standard_streams() -> None:

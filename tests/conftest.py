@@ -139,16 +139,22 @@ def _descriptors() -> set[tuple[str, str]]:
 def _greenlets() -> list[Any]:
     """This thread's greenlets that have begun, or are scheduled to, and have not ended."""
     main = _main_of(gevent.getcurrent())
+    kinds = _kinds_of(greenlet)
     found = []
-    for thing in gc.get_objects():
-        kind = type(thing)
-        if not issubclass(kind, greenlet) or issubclass(kind, Hub):
+    for thing in [thing for thing in gc.get_objects() if type(thing) in kinds]:
+        if isinstance(thing, Hub) or thing.parent is None or thing.dead:
             continue
-        if thing.parent is None or thing.dead or _main_of(thing) is not main:
+        if _main_of(thing) is not main:
             continue
         if thing or (isinstance(thing, gevent.Greenlet) and thing.started):
             found.append(thing)
     return found
+
+
+def _kinds_of(base: type) -> set[type]:
+    """It and all that derive from it: asking this set is quicker than issubclass() for each of
+    some 100,000 objects, twice a test."""
+    return {base}.union(*map(_kinds_of, base.__subclasses__()))
 
 
 def _main_of(thing: Any) -> Any:

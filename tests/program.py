@@ -204,6 +204,34 @@ def served(sock: socket.socket) -> bool:
         return False
 
 
+def turned_away(sock: socket.socket) -> str:
+    """How: without saying anything, this client hears an end-of-file or a reset."""
+    try:
+        return "close" if sock.recv(1) == b"" else "served"
+    except ConnectionResetError:
+        return "reset"
+
+
+def excess(address: str) -> str:
+    """How a client that comes now is turned away. A reset may come as early as connect()."""
+    try:
+        with client(address) as sock:
+            return turned_away(sock)
+    except ConnectionResetError:
+        return "reset"
+
+
+@contextlib.contextmanager
+def held(program: Program, count: int) -> Iterator[list[socket.socket]]:
+    """So many clients, each of which the echo server serves."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            found.append(stack.enter_context(program.client()))
+            assert served(found[-1])
+        yield found
+
+
 def module(folder: Path, text: str, name: str = "app") -> str:
     """Write a module with a handler; the MODULE:HANDLER that names it."""
     (folder / f"{name}.py").write_text(text)

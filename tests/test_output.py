@@ -144,10 +144,12 @@ def test_a_full_disk_drops_until_there_is_room() -> None:
                 wait_for(out._lines.empty, lambda: "the line stays")
                 # What the descriptor means changes under it, as a disk gets room again.
                 os.dup2(fd, descriptor)
-                wait_for(
-                    lambda: out.write("kept\n") or select.select([reader], [], [], 0)[0],
-                    lambda: "nothing is written",
-                )
+
+                def arrived() -> bool:
+                    out.write("kept\n")
+                    return bool(select.select([reader], [], [], 0)[0])
+
+                wait_for(arrived, lambda: "nothing is written")
                 assert "kept\n" in read_until(reader, "kept\n")
         finally:
             os.close(descriptor)

@@ -25,7 +25,8 @@ class StopSignals:
 
     After the first signal both have their default action again: the kernel then ends the process
     at the second one, even inside C code that never returns to the interpreter, and whoever
-    waits for us sees the signal.
+    waits for us sees the signal. Only where such code holds the interpreter already when the
+    first one comes, that one is not seen, and SIGKILL is what is left.
 
     :param drain_timeout: seconds the drain may take. :data:`GRACE_S` later a watchdog thread of
         the interpreter, which needs neither the loop nor the interpreter's lock, prints where
