@@ -13,15 +13,16 @@ from gevent.greenlet import Greenlet
 from gevent.lock import Semaphore
 from gevent.pool import Pool
 
+from gserver.admission.limits import MOST_SLOTS
 from gserver.errors import SettingError
 
 __all__ = ["check_cap", "give_back", "pool_for", "resize", "semaphore_error", "take"]
 
 
 def check_cap(value: object, setting: str = "max_connections") -> int:
-    """The cap as a whole number of 1 or more, or :class:`SettingError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingError(setting, value, "must be a whole number, 1 or more")
+    """The cap as a whole number of 1 to 10 million, or :class:`SettingError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_SLOTS:
+        raise SettingError(setting, value, f"must be a whole number, 1 to {MOST_SLOTS:,}")
     return value
 
 

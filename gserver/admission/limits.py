@@ -12,7 +12,7 @@ from gserver.admission.networks import parse_networks
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
 
-__all__ = ["DRY_RUNNABLE", "Limits"]
+__all__ = ["DRY_RUNNABLE", "MOST_SLOTS", "Limits"]
 
 #: Rules that can be tried out without rejecting anybody. The cap cannot: the slots are real.
 DRY_RUNNABLE: Final = (
@@ -23,7 +23,8 @@ DRY_RUNNABLE: Final = (
     Reason.SOURCE,
     Reason.EARLY_DROP,
 )
-_MOST: Final = 10_000_000
+#: The largest cap, and count of anything else: far above what a machine can hold open.
+MOST_SLOTS: Final = 10_000_000
 _FASTEST: Final = 1_000_000.0
 _SLOWEST: Final = 1 / 86_400
 _LONGEST: Final = 86_400.0
@@ -98,14 +99,14 @@ class Limits:
         self.early_drop_points()
         self._check_penalties()
         _number("wait", self.wait, 0.0, _LONGEST, "seconds")
-        _whole("wait_queue", self.wait_queue, 1, _MOST)
+        _whole("wait_queue", self.wait_queue, 1, MOST_SLOTS)
         if self.wait_order not in ("fifo", "lifo"):
             raise SettingError("wait_order", self.wait_order, "'fifo' and 'lifo' are accepted")
         self._check_dry_run()
 
     def _check_slots(self) -> None:
-        _whole("max_connections", self.max_connections, 1, _MOST)
-        _whole("reserved", self.reserved, 0, _MOST)
+        _whole("max_connections", self.max_connections, 1, MOST_SLOTS)
+        _whole("reserved", self.reserved, 0, MOST_SLOTS)
         if self.reserved >= self.max_connections:
             raise SettingError(
                 "reserved",
@@ -126,10 +127,10 @@ class Limits:
 
     def _check_sources(self) -> None:
         if self.per_source is not None:
-            _whole("per_source", self.per_source, 1, _MOST)
+            _whole("per_source", self.per_source, 1, MOST_SLOTS)
         _whole("source_prefix_v4", self.source_prefix_v4, 1, 32)
         _whole("source_prefix_v6", self.source_prefix_v6, 1, 128)
-        _whole("source_table", self.source_table, 1, _MOST)
+        _whole("source_table", self.source_table, 1, MOST_SLOTS)
         for setting in ("source_exempt", "allow", "deny"):
             self._keep_list(setting)
         parse_networks("source_exempt", self.source_exempt)
@@ -140,7 +141,7 @@ class Limits:
         if rate is not None:
             _number(setting, rate, _SLOWEST, _FASTEST, "attempts per second")
         if burst is not None:
-            _whole(f"{setting}_burst", burst, 1, _MOST)
+            _whole(f"{setting}_burst", burst, 1, MOST_SLOTS)
             if rate is None:
                 raise SettingError(f"{setting}_burst", burst, f"needs {setting}")
 
@@ -179,7 +180,7 @@ class Limits:
             return None
         try:
             start, rate, full = (int(part) for part in self.early_drop.split(":"))
-            if not (0 <= start < full <= _MOST and 0 <= rate <= 100):
+            if not (0 <= start < full <= MOST_SLOTS and 0 <= rate <= 100):
                 raise ValueError
         except (ValueError, AttributeError):
             raise SettingError(
