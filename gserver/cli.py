@@ -10,15 +10,16 @@ from typing import Any, NoReturn
 
 import click
 
+from gserver.admission.limits import Limits
+from gserver.daemon.admission_options import admission_options
 from gserver.daemon.output import BackgroundWriter, log_to
+from gserver.daemon.rejection_options import Rejections, rejection_options
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
 from gserver.net.listeners import system_backlog
-from gserver.net.rejection import Close, Rejection, Reset
 
 __all__ = ["cli", "main"]
 
-_REJECTIONS: dict[str, Callable[[], Rejection]] = {"close": Close, "reset": Reset}
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -97,14 +98,7 @@ def cli() -> None:
     show_default=True,
     help="The cap: the most clients served at once.",
 )
-@click.option(
-    "--reject",
-    type=click.Choice(list(_REJECTIONS)),
-    default="close",
-    show_default=True,
-    help="What the excess sees: close, an end-of-file; reset, ECONNRESET, which leaves no "
-    "TIME_WAIT here and is the better one above 2,000 rejections a second.",
-)
+@rejection_options
 @click.option(
     "--settle",
     type=_Seconds(),
@@ -134,11 +128,12 @@ def cli() -> None:
     metavar="DIR",
     help="Where MODULE is looked for first.",
 )
+@admission_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
-    max_connections: int,
-    reject: str,
+    limits: Limits,
+    rejections: Rejections,
     settle: float,
     backlog: int,
     drain_timeout: float,
@@ -159,6 +154,7 @@ def serve(
     Examples:
       gserver serve
       gserver serve echo --listen :7 --max-connections 1000 --reject reset
+      gserver serve mypkg.app:handle --per-source 10 --wait 0.05 --reject reply:http
       gserver serve mypkg.app:handle --listen unix:/run/app.sock
     """
     stop = StopSignals(drain_timeout)
@@ -181,8 +177,8 @@ def serve(
         log_to(err)
         settings = ServeSettings(
             listen=listen,
-            max_connections=max_connections,
-            rejection=_REJECTIONS[reject](),
+            limits=limits,
+            rejections=rejections,
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,
