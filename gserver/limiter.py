@@ -35,8 +35,12 @@ __all__ = ["Limiter"]
 
 log = logging.getLogger("gserver")
 
-_FULL = REJECTED[Reason.CAPACITY]
-_SOURCE = REJECTED[Reason.SOURCE]
+#: Verdicts that stand only once the endings under way are over (G3).
+_ENDINGS_MAKE_ROOM = (
+    REJECTED[Reason.CAPACITY],
+    REJECTED[Reason.SOURCE],
+    REJECTED[Reason.WAIT_FULL],
+)
 _WAIT_TIMEOUT = REJECTED[Reason.WAIT_TIMEOUT]
 
 
@@ -100,6 +104,10 @@ class Limiter:
     def limits(self, limits: Limits) -> None:
         if self.settle and limits.wait:
             raise SettingError("wait", limits.wait, "goes without settle")
+        if limits.wait and self._on_full:
+            raise SettingError(
+                "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"
+            )
         slots.resize(self.pool, limits.max_connections)
         self.gate.replace(limits)
         for connection in self.connections:
@@ -188,8 +196,8 @@ class Limiter:
                 return True
         else:
             verdict = gate.decide(source, now, in_use=in_use)
-        if verdict is _FULL or verdict is _SOURCE:
-            return None  # endings under way may make room (G3)
+        if verdict in _ENDINGS_MAKE_ROOM:
+            return None
         self.counters.accepted += 1
         if isinstance(verdict, Receipt):
             self._candidates.admitted_one()
