@@ -66,7 +66,7 @@ class RejectionReport:
         self._totals[reason] -= 1
         self._began_total = sum(self._totals.values())
         self._last_total = self._began_total + 1
-        if reason is Reason.CAPACITY:
+        if reason is Reason.CAPACITY and in_use >= cap:  # and not for the reserve's sake
             return f"full {in_use}/{cap}, rejecting"
         return f"rejecting ({reason}), {in_use}/{cap} in use"
 
