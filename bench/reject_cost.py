@@ -1,12 +1,15 @@
 """What a rejection costs the server, and what a flood of them costs the admitted.
 
-    python -m bench.reject_cost [--held 10,1000,10000] [--pairs 8] [--json FILE]
+    python -m bench.reject_cost [--held 10,1000,10000] [--pairs 8] [--json FILE] [--rules]
 
 With the cap held by idle clients, a flood from another process is turned away by gserver, and by
 a bare accept-and-close loop, the floor (bench/floor.py). In blocks, in the order ABBA: the
 server's CPU time (/proc/PID/task/*/schedstat, summed) over the clients turned away. Printed: the
 median of the pairs' ratios, beside the band in which the same ratio lies for two identical floors
 (A/A), and the echo latency of an admitted client with the flood and without.
+
+With ``--rules`` a server with a cap and a rate for each source is compared instead, with one that
+has the bare cap: both turn the flood away for want of slots, the one after asking its rules.
 """
 
 from __future__ import annotations
@@ -88,17 +91,29 @@ def ask(process: subprocess.Popen[str], line: str) -> str:
     return process.stdout.readline()
 
 
+#: As much as the flood can ask for, so that it is turned away for want of slots all the same.
+RULES = ["--source-rate", "1000000", "--source-exempt", "198.51.100.0/24"]
+
+
 @contextmanager
-def servers(held: int) -> Iterator[tuple[Server, Server, Server]]:
+def servers(held: int, rules: bool) -> Iterator[tuple[Server, Server, Server]]:
+    """What is measured, what it is compared with, and another of the latter."""
     floor = [sys.executable, "-m", "bench.floor", "0", str(held)]
     ours = [sys.executable, "-m", "gserver", "serve", "echo", "--listen", "127.0.0.1:0"]
     ours += ["--max-connections", str(held)]
     with ExitStack() as stack:
-        yield (
-            Server("gserver", ours, held, stack),
-            Server("floor", floor, held, stack),
-            Server("floor again", floor, held, stack),
-        )
+        if rules:
+            yield (
+                Server("rules", [*ours, "--per-source", str(held + 1), *RULES], held, stack),
+                Server("bare cap", ours, held, stack),
+                Server("bare cap again", ours, held, stack),
+            )
+        else:
+            yield (
+                Server("gserver", ours, held, stack),
+                Server("floor", floor, held, stack),
+                Server("floor again", floor, held, stack),
+            )
 
 
 def abba(a: Server, b: Server, how: str, pairs: int) -> dict[str, Any]:
@@ -133,9 +148,9 @@ def percentiles(latencies: list[float]) -> dict[str, float]:
     }
 
 
-def measure(held: int, pairs: int) -> list[dict[str, Any]]:
+def measure(held: int, pairs: int, rules: bool) -> list[dict[str, Any]]:
     rows = []
-    with servers(held) as (ours, floor, again):
+    with servers(held, rules) as (ours, floor, again):
         for server in (ours, floor, again):
             server.block("close")  # warm up
         for how in ("close", "reset"):
@@ -165,22 +180,23 @@ def main() -> None:
     parser.add_argument("--held", default="10,1000,10000")
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--rules", action="store_true")
     args = parser.parse_args()
+    a, b = ("rules", "bare cap") if args.rules else ("gserver", "floor")
     print(
         "                CPU µs a rejection              A/A  rejected     echo, µs: quiet, flood"
     )
-    print(
-        "   held clients   gserver    floor   ratio   band      a second  p50    p99    p50    p99"
-    )
+    print(f"   held clients {a:>9} {b:>8}   ratio   band      a second  p50    p99    p50    p99")
     rows = []
     for held in map(int, args.held.split(",")):
-        rows += measure(held, args.pairs)
+        rows += measure(held, args.pairs, args.rules)
     if args.json:
         environment = {
             "kernel": platform.release(),
             "python": platform.python_version(),
             "cores": os.cpu_count(),
-            "command": f"python -m bench.reject_cost --held {args.held} --pairs {args.pairs}",
+            "command": f"python -m bench.reject_cost --held {args.held} --pairs {args.pairs}"
+            + (" --rules" if args.rules else ""),
         }
         args.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1))
 

@@ -106,6 +106,10 @@ class AcceptLoop:
 
     def _go(self) -> None:
         self._stop_timer()
+        if self._refusing_since is not None and not self._limiter.full:
+            # Stopped while it was shut, or could not be opened: nobody else will do it.
+            self._reopen()
+            return
         if self._watcher is not None or self._refusing_since is not None:
             return
         self._take_reserve()

@@ -13,17 +13,18 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
+from gserver.admission.limits import Limits
+from gserver.daemon.admission_options import admission_options
 from gserver.daemon.output import BackgroundWriter, log_to
+from gserver.daemon.rejection_options import Rejections, rejection_options
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
 from gserver.handlers.console import Console, escape
 from gserver.handlers.echo import echo
 from gserver.net.listeners import system_backlog
-from gserver.net.rejection import Close, Rejection, Reset
 
 __all__ = ["cli", "main"]
 
-_REJECTIONS: dict[str, Callable[[], Rejection]] = {"close": Close, "reset": Reset}
 _MOST = 2**31 - 1
 _A_YEAR = 365 * 86_400
 _FAILURE = 1
@@ -128,14 +129,7 @@ def cli() -> None:
     show_default=True,
     help="The cap: serve at most N clients at a time.",
 )
-@click.option(
-    "--reject",
-    type=click.Choice(list(_REJECTIONS)),
-    default="close",
-    show_default=True,
-    help="How to turn a client away: 'close' sends an end-of-file; 'reset' sends a reset, which "
-    "leaves no TIME_WAIT behind and is advised above 2,000 rejections a second.",
-)
+@rejection_options
 @click.option(
     "--settle",
     type=_Seconds(),
@@ -165,11 +159,12 @@ def cli() -> None:
     metavar="DIR",
     help="Look for MODULE in DIR first.  [default: the current directory]",
 )
+@admission_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
-    max_connections: int,
-    reject: str,
+    limits: Limits,
+    rejections: Rejections,
     settle: float,
     backlog: int,
     drain_timeout: float,
@@ -190,6 +185,7 @@ def serve(
     Examples:
       gserver serve
       gserver serve echo --listen :7 --max-connections 1000 --reject reset
+      gserver serve mypkg.app:handle --per-source 10 --wait 0.05 --reject reply:http
       gserver serve mypkg.app:handle --listen unix:/run/app.sock
     """
     stop = StopSignals(drain_timeout)
@@ -210,8 +206,8 @@ def serve(
         log_to(err)
         settings = ServeSettings(
             listen=listen,
-            max_connections=max_connections,
-            rejection=_REJECTIONS[reject](),
+            limits=limits,
+            rejections=rejections,
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,

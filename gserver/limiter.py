@@ -35,6 +35,12 @@ __all__ = ["Limiter"]
 
 log = logging.getLogger("gserver")
 
+#: Verdicts that stand only once the endings under way are over (G3).
+_ENDINGS_MAKE_ROOM = (
+    REJECTED[Reason.CAPACITY],
+    REJECTED[Reason.SOURCE],
+    REJECTED[Reason.WAIT_FULL],
+)
 _WAIT_TIMEOUT = REJECTED[Reason.WAIT_TIMEOUT]
 
 
@@ -70,7 +76,7 @@ class Limiter:
         self._waiting = WaitingRoom(
             self.gate, self.pool.__len__, self._admit_waiter, self._reject_waiter, self._abandon
         )
-        self._log = RejectionLog(self._occupancy, self.counters.rejected)
+        self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
 
@@ -98,11 +104,19 @@ class Limiter:
     def limits(self, limits: Limits) -> None:
         if self.settle and limits.wait:
             raise SettingError("wait", limits.wait, "goes without settle")
+        if limits.wait and self._on_full:
+            raise SettingError(
+                "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"
+            )
         slots.resize(self.pool, limits.max_connections)
         self.gate.replace(limits)
         for connection in self.connections:
             source = self._source(connection.address)
             connection.receipt = self.gate.recount(connection.receipt, source)
+        for waiter in self.gate.waiters():
+            source = self._source(waiter.client[1])
+            waiter.receipt = self.gate.recount(waiter.receipt, source)
+        self._waiting.changed()
         self._occupancy_changed()
 
     @property
@@ -164,22 +178,25 @@ class Limiter:
         """Decide on a client just accepted, while not :attr:`holding`.
 
         :return: True: it has a slot, or waits for one. False: it was turned away. None: it found
-            no slot; hand it to :meth:`hold`, before anything else happens.
+            no slot, or its source holds too many; hand it to :meth:`hold`, before anything else
+            happens.
         """
         fd, address = client
         source = self._source(address)
         # Candidates are ahead of it: each may take a slot.
         in_use = len(self.pool) + len(self._candidates)
         gate, now = self.gate, monotonic()
+        if gate.tries_out:
+            self._log.watch_dry_run(now)
         if gate.may_wait:
             verdict = gate.decide_or_wait((fd, address, front), source, now, in_use=in_use)
             if isinstance(verdict, Waiter):
                 self.counters.accepted += 1
-                self._waiting.joined()
+                self._waiting.changed()
                 return True
         else:
             verdict = gate.decide(source, now, in_use=in_use)
-        if isinstance(verdict, Rejected) and verdict.reason is Reason.CAPACITY:
+        if verdict in _ENDINGS_MAKE_ROOM:
             return None
         self.counters.accepted += 1
         if isinstance(verdict, Receipt):
@@ -209,12 +226,22 @@ class Limiter:
         """Ask again for a candidate. On the path of every rejection."""
         gate = self.gate
         source = gate.source(address) if gate.needs_source else ANY
-        verdict = gate.recheck(source, monotonic(), in_use=len(self.pool))
+        now, in_use = monotonic(), len(self.pool)
+        if gate.may_wait:
+            verdict = gate.recheck_or_wait((fd, address, front), source, now, in_use=in_use)
+            if isinstance(verdict, Waiter):
+                self._waiting.changed()
+                return True
+        else:
+            verdict = gate.recheck(source, now, in_use=in_use)
         if isinstance(verdict, Receipt):
             self._admit(fd, address, front, verdict)
             return True
         if over:
             self._reject(fd, address, front, verdict)
+            if gate.waiting:
+                # Who came after this candidate was told that it was ahead, and waits.
+                self._waiting.slot_came_back()
         return over
 
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 
 from gserver.admission.verdict import Reason
-from gserver.report import CALM_S, RejectionReport
+from gserver.report import CALM_S, DryRunReport, RejectionReport
 
 __all__ = ["RejectionLog"]
 
@@ -22,14 +22,20 @@ class RejectionLog:
 
     :param occupancy: slots in use, the cap, and whether it is full, now.
     :param totals: rejections so far by reason; read, never changed.
+    :param would_reject: the same of rules in dry run.
     """
 
     def __init__(
-        self, occupancy: Callable[[], tuple[int, int, bool]], totals: Mapping[Reason, int]
+        self,
+        occupancy: Callable[[], tuple[int, int, bool]],
+        totals: Mapping[Reason, int],
+        would_reject: Mapping[Reason, int],
     ) -> None:
         self._occupancy = occupancy
         self._totals = totals
+        self._would_reject = would_reject
         self._report = RejectionReport()
+        self._dry_run = DryRunReport()
         self._timer: Any = None
 
     def saw(self, address: Any, reason: Reason) -> None:
@@ -39,18 +45,30 @@ class RejectionLog:
         if not report.rejecting:
             self._begin(reason)
 
+    def watch_dry_run(self, now: float) -> None:
+        """A client is about to be decided on, while a rule is in dry run."""
+        if not self._dry_run.open:
+            self._dry_run.begin(now, self._would_reject)
+            self._start_timer()
+
     def _begin(self, reason: Reason) -> None:
         in_use, cap, _ = self._occupancy()
         log.warning(self._report.begin(monotonic(), reason, in_use, cap, self._totals))
-        # ref=False: a report to come keeps no program alive.
-        self._timer = gevent.get_hub().loop.timer(CALM_S, CALM_S, False)
-        self._timer.start(self._tick)
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            # ref=False: a report to come keeps no program alive.
+            self._timer = gevent.get_hub().loop.timer(CALM_S, CALM_S, False)
+            self._timer.start(self._tick)
 
     def _tick(self) -> None:
         in_use, cap, full = self._occupancy()
-        for line in self._report.tick(monotonic(), in_use, cap, full=full, totals=self._totals):
+        now = monotonic()
+        lines = self._report.tick(now, in_use, cap, full=full, totals=self._totals)
+        for line in lines + self._dry_run.tick(now, in_use, cap, self._would_reject):
             log.warning(line)
-        if not self._report.rejecting:
+        if not (self._report.rejecting or self._dry_run.open):
             self._timer.stop()
             self._timer.close()
             self._timer = None

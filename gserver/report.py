@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gserver.admission.verdict import Reason
 
-__all__ = ["CALM_S", "MAX_HOSTS", "SUMMARY_S", "RejectionReport"]
+__all__ = ["CALM_S", "MAX_HOSTS", "SUMMARY_S", "DryRunReport", "RejectionReport"]
 
 #: Seconds without a rejection, at a cap with room, after which a server is "accepting again".
 CALM_S: Final = 1.0
@@ -66,7 +66,7 @@ class RejectionReport:
         self._totals[reason] -= 1
         self._began_total = sum(self._totals.values())
         self._last_total = self._began_total + 1
-        if reason is Reason.CAPACITY:
+        if reason is Reason.CAPACITY and in_use >= cap:  # and not for the reserve's sake
             return f"full {in_use}/{cap}, rejecting"
         return f"rejecting ({reason}), {in_use}/{cap} in use"
 
@@ -95,11 +95,7 @@ class RejectionReport:
     def _summary(
         self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int]
     ) -> list[str]:
-        by_reason = {
-            reason: count - self._totals.get(reason, 0)
-            for reason, count in totals.items()
-            if count > self._totals.get(reason, 0)
-        }
+        by_reason = _since(self._totals, totals)
         elapsed = now - self._summed
         self._summed = now
         self._totals = dict(totals)
@@ -107,7 +103,6 @@ class RejectionReport:
         others, self._others = self._others, 0
         if not by_reason:
             return []
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in by_reason.items())
         sources: Counter[str] = Counter()
         for host, count in hosts.items():
             sources[_source(host)] += count
@@ -117,8 +112,52 @@ class RejectionReport:
             top += f", {rest:,} from others"
         return [
             f"rejecting: {in_use}/{cap} in use, {sum(by_reason.values()):,} rejected "
-            f"in {elapsed:.1f} s ({reasons}): {top}"
+            f"in {elapsed:.1f} s ({_listed(by_reason)}): {top}"
         ]
+
+
+class DryRunReport:
+    """What rules in dry run would have rejected: a line for each SUMMARY_S in which there was
+    anything."""
+
+    __slots__ = ("_began", "_totals")
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._totals: Mapping[Reason, int] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether it looks on, and wants :meth:`tick`."""
+        return self._began is not None
+
+    def begin(self, now: float, totals: Mapping[Reason, int]) -> None:
+        """Look on from now. ``totals``: what would have been rejected so far, by reason."""
+        self._began = now
+        self._totals = dict(totals)
+
+    def tick(self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int]) -> list[str]:
+        """Call about once per :data:`CALM_S` while :attr:`open`. Returns the lines to log."""
+        if self._began is None or now - self._began < SUMMARY_S:
+            return []
+        elapsed, by_reason = now - self._began, _since(self._totals, totals)
+        if not by_reason:
+            self._began = None
+            return []
+        self.begin(now, totals)
+        return [
+            f"dry run: {sum(by_reason.values()):,} would have been rejected "
+            f"in {elapsed:.1f} s ({_listed(by_reason)}); {in_use}/{cap} in use"
+        ]
+
+
+def _since(before: Mapping[Reason, int], now: Mapping[Reason, int]) -> dict[Reason, int]:
+    """What has come since, where anything has."""
+    return {r: count - before.get(r, 0) for r, count in now.items() if count > before.get(r, 0)}
+
+
+def _listed(by_reason: Mapping[Reason, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in by_reason.items())
 
 
 def _source(host: str) -> str:

@@ -159,8 +159,8 @@ class _Capped(_GeventServer):
                     how,
                     "is a TLS alert: only a TLS listener's clients understand it"
                     if how.script.tls
-                    else "is plain text, which a TLS listener's clients do not understand; "
-                    "give Reply('tls-alert'), Close() or Reset()",
+                    else "is plain text, which a TLS listener's clients do not understand; they do "
+                    "understand the reply tls-alert, close and reset",
                 )
         if limiter is None or not isinstance(self._rejections[Reason.CAPACITY], Refuse):
             return

@@ -7,7 +7,6 @@ are the clock, the descriptors, and the eye on who has left meanwhile.
 from __future__ import annotations
 
 import select
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -49,19 +48,18 @@ class WaitingRoom:
         self._admit = admit
         self._reject = reject
         self._abandon = abandon
-        self._expired: deque[Waiter] = deque()  # to be told, a share a turn of the loop (G5)
         self._looked = 0.0
         self._timer = OneShot(self._tick)
 
     def __len__(self) -> int:
-        return self._gate.waiting + len(self._expired)
+        return self._gate.waiting
 
     def descriptors(self) -> list[int]:
         """Those that the waiters hold."""
-        return [waiter.client[0] for waiter in (*self._gate.waiters(), *self._expired)]
+        return [waiter.client[0] for waiter in self._gate.waiters()]
 
-    def joined(self) -> None:
-        """One more waits."""
+    def changed(self) -> None:
+        """One more waits, or how long they may has changed."""
         self._set_timer(monotonic())
 
     def slot_came_back(self) -> None:
@@ -76,8 +74,7 @@ class WaitingRoom:
 
     def leave(self, front: Front) -> list[Waiter]:
         """A listener closes: take out those that came by it, and return them."""
-        leaving = [w for w in self._expired if w.client[2] is front]
-        self._expired = deque(w for w in self._expired if w.client[2] is not front)
+        leaving = []
         for waiter in self._gate.waiters():
             if waiter.client[2] is front and self._gate.leave(waiter):
                 leaving.append(waiter)
@@ -87,9 +84,9 @@ class WaitingRoom:
 
     def _tick(self) -> None:
         now = monotonic()
-        self._expired.extend(self._gate.expire(now))
-        for _ in range(min(MAX_REJECTIONS_PER_TURN, len(self._expired))):
-            waiter = self._expired.popleft()
+        # A share a turn of the loop (G5). The others keep their places in the queue until they are
+        # told, so that its bound is the bound on their descriptors.
+        for waiter in self._gate.expire(now, MAX_REJECTIONS_PER_TURN):
             if _left(waiter.client[0]):
                 self._abandon(waiter)
             else:
@@ -102,12 +99,11 @@ class WaitingRoom:
         self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
-        if self._expired:
-            self._timer.after(0.0)
-            return
         deadline = self._gate.next_deadline
         if deadline is None:
             self._timer.close()
+        elif deadline <= now:
+            self._timer.after(0.0)
         else:
             # The timer may fire a little early by this clock: never set it to less than 1 ms.
             self._timer.after(max(0.001, min(deadline - now, _LOOK_EVERY_S)))

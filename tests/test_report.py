@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from gserver.admission.verdict import Reason
-from gserver.report import CALM_S, MAX_HOSTS, SUMMARY_S, RejectionReport
+from gserver.report import CALM_S, MAX_HOSTS, SUMMARY_S, DryRunReport, RejectionReport
 
 
 class Log:
@@ -156,3 +156,32 @@ def test_flapping_every_other_second_is_at_most_two_lines_a_calm() -> None:
         log.tick()
         log.tick(full=False)
     assert len(log.lines) <= 1000
+
+
+# ---- rules in dry run ----------------------------------------------------------------------
+
+
+def test_a_dry_run_is_summed_up_once_an_interval_and_ends_with_the_first_quiet_one() -> None:
+    report = DryRunReport()
+    totals = dict.fromkeys(Reason, 0)
+    report.begin(1000.0, totals)
+    totals[Reason.SOURCE] += 1234
+    totals[Reason.RATE] += 1
+    assert report.tick(1000.0 + SUMMARY_S - 0.1, 3, 100, totals) == []
+    assert report.tick(1000.0 + SUMMARY_S, 3, 100, totals) == [
+        "dry run: 1,235 would have been rejected in 10.0 s (rate 1, source 1,234); 3/100 in use"
+    ]
+    totals[Reason.SOURCE] += 1
+    assert len(report.tick(1000.0 + 2 * SUMMARY_S, 3, 100, totals)) == 1
+    assert report.open
+    assert report.tick(1000.0 + 3 * SUMMARY_S, 3, 100, totals) == []
+    assert not report.open
+    assert report.tick(1000.0 + 9 * SUMMARY_S, 3, 100, totals) == []
+
+
+def test_turned_away_for_the_reserves_sake_it_does_not_say_full() -> None:
+    report = RejectionReport()
+    totals = {**dict.fromkeys(Reason, 0), Reason.CAPACITY: 1}
+    assert report.begin(0.0, Reason.CAPACITY, 98, 100, totals) == (
+        "rejecting (capacity), 98/100 in use"
+    )

@@ -19,7 +19,7 @@ forget to.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gserver.admission.capacity import has_room, slots_open
@@ -56,6 +56,7 @@ class Gate:
     :ivar needs_source: a rule asks who the client is. While false, spare :meth:`source` and pass
         :data:`gserver.admission.sources.ANY`.
     :ivar may_wait: clients may wait: ask :meth:`decide_or_wait` instead of :meth:`decide`.
+    :ivar tries_out: a rule is in dry run.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Gate:
         "max_connections",
         "may_wait",
         "needs_source",
+        "tries_out",
     )
 
     def __init__(self, max_connections: int) -> None:
@@ -121,6 +123,7 @@ class Gate:
         self._bare = not rules.any and not queue
         self.needs_source = rules.needs_source
         self.may_wait = limits.wait > 0
+        self.tries_out = bool(rules.dry_run)
 
     def source(self, address: object) -> Source:
         """Who a client is to the rules: see :meth:`gserver.admission.sources.Sources.of`."""
@@ -179,7 +182,8 @@ class Gate:
         return self._join(client, source, now)
 
     def recheck(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
-        """Ask again for a client that :meth:`decide` rejected for capacity and that is held.
+        """Ask again for a client that :meth:`decide` rejected for its source's slots or for
+        capacity, and that is held.
 
         Only the counts are asked: its attempt has been counted, and it has passed the rest.
         """
@@ -191,6 +195,16 @@ class Gate:
             self._others_fault_at = now
             return _FULL
         return self._take(source)
+
+    def recheck_or_wait(
+        self, client: Any, source: Source, now: float, *, in_use: int
+    ) -> Receipt | Waiter | Rejected:
+        """Like :meth:`recheck`, but a client that finds all slots taken may wait for one: one
+        that was held because its source had too many, and now has not."""
+        verdict = self.recheck(source, now, in_use=in_use)
+        if verdict is not _FULL or not self.may_wait:
+            return verdict
+        return self._join(client, source, now)
 
     def give_back(self, receipt: Receipt, now: float) -> None:
         """Hand back what an admission took. A second time does nothing."""
@@ -261,10 +275,18 @@ class Gate:
             open_to_reserved=self._slots_open(True, in_use) > 0,
         )
 
-    def expire(self, now: float) -> list[Waiter]:
-        """Those who have waited long enough: to be rejected, for ``wait_timeout``."""
-        queue, expired = self._queue, []
-        while (first := queue.first()) is not None and first.arrived + queue.wait <= now:
+    def expire(self, now: float, most: int | None = None) -> list[Waiter]:
+        """Those who have waited long enough: to be rejected, for ``wait_timeout``.
+
+        :param most: no more than so many of them; the others keep their places meanwhile.
+        """
+        queue = self._queue
+        expired: list[Waiter] = []
+        while (
+            (most is None or len(expired) < most)
+            and (first := queue.first()) is not None
+            and first.arrived + queue.wait <= now
+        ):
             queue.remove(first)
             self._counts.give_back(first.receipt)
             self._others_fault_at = now
@@ -291,6 +313,11 @@ class Gate:
     def note_offence(self, source: Source, offence: Offence, now: float) -> None:
         """A source has misbehaved. Shuts it out for a while if the penalties are on."""
         self._rules.note_offence(source, offence, now)
+
+    @property
+    def would_reject(self) -> Mapping[Reason, int]:
+        """What rules in dry run would have rejected since the start: the counters themselves."""
+        return self._tallies.would_reject
 
     def figures(self) -> GateFigures:
         """A snapshot of what the gate holds and has counted."""

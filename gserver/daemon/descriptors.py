@@ -14,18 +14,22 @@ __all__ = ["SPARE", "ensure_descriptors"]
 SPARE: Final = 64
 
 
-def ensure_descriptors(max_connections: int, *, setting: str = "--max-connections") -> None:
+def ensure_descriptors(
+    max_connections: int, *, others: int = 0, setting: str = "--max-connections"
+) -> None:
     """Raise the soft RLIMIT_NOFILE to what the cap needs: one descriptor a connection, one a
     candidate, and :data:`SPARE`.
 
+    :param others: the most clients besides that have a descriptor at once: those that wait for a
+        slot or take a busy reply.
     :raises SettingError: the hard limit is below that; getrlimit(2) lets only root raise it.
     """
-    need = max_connections + MAX_CANDIDATES + SPARE
+    need = max_connections + others + MAX_CANDIDATES + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:
         return
     if hard != resource.RLIM_INFINITY and hard < need:
-        most = hard - MAX_CANDIDATES - SPARE
+        most = hard - others - MAX_CANDIDATES - SPARE
         lower = f"give at most {most:,}, or " if most > 0 else ""
         raise SettingError(
             setting,

@@ -16,13 +16,17 @@ import gevent
 from gevent.event import Event
 from gevent.socket import socket as GeventSocket
 
+from gserver.admission.limits import Limits
 from gserver.audit import Auditor
 from gserver.daemon.descriptors import ensure_descriptors
+from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
+from gserver.daemon.rejection_options import Rejections
 from gserver.daemon.signals import StopSignals
+from gserver.errors import SettingError
 from gserver.limiter import Limiter
+from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
-from gserver.net.rejection import Rejection
 from gserver.server import StreamServer
 
 __all__ = ["ServeSettings", "serve"]
@@ -39,8 +43,8 @@ class ServeSettings:
     """What to serve. Times in seconds."""
 
     listen: Sequence[str]
-    max_connections: int
-    rejection: Rejection
+    limits: Limits
+    rejections: Rejections
     settle: float
     backlog: int
     drain_timeout: float
@@ -57,11 +61,19 @@ def serve(
     :raises SettingError: it cannot start; nothing is left open.
     """
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
-    ensure_descriptors(settings.max_connections)
-    limiter = Limiter(settings.max_connections, settle=settings.settle)
+    limits, rejections = settings.limits, settings.rejections
+    with in_flags():
+        limiter = Limiter(limits, settle=settings.settle)
+    ensure_descriptors(
+        limits.max_connections,
+        others=limits.most_open - limits.max_connections + rejections.max_lingering,
+    )
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
-        servers = [_AdoptingServer(listener, handler, settings, limiter) for listener in listeners]
+        try:
+            servers = [_AdoptingServer(each, handler, settings, limiter) for each in listeners]
+        except SettingError as error:
+            raise rejections.in_flags(error) from None
         stopping = stack.enter_context(_event_of(stop))
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)
         try:
@@ -69,8 +81,8 @@ def serve(
                 server.start()
             where = ", ".join(describe(server.address) for server in servers)
             out.write(
-                f"gserver: listening on {where}; cap {settings.max_connections}; "
-                f"the excess is turned away by {settings.rejection.name}\n"
+                f"gserver: listening on {where}; cap {limits.max_connections}; "
+                f"the excess is turned away by {rejections}\n"
             )
             stopping.wait()
             _drain(servers, limiter, settings.drain_timeout, stop)
@@ -85,6 +97,8 @@ class _AdoptingServer(StreamServer):
     """Serves on a listener that was opened beforehand, so that all are opened or none. The
     descriptor is the server's from then on; the unix socket's file stays the listener's."""
 
+    _bound_to_number = True  # by _listening(), where it matters
+
     def __init__(
         self,
         listener: Listener,
@@ -97,7 +111,7 @@ class _AdoptingServer(StreamServer):
         super().__init__(
             GeventSocket(raw.family, raw.type, raw.proto, fileno=raw.detach()),
             handler,
-            rejection=settings.rejection,
+            rejection=settings.rejections.by_reason,
             limiter=limiter,
         )
 
@@ -136,9 +150,21 @@ def _listening(settings: ServeSettings) -> Iterator[list[Listener]]:
         listeners = []
         for text in settings.listen:
             for listener in open_listeners(text, settings.backlog):
+                if settings.rejections.refuses:
+                    listener = _by_number(listener, text, settings.backlog)
                 stack.callback(listener.close)
                 listeners.append(listener)
         yield listeners
+
+
+def _by_number(listener: Listener, text: str, backlog: int) -> Listener:
+    """The listener, bound to its port by the number also where the system chose the port."""
+    if not isinstance(listener.socket.getsockname(), tuple) or text.rpartition(":")[2].strip("0"):
+        return listener
+    try:
+        return Listener(bound_to_number(listener.socket, backlog))
+    except OSError as error:
+        raise SettingError("--listen", text, f"cannot listen there: {error.strerror}") from None
 
 
 def _drain(

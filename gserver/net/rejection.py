@@ -134,8 +134,8 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
             raise SettingError(
                 "rejection", chosen, "must be Close(), Reset(), Refuse(), Reply(…) or a mapping"
             )
-    if any(r != Reason.CAPACITY and isinstance(c, Refuse) for r, c in given.items()):
-        raise SettingError("rejection", Refuse(), "is for the reason capacity only")
+        if reason != Reason.CAPACITY and isinstance(chosen, Refuse):
+            raise SettingError("rejection", chosen, "is for the reason capacity only")
     default = given.get(Reason.CAPACITY, Close())
     plain: Rejection = default if isinstance(default, Close) else Reset()
     return {

@@ -158,3 +158,24 @@ def test_unclassified_client_waits_for_any_slot():
     assert turns(gate, 2) == ["late"]
     gate = Gate(CAP)
     assert gate.reserve_or_wait("late", 0.0, in_use=3) is REJECTED[Reason.CAPACITY]
+
+
+def test_so_many_at_most_expire_and_the_others_keep_their_places():
+    gate = waiting_gate(wait_queue=4)
+    queue(gate, "a", "b", "c", "d")
+    assert [waiter.client for waiter in gate.expire(0.5, 3)] == ["a", "b", "c"]
+    assert gate.waiting == 1
+    assert gate.next_deadline == 0.5
+    assert [waiter.client for waiter in gate.expire(0.5, 3)] == ["d"]
+
+
+def test_who_was_held_for_its_sources_slots_may_wait_once_it_has_some():
+    gate = waiting_gate(per_source=1)
+    one = gate.source(("192.0.2.1", 1))
+    held = gate.decide(one, 0.0, in_use=CAP - 1)
+    assert isinstance(held, Receipt)
+    ask = lambda: gate.recheck_or_wait("a", one, 0.0, in_use=CAP)  # noqa: E731
+    assert ask() is REJECTED[Reason.SOURCE]
+    gate.give_back(held, 0.0)
+    assert isinstance(ask(), Waiter)
+    assert gate.waiting == 1

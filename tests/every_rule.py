@@ -1,0 +1,42 @@
+"""Every rule switched on, none of which turns away the clients of a test before the cap does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gserver import Limiter, Limits
+
+
+def every_rule(cap: int, **more: Any) -> Limits:
+    """The cap, and every other rule but waiting; ``more`` in their stead or besides."""
+    reserve = {"reserved": cap - 1, "reserved_for": ["127.0.0.0/9"]} if cap > 1 else {}
+    return Limits(
+        **{
+            "max_connections": cap,
+            **reserve,
+            "per_source": cap + 1,
+            "source_exempt": ["198.51.100.0/24"],
+            "rate": 1_000_000.0,
+            # Its table files a source by the minute then: no test's work depends on the clock.
+            "source_rate": 1000.0,
+            "source_rate_burst": 10_000_000,
+            "allow": ["all"],
+            "deny": ["203.0.113.0/24", "2001:db8::/32"],
+            "early_drop": f"{cap}:0:{cap + 1}",
+            "penalty": 1.0,
+            **more,
+        }
+    )
+
+
+def put_in_force(monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
+    """Whoever asks for a cap gets every rule with it, for the rest of the test."""
+    original = Limiter.__init__
+
+    def with_rules(self: Limiter, limits: int | Limits, **others: Any) -> None:
+        capped = isinstance(limits, int) and limits >= 1 and not isinstance(limits, bool)
+        original(self, every_rule(limits, **more) if capped else limits, **others)
+
+    monkeypatch.setattr(Limiter, "__init__", with_rules)

@@ -1,0 +1,305 @@
+"""The options of ``gserver serve`` about who gets in and how the others are turned away."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import click
+import pytest
+from support import DEADLINE, eventually
+
+from gserver import Close, Limits, Reason, Refuse, Reply, Reset, SettingError
+from gserver.candidates import MAX_CANDIDATES
+from gserver.daemon.admission_options import admission_options
+from gserver.daemon.descriptors import SPARE, ensure_descriptors
+from gserver.daemon.rejection_options import Rejections, rejection_options
+
+
+@click.command()
+@click.option("--max-connections", type=int, default=100)
+@admission_options
+def command(limits: Limits) -> Limits:
+    return limits
+
+
+@click.command()
+@rejection_options
+def rejecting(rejections: Rejections) -> Rejections:
+    return rejections
+
+
+def limits_of(*arguments: str) -> Any:
+    return command.main(list(arguments), standalone_mode=False)
+
+
+def rejections_of(*arguments: str) -> Any:
+    return rejecting.main(list(arguments), standalone_mode=False)
+
+
+# ---- who gets in ---------------------------------------------------------------------------
+
+
+def test_without_options_there_is_only_the_cap() -> None:
+    assert limits_of() == Limits(max_connections=100)
+
+
+GIVEN: dict[str, tuple[Any, list[str]]] = {
+    "max_connections": (50, ["50"]),
+    "reserved": (5, ["5"]),
+    "reserved_for": (("10.0.0.0/8", "::1"), ["10.0.0.0/8", "::1"]),
+    "per_source": (3, ["3"]),
+    "source_prefix_v4": (24, ["24"]),
+    "source_prefix_v6": (56, ["56"]),
+    "source_exempt": (("unix", "192.0.2.1"), ["unix", "192.0.2.1"]),
+    "rate": (0.5, ["0.5"]),
+    "rate_burst": (7, ["7"]),
+    "source_rate": (20.0, ["20"]),
+    "source_rate_burst": (8, ["8"]),
+    "source_table": (1000, ["1000"]),
+    "allow": (("all",), ["all"]),
+    "deny": (("192.0.2.0/24",), ["192.0.2.0/24"]),
+    "early_drop": ("40:30:50", ["40:30:50"]),
+    "penalty": (1.5, ["1.5"]),
+    "penalty_threshold": (3.0, ["3"]),
+    "penalty_max": (60.0, ["60"]),
+    "wait": (0.05, ["0.05"]),
+    "wait_queue": (30, ["30"]),
+    "wait_order": ("lifo", ["lifo"]),
+    "dry_run": (("source", "rate"), ["source", "rate"]),
+}
+
+
+def test_every_setting_has_its_flag() -> None:
+    assert set(GIVEN) == {field.name for field in fields(Limits)}
+    arguments: list[str] = []
+    for setting, (_, texts) in GIVEN.items():
+        for text in texts:
+            arguments += [f"--{setting.replace('_', '-')}", text]
+    assert limits_of(*arguments) == Limits(**{name: value for name, (value, _) in GIVEN.items()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--per-source", "x"], "--per-source 'x': must be a whole number"),
+        (["--per-source", "0"], "--per-source 0: must be a whole number from 1"),
+        (["--rate", "often"], "--rate 'often': must be a number"),
+        (["--rate", "nan"], "--rate nan: must be from"),
+        (["--rate-burst", "3"], "--rate-burst 3: needs rate"),
+        (["--source-rate", "-1"], "--source-rate -1.0: must be from"),
+        (
+            ["--source-prefix-v4", "33"],
+            "--source-prefix-v4 33: must be a whole number",
+        ),
+        (["--source-table", "0"], "--source-table 0: must be"),
+        (["--reserved", "5"], "--reserved 5: is for nobody: name networks in --reserved-for"),
+        (["--reserved-for", "::1"], "--reserved-for '::1': has no slots"),
+        (
+            ["--reserved", "100", "--reserved-for", "all"],
+            "--reserved 100: leaves nothing of --max-connections 100",
+        ),
+        (["--allow", "10.0.0.1/8"], "--allow '10.0.0.1/8': has bits set beyond its prefix"),
+        (["--deny", "example.org"], "--deny 'example.org': is not a network"),
+        (["--allow", "::1", "--deny", "::1"], "--deny '::1': is in the allow list too"),
+        (["--source-exempt", "x"], "--source-exempt 'x': is not a network"),
+        (["--early-drop", "5"], "--early-drop '5': start:rate:full is accepted"),
+        (["--penalty", "-1"], "--penalty -1.0: must be from"),
+        (["--penalty-max", "1"], "--penalty-max 1.0: must be from 15"),
+        (["--penalty-threshold", "inf"], "--penalty-threshold inf: must be from"),
+        (["--wait", "-1"], "--wait -1.0: must be from"),
+        (["--wait-queue", "0"], "--wait-queue 0: must be"),
+        (["--wait-order", "random"], "--wait-order 'random': 'fifo' and 'lifo' are accepted"),
+        (
+            ["--dry-run", "capacity"],
+            "--dry-run 'capacity': is no rule to try out",
+        ),
+        (["--dry-run", "source"], "--dry-run 'source': that rule is off"),
+    ],
+    ids=" ".join,
+)
+def test_an_error_names_the_flag_as_it_was_written(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        limits_of(*arguments)
+    assert str(caught.value).startswith(message)
+    assert caught.value.setting in arguments
+
+
+# ---- how the others are turned away --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("close", Close), ("reset", Reset), ("refuse", Refuse), ("reply:http", Reply)],
+)
+def test_a_rejection_is_given_by_name(text: str, kind: Any) -> None:
+    rejections = rejections_of("--reject", text)
+    assert isinstance(rejections.by_reason["capacity"], kind)
+    assert rejections.refuses == (kind is Refuse)
+    assert rejections.max_lingering == (256 if kind is Reply else 0)
+    assert str(rejections) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        (r"busy\r\n", b"busy\r\n"),
+        (r"a\\n\t", b"a\\n\t"),
+        (r"\x00\xFF", b"\x00\xff"),
+        ("voll: später", "voll: später".encode()),
+        ("a:b", b"a:b"),
+    ],
+)
+def test_a_reply_of_ones_own_has_the_escapes_of_c(text: str, payload: bytes) -> None:
+    reply = rejections_of("--reject", f"reply-text:{text}").by_reason["capacity"]
+    assert reply.script.payload == payload
+
+
+def test_another_reason_can_have_another_rejection() -> None:
+    rejections = rejections_of(
+        *("--reject", "reset", "--reject-on", "denied=close", "--reject-on", "source=reply:redis")
+    )
+    found = rejections.by_reason
+    assert isinstance(found[Reason.DENIED], Close)
+    assert isinstance(found[Reason.SOURCE], Reply)
+    assert isinstance(found[Reason.CAPACITY], Reset)
+    assert str(rejections) == "reset, denied=close, source=reply:redis"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reject", "drop"], "--reject 'drop': accepted: close, reset, refuse, reply:NAME"),
+        (["--reject", "reply"], "--reject 'reply': no such reply; one of ftp"),
+        (["--reject", "reply:htp"], "--reject 'reply:htp': no such reply; one of ftp"),
+        (["--reject", "reply-text:"], "--reject 'reply-text:': must be bytes, at least one"),
+        (["--reject", r"reply-text:a\q"], r"--reject 'reply-text:a\\q': after a backslash"),
+        (["--reject", "reply-text:a\\"], r"--reject 'reply-text:a\\': after a backslash"),
+        (["--reject-on", "denied"], "--reject-on 'denied': give REASON=HOW"),
+        (["--reject-on", "full=reset"], "--reject-on 'full=reset': give REASON=HOW"),
+        (["--reject-on", "denied=x"], "--reject-on 'denied=x': accepted: close"),
+        (["--reject-on", "rate=refuse"], "--reject-on 'rate=refuse': is for the reason capacity"),
+        (["--reject-on", "capacity=reset"], "--reject-on 'capacity=reset': give --reject reset"),
+        (
+            ["--reject-on", "rate=reset", "--reject-on", "rate=close"],
+            "--reject-on 'rate=close': there is one for rate already",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_rejection_is_told_by_its_flag(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        rejections_of(*arguments)
+    assert str(caught.value).startswith(message)
+
+
+# ---- descriptors ---------------------------------------------------------------------------
+
+
+def test_the_descriptor_limit_counts_those_who_wait_and_those_who_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
+    raised: list[int] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, both: raised.append(both[0]))
+    ensure_descriptors(1000, others=500)
+    assert raised == [1500 + MAX_CANDIDATES + SPARE]
+    with pytest.raises(SettingError, match=f"give at most {4096 - 3000 - MAX_CANDIDATES - SPARE}"):
+        ensure_descriptors(1000, others=3000)
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, tuple[str, int]]]:
+    """The first line of ``gserver serve echo``, and where it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gserver", "serve", "echo", "--listen", "127.0.0.1:0", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert select.select([process.stdout], [], [], DEADLINE)[0]
+        line = process.stdout.readline()
+        yield line, ("127.0.0.1", int(line.split(";")[0].rpartition(":")[2]))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    finally:
+        process.kill()
+        process.wait(DEADLINE)
+        process.stdout.close()
+
+
+def held(address: tuple[str, int], source: str = "127.0.0.1") -> socket.socket:
+    sock = socket.create_connection(address, DEADLINE, (source, 0))
+    sock.sendall(b"x")
+    assert sock.recv(1) == b"x"
+    return sock
+
+
+def serves(address: tuple[str, int]) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), held(address):
+        return True
+    return False
+
+
+def test_rules_and_a_reply_hold_in_the_daemon_and_the_first_line_says_how_it_rejects() -> None:
+    arguments = ["--max-connections", "5", "--per-source", "1", "--deny", "127.0.0.3"]
+    arguments += ["--reject", "reply:redis"]
+    with serving(*arguments) as (line, address), held(address), held(address, "127.0.0.2"):
+        assert line.endswith("; cap 5; the excess is turned away by reply:redis\n")
+        with socket.create_connection(address, DEADLINE) as sock:
+            assert sock.recv(100) == b"-ERR max number of clients reached\r\n"
+        with socket.create_connection(address, DEADLINE, ("127.0.0.3", 0)) as sock:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() -> None:
+    with serving("--max-connections", "1", "--reject", "refuse") as (_, address):
+        with held(address):
+            for _ in range(3):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(address, DEADLINE)
+        eventually(lambda: serves(address))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reject", "refuse", "--listen", "unix:@gserver-refuse"], "needs TCP"),
+        (["--reject", "refuse", "--settle", "1"], "goes without settle"),
+        (["--reject", "refuse", "--wait", "1"], "goes without wait"),
+        (["--reject", "reply:tls-alert"], "is a TLS alert"),
+        (["--settle", "1", "--wait", "1"], "goes without wait"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_go_together_is_one_line_by_its_flag(
+    arguments: list[str], message: str
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "gserver", "serve", "--listen", "127.0.0.1:0", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith(f"gserver: {arguments[0]} ")
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
