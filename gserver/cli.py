@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from gserver.daemon.output import BackgroundWriter, log_to
+from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
 from gserver.net.listeners import system_backlog
@@ -134,6 +135,7 @@ def cli() -> None:
     metavar="DIR",
     help="Where MODULE is looked for first.",
 )
+@proxy_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
@@ -143,6 +145,8 @@ def serve(
     backlog: int,
     drain_timeout: float,
     app_dir: str,
+    proxy_protocol_from: tuple[str, ...],
+    proxy_timeout: float,
 ) -> None:
     """Serve clients with HANDLER, at most --max-connections at a time.
 
@@ -186,6 +190,7 @@ def serve(
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,
+            proxies=proxies_of(proxy_protocol_from, proxy_timeout),
         )
         run(settings, serving, stop, out)
     finally:

@@ -20,6 +20,7 @@ from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.signals import StopSignals
 from gserver.limiter import Limiter
 from gserver.net.listeners import Listener, describe, open_listeners
+from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Rejection
 from gserver.server import StreamServer
 
@@ -41,6 +42,7 @@ class ServeSettings:
     settle: float
     backlog: int
     drain_timeout: float
+    proxies: Proxies | None
 
 
 def serve(
@@ -89,13 +91,15 @@ class _AdoptingServer(StreamServer):
         settings: ServeSettings,
         limiter: Limiter,
     ) -> None:
-        raw = listener.socket
+        raw, proxies = listener.socket, settings.proxies
         self.backlog = settings.backlog
         super().__init__(
             GeventSocket(raw.family, raw.type, raw.proto, fileno=raw.detach()),
             handler,
             rejection=settings.rejection,
             limiter=limiter,
+            proxy_protocol_from=proxies.networks if proxies else None,
+            proxy_timeout=proxies.timeout if proxies else DEFAULT_TIMEOUT_S,
         )
 
 
