@@ -152,6 +152,7 @@ class HeaderRoom:
 
     def _found(self, guest: Guest, found: Header | Fault) -> None:
         guest.found = found
+        guest.cancel_reading = _no_reading  # it is over; and no cycle for the collector to find
         self._ready.append(guest)
         self._timer.after(0.0)
 
@@ -187,4 +188,4 @@ class HeaderRoom:
 
 
 def _no_reading() -> None:
-    """Before it has begun."""
+    """Before it has begun, and when it is over."""
