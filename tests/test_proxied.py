@@ -625,7 +625,7 @@ def test_books_balance_at_every_step_under_random_proxies(
         server = behind_proxies(greet, limits=limits, rejection=rejection, proxy_timeout=0.05)
         with running(server):
             mine: list[Any] = []
-            while server.stats.accepted < 1500:
+            while server.stats.accepted < 1000:
                 what = dice.random()
                 if what < 0.5 or not mine:
                     mine.append(by_proxy(server, dice.choice(headers)))
@@ -635,7 +635,7 @@ def test_books_balance_at_every_step_under_random_proxies(
                 else:
                     server.limiter.limits = dice.choice([limits, waiting])
                 if dice.random() < 0.3:
-                    turn(dice.choice([0.0, 0.0, 0.001, 0.06]))
+                    turn(dice.choice([0.0] * 10 + [0.001] * 5 + [0.06]))
                 if len(mine) > 20:
                     mine.pop(0).close()
                 assert server.stats.balanced
@@ -645,7 +645,7 @@ def test_books_balance_at_every_step_under_random_proxies(
             books = server.stats
     finally:
         logging.getLogger("gserver").setLevel(logging.NOTSET)
-    assert checks > 3000
+    assert checks > 2000
     for reason in (Reason.CAPACITY, Reason.DENIED, Reason.SOURCE, Reason.HEADER, Reason.WAIT_FULL):
         assert books.rejected[reason], reason
     assert books.abandoned
