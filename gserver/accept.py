@@ -25,6 +25,8 @@ from gserver.front import Client
 from gserver.limiter import Limiter
 from gserver.net.accept_errors import Fate, fate_of
 from gserver.net.door import open_door, shut_door
+from gserver.net.proxies import Proxies
+from gserver.net.proxy_protocol import Done, ProxyReader
 from gserver.net.rejection import Refuse, Rejection
 
 __all__ = ["LISTENER_PRIORITY", "AcceptLoop"]
@@ -48,11 +50,12 @@ class AcceptLoop:
     :param backlog: for opening it again.
     :param fatal: called with the error when the listener is no listener any more.
     :param max_accept: clients taken in one turn of the loop, 1 or more.
+    :param proxies: who connects, each with a PROXY protocol header; None: clients themselves.
     :param delays: seconds to pause after ENOBUFS, ENOMEM or an unknown error: the first, and
         the most it doubles to.
 
     :meth:`close` gives back everything it holds: the watcher, the timer, the reserved
-    descriptor and the candidates, which are turned away.
+    descriptor, and those who have no verdict yet, who are turned away.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class AcceptLoop:
         backlog: int,
         max_accept: int,
         delays: tuple[float, float],
+        proxies: Proxies | None = None,
     ) -> None:
         self._listener = listener
         self._family, self._type, self._proto = listener.family, listener.type, listener.proto
@@ -75,6 +79,8 @@ class AcceptLoop:
         self.turn_away: Mapping[Reason, Callable[[int], object]] = {
             reason: how.on(listener.family, loop) for reason, how in rejections.items()
         }
+        self.proxies = proxies
+        self._header_reader = ProxyReader(loop, timeout=proxies.timeout) if proxies else None
         self._refuses = isinstance(rejections[Reason.CAPACITY], Refuse)
         self._refusing_since: float | None = None
         self._backlog = backlog
@@ -129,7 +135,7 @@ class AcceptLoop:
             self._watcher = None
 
     def close(self) -> None:
-        """Stop for good; candidates are rejected as ``draining``."""
+        """Stop for good; those without a verdict are rejected as ``draining``."""
         self.stop()
         self._limiter.off_full(self._full_changed)
         self._no_longer_refusing()
@@ -164,7 +170,7 @@ class AcceptLoop:
         without_slot: deque[Client] = deque()
         turned_away = 0
         for _ in range(self._max_accept):
-            if limiter.holding:
+            if limiter.holding and self.proxies is None:
                 self._take_candidates(accept)
                 break
             try:
@@ -305,7 +311,12 @@ class AcceptLoop:
             self._refusing_since = None
             self._limiter.counters.refusing_until(monotonic())
 
-    # ---- the limiter's verdicts ----------------------------------------------------------
+    # ---- what the limiter asks for -------------------------------------------------------
+
+    def read_header(self, fd: int, done: Done) -> Callable[[], object]:
+        if self._header_reader is None:
+            raise RuntimeError("this listener is not for proxies")
+        return self._header_reader.read(fd, self._family, done)
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
         self._start(

@@ -16,6 +16,7 @@ import click
 from gserver.admission.limits import Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.output import BackgroundWriter, log_to
+from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.rejection_options import Rejections, rejection_options
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
@@ -160,6 +161,7 @@ def cli() -> None:
     help="Look for MODULE in DIR first.  [default: the current directory]",
 )
 @admission_options
+@proxy_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
@@ -169,6 +171,8 @@ def serve(
     backlog: int,
     drain_timeout: float,
     app_dir: str,
+    proxy_protocol_from: tuple[str, ...],
+    proxy_timeout: float,
 ) -> None:
     """Serve clients with HANDLER, and turn away those over the cap.
 
@@ -211,6 +215,7 @@ def serve(
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,
+            proxies=proxies_of(proxy_protocol_from, proxy_timeout),
         )
         run(settings, serving, stop, out)
     finally:

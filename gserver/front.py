@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from gserver.admission.verdict import Reason, Receipt
+from gserver.net.proxies import Proxies
+from gserver.net.proxy_protocol import Done
 
 __all__ = ["Client", "Front"]
 
@@ -19,6 +21,14 @@ class Front(Protocol):
 
     #: By reason, what turns away the client on a descriptor (``Rejection.on``).
     turn_away: Mapping[Reason, Callable[[int], object]]
+
+    #: Who may connect, and say for whom; None: clients connect themselves.
+    proxies: Proxies | None
+
+    def read_header(self, fd: int, done: Done) -> Callable[[], object]:
+        """Begin to read the PROXY protocol's header, where :attr:`proxies` is not None: see
+        :meth:`gserver.net.proxy_protocol.ProxyReader.read`."""
+        ...
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
         """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot."""

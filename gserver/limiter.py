@@ -1,8 +1,9 @@
 """The limiter: one cap, its gate, its slots and its books. Servers may share one.
 
 Everybody who is accepted comes through here: to a slot (``_admit``), to be turned away
-(``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), or by the
-rules' leave for a stated time (``waiting_room.py``). Every ending comes back here (``ended``).
+(``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), by the
+rules' leave for a stated time (``waiting_room.py``), or, with a slot in hand, until its proxy has
+said who it is (``header_room.py``). Every ending comes back here (``ended``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from gevent.greenlet import Greenlet
 from gevent.pool import Pool
@@ -27,6 +28,8 @@ from gserver.admission.waiting import Waiter
 from gserver.candidates import Candidates
 from gserver.errors import SettingError
 from gserver.front import Client, Front
+from gserver.header_room import Guest, HeaderRoom
+from gserver.net.proxies import Proxies
 from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
 from gserver.waiting_room import WaitingRoom
@@ -41,7 +44,9 @@ _ENDINGS_MAKE_ROOM = (
     REJECTED[Reason.SOURCE],
     REJECTED[Reason.WAIT_FULL],
 )
-_WAIT_TIMEOUT = REJECTED[Reason.WAIT_TIMEOUT]
+_CAPACITY: Final = REJECTED[Reason.CAPACITY]
+_DENIED: Final = REJECTED[Reason.DENIED]
+_WAIT_TIMEOUT: Final = REJECTED[Reason.WAIT_TIMEOUT]
 
 
 class Limiter:
@@ -76,6 +81,7 @@ class Limiter:
         self._waiting = WaitingRoom(
             self.gate, self.pool.__len__, self._admit_waiter, self._reject_waiter, self._abandon
         )
+        self._headers = HeaderRoom(self.gate, self.pool, self.counters, self._guest_decided)
         self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
@@ -130,19 +136,21 @@ class Limiter:
 
     @property
     def pending(self) -> int:
-        """Candidates whose verdict is still to come."""
-        return len(self._candidates)
+        """Candidates, and proxies' clients whose header is being read: no verdict yet."""
+        return len(self._candidates) + len(self._headers)
 
     def descriptors(self) -> list[int]:
-        """Those of clients that have no slot yet: candidates, and those that wait."""
-        return self._candidates.descriptors() + self._waiting.descriptors()
+        """Those of clients that have not been admitted yet."""
+        rooms = self._candidates, self._waiting, self._headers
+        return [fd for room in rooms for fd in room.descriptors()]
 
     def snapshot(self) -> Snapshot:
         """The books at this instant."""
         return self.counters.snapshot(
             cap=self.gate.max_connections,
-            active=len(self.pool),
+            active=len(self.pool) - len(self._headers),
             pending=self.pending,
+            reading=len(self._headers),
             waiting=len(self._waiting),
             gate=self.gate.figures(),
             now=monotonic(),
@@ -181,6 +189,8 @@ class Limiter:
             no slot, or its source holds too many; hand it to :meth:`hold`, before anything else
             happens.
         """
+        if front.proxies is not None:
+            return self._proxy_arrived(client, front, front.proxies)
         fd, address = client
         source = self._source(address)
         # Candidates are ahead of it: each may take a slot.
@@ -218,6 +228,8 @@ class Limiter:
         for waiter in self._waiting.leave(front):
             fd, address, _ = waiter.client
             self._reject(fd, address, front, verdict)
+        for guest in self._headers.leave(front):
+            self._guest_decided(guest, guest.address, verdict)
 
     def _source(self, address: Any) -> Source:
         return self.gate.source(address) if self.gate.needs_source else ANY
@@ -225,6 +237,13 @@ class Limiter:
     def _decide_candidate(self, fd: int, address: Any, front: Front, over: bool) -> bool:
         """Ask again for a candidate. On the path of every rejection."""
         gate = self.gate
+        if front.proxies is not None:
+            if gate.reserve(monotonic(), in_use=len(self.pool)):
+                self._read_header(fd, address, front)
+                return True
+            if over:
+                self._reject(fd, address, front, _CAPACITY)
+            return over
         source = gate.source(address) if gate.needs_source else ANY
         now, in_use = monotonic(), len(self.pool)
         if gate.may_wait:
@@ -257,22 +276,86 @@ class Limiter:
         self._note_occupancy()
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
-        counters, reason = self.counters, verdict.reason
-        counters.rejected[reason] += 1
+        reason = verdict.reason
+        self.counters.rejected[reason] += 1
         self._log.saw(address, reason)
+        self._turn_away(fd, address, front, reason)
+
+    def _turn_away(self, fd: int, address: Any, front: Front, reason: Reason) -> None:
         try:
             front.turn_away[reason](fd)
         except OSError:
-            counters.rejection_errors += 1
+            self.counters.rejection_errors += 1
         except Exception:  # a rejection that is not one of ours
-            counters.rejection_errors += 1
+            self.counters.rejection_errors += 1
             log.exception("rejecting %s failed", address)
+
+    # ---- those who come by a proxy ---------------------------------------------------------
+
+    def _proxy_arrived(self, client: Client, front: Front, proxies: Proxies) -> bool | None:
+        """:meth:`arrived`, where the PROXY protocol is spoken: in two steps. Here a slot is
+        taken, if there is one; who the client is, and whether it may have the slot, is decided
+        once its header has been read."""
+        fd, address = client
+        if not proxies.trust(address):
+            self.reject_now(fd, address, front, _DENIED)
+            return False
+        in_use = len(self.pool) + len(self._candidates)
+        place = self.gate.reserve_or_wait((fd, address, front), monotonic(), in_use=in_use)
+        if place is _CAPACITY:
+            return None
+        self.counters.accepted += 1
+        if place is True:
+            self._read_header(fd, address, front)
+        elif isinstance(place, Waiter):
+            self._waiting.changed()
+        elif isinstance(place, Rejected):
+            self._reject(fd, address, front, place)
+            return False
+        return True
+
+    def _read_header(self, fd: int, address: Any, front: Front) -> None:
+        """A slot has been found for it: take it, and find out who it is."""
+        try:
+            self._headers.enter(fd, address, front)
+        except BaseException as error:
+            self.counters.admitted += 1  # as far as the books go
+            self.counters.finished[Ending.NOT_STARTED] += 1
+            if not isinstance(error, Exception):
+                raise
+            log.exception("connection from %s not started", address)
+        self._candidates.admitted_one()
+        self._note_occupancy()
+
+    def _guest_decided(
+        self, guest: Guest, address: Any, verdict: Receipt | Rejected | None
+    ) -> None:
+        """A client's header has come, or never will."""
+        counters = self.counters
+        if isinstance(verdict, Receipt):
+            # From hand to hand: nothing else runs between the two.
+            self._headers.release(guest)
+            self._candidates.admitted_one()
+            self._admit(guest.fd, address, guest.front, verdict)
+        elif verdict is None:
+            _socket.close(guest.fd)
+            self._headers.release(guest)
+            counters.abandoned += 1
+        else:  # socket, then slot: as every connection ends
+            self._turn_away(guest.fd, address, guest.front, verdict.reason)
+            self._headers.release(guest)
+            counters.rejected[verdict.reason] += 1
+            self._log.saw(address, verdict.reason)
+        self._occupancy_changed()  # also after an admission: it may have failed to start
 
     # ---- those who wait ------------------------------------------------------------------
 
     def _admit_waiter(self, waiter: Waiter) -> None:
         fd, address, front = waiter.client
-        self._admit(fd, address, front, waiter.receipt)
+        if front.proxies is not None:
+            self._read_header(fd, address, front)
+        else:
+            self._admit(fd, address, front, waiter.receipt)
 
     def _reject_waiter(self, waiter: Waiter) -> None:
         fd, address, front = waiter.client

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _socket
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -28,6 +28,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.listeners import system_backlog, tcp_listener
+from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
 from gserver.net.reply import Reply
 from gserver.stats import Audit, Snapshot
@@ -74,6 +75,8 @@ class _Capped(_GeventServer):
         settle: float | None = None,
         limiter: Limiter | None = None,
         handshake_timeout: float | None = None,
+        proxy_protocol_from: Iterable[str] | None = None,
+        proxy_timeout: float = DEFAULT_TIMEOUT_S,
         **kwargs: Any,
     ) -> None:
         """gevent's arguments, and:
@@ -86,6 +89,10 @@ class _Capped(_GeventServer):
         :param settle: see :class:`gserver.Limiter`.
         :param limiter: a cap shared with other servers, instead of the two above.
         :param handshake_timeout: seconds a TLS client has for its handshake; 10 by default.
+        :param proxy_protocol_from: networks of the proxies that connect here, each saying with a
+            PROXY protocol header (version 1 or 2) for whom: who else connects is ``denied``.
+            The rules, the log and the handler are told the client's address, not the proxy's.
+        :param proxy_timeout: seconds a proxy has for the header, which takes a slot meanwhile.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
@@ -99,9 +106,16 @@ class _Capped(_GeventServer):
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
             self.handshake_timeout = handshake_timeout
+        self._proxies = (
+            None if proxy_protocol_from is None else Proxies(proxy_protocol_from, proxy_timeout)
+        )
         context = kwargs.get("ssl_context")
         super().__init__(*args, **kwargs)
         try:
+            if self._proxies is not None and self._limiter is None:
+                raise SettingError(
+                    "proxy_protocol_from", proxy_protocol_from, "needs a cap: max_connections"
+                )
             self._check_rejections()
         except SettingError:
             self.close()
@@ -245,6 +259,7 @@ class _Capped(_GeventServer):
                 backlog=self.backlog,
                 max_accept=self.max_accept,
                 delays=(self.min_delay, self.max_delay),
+                proxies=self._proxies,
             )
         self._accepting.start()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from gevent.greenlet import Greenlet
 from gevent.lock import Semaphore
 from gevent.pool import Pool
 
@@ -67,10 +66,10 @@ def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None
     )
 
 
-def take(pool: Pool, greenlet: Greenlet[..., Any]) -> None:
-    """Take a slot for an unstarted greenlet, without ever blocking. Only :func:`give_back` gives
-    it back: gevent's own link is taken away, it would do so as soon as the greenlet has ended,
-    be its socket closed or not.
+def take(pool: Pool, greenlet: Any) -> None:
+    """Take a slot for an unstarted greenlet, or what stands in for one, without ever blocking.
+    Only :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon
+    as the greenlet has ended, be its socket closed or not.
 
     :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
     """
@@ -78,7 +77,7 @@ def take(pool: Pool, greenlet: Greenlet[..., Any]) -> None:
     greenlet.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
 
 
-def give_back(pool: Pool, greenlet: Greenlet[..., Any]) -> bool:
+def give_back(pool: Pool, greenlet: Any) -> bool:
     """Give back the slot of ``greenlet``. False, and nothing done, when it holds none."""
     if greenlet not in pool.greenlets:
         return False

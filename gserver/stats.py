@@ -5,7 +5,8 @@ The books balance at every instant (guarantee G9)::
     accepted == admitted + sum(rejected) + pending + waiting + abandoned
     admitted == sum(finished) + active
 
-``active`` is not counted here: it is the length of the pool, the only count of slots.
+``active`` is not counted here: it is the length of the pool, the only count of slots, less those
+that are held while a PROXY protocol header is read.
 """
 
 from __future__ import annotations
@@ -61,16 +62,21 @@ class Snapshot:
     """What the server has done so far, at one instant. Times in seconds, the rest are counts.
 
     :ivar cap: ``max_connections``.
-    :ivar active: slots taken now.
+    :ivar active: admitted, and not ended yet.
     :ivar peak: most slots taken at once.
     :ivar accepted: connections taken from the kernel's queue.
-    :ivar pending: accepted, and not decided yet: candidates in their settle.
+    :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
+        PROXY protocol header is being read.
+    :ivar reading: of the pending, those whose header is being read. Each holds a slot already:
+        ``active + reading`` slots are taken.
     :ivar waiting: accepted, and waiting for a slot as the rules let them.
-    :ivar abandoned: left while waiting.
+    :ivar abandoned: left while waiting, or before their header had come.
     :ivar admitted: given a slot.
     :ivar rejected: turned away, by reason.
     :ivar finished: admitted and ended since, by how it ended.
     :ivar accept_errors: errors of ``accept()``, by the name of the errno.
+    :ivar header_faults: why there was no PROXY protocol header, by kind: the peers' faults among
+        :class:`gserver.net.proxy_header.Fault`.
     :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
     :ivar time_full: seconds with no free slot.
     :ivar time_refusing: seconds, summed over the listeners, in which the kernel refused clients.
@@ -84,12 +90,14 @@ class Snapshot:
     peak: int
     accepted: int
     pending: int
+    reading: int
     waiting: int
     abandoned: int
     admitted: int
     rejected: Mapping[Reason, int]
     finished: Mapping[Ending, int]
     accept_errors: Mapping[str, int]
+    header_faults: Mapping[str, int]
     rejection_errors: int
     time_full: float
     time_refusing: float
@@ -122,6 +130,7 @@ class Counters:
     rejected: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     finished: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
     accept_errors: dict[str, int] = field(default_factory=dict)
+    header_faults: dict[str, int] = field(default_factory=dict)
     audit: Audit = _CLEAN
     _full_since: float | None = None
     _time_full: float = 0.0
@@ -155,6 +164,7 @@ class Counters:
         cap: int,
         active: int,
         pending: int,
+        reading: int = 0,
         waiting: int,
         gate: GateFigures,
         now: float,
@@ -167,12 +177,14 @@ class Counters:
             peak=self.peak,
             accepted=self.accepted,
             pending=pending,
+            reading=reading,
             waiting=waiting,
             abandoned=self.abandoned,
             admitted=self.admitted,
             rejected=MappingProxyType(dict(self.rejected)),
             finished=MappingProxyType(dict(self.finished)),
             accept_errors=MappingProxyType(dict(self.accept_errors)),
+            header_faults=MappingProxyType(dict(self.header_faults)),
             rejection_errors=self.rejection_errors,
             time_full=self._time_full + current,
             time_refusing=self._time_refusing + self._refusing * now,

@@ -110,6 +110,8 @@ def _close(sock: Any) -> None:
 class Desk:
     """A front without sockets: it remembers what became of whom."""
 
+    proxies = None
+
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
         self.verdicts: list[int] = []

@@ -219,7 +219,10 @@ class Gate:
         The caller takes the slot at once if so. Reserved slots are open to it until
         :meth:`classify` says for whom it is: bound the time for the header.
         """
-        return self._has_room(_UNCLASSIFIED, in_use)
+        if self._has_room(_UNCLASSIFIED, in_use):
+            return True
+        self._others_fault_at = now
+        return False
 
     def reserve_or_wait(self, client: Any, now: float, *, in_use: int) -> bool | Waiter | Rejected:
         """Like :meth:`reserve`, but a client that finds all slots taken may wait for one.
@@ -228,7 +231,6 @@ class Gate:
         """
         if self.reserve(now, in_use=in_use):
             return True
-        self._others_fault_at = now
         if not self.may_wait:
             return _FULL
         return self._join(client, _UNCLASSIFIED, now)

@@ -20,7 +20,7 @@ class Offence(enum.StrEnum):
     """
 
     HANDSHAKE = "handshake"  # a TLS handshake that failed or took too long
-    HEADER = "header"  # what should have been a PROXY protocol header was not
+    HEADER = "header"  # a proxy's header was none, or late: counted, held against nobody
     RATE = "rate"  # attempts beyond its rate
 
 

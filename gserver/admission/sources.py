@@ -21,7 +21,7 @@ from typing import Final
 
 from gserver.admission.networks import UNIX
 
-__all__ = ["ANY", "Judge", "Source", "Sources", "Standing"]
+__all__ = ["ANY", "PROXY", "Judge", "Source", "Sources", "Standing"]
 
 #: What the lists of networks say about an address: (denied, reserved, exempt).
 Standing = tuple[bool, bool, bool]
@@ -66,6 +66,11 @@ class Source:
 
 #: Stands for whoever it is where no rule asks (``Gate.needs_source`` is false).
 ANY: Final = Source("any")
+
+#: Stands for a trusted proxy that fails to say for whom it speaks. Exempt: a penalty would shut
+#: out nobody but the proxy's own checks, for what is a fault of its set-up, or of one client's of
+#: the many behind it; and with its checks refused it would send nobody any more.
+PROXY: Final = Source("proxy", exempt=True)
 
 
 class Sources:

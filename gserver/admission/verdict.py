@@ -19,6 +19,7 @@ class Reason(enum.StrEnum):
     RATE = "rate"  # all sources together attempt too often
     SOURCE = "source"  # its source holds as many slots as one source may
     EARLY_DROP = "early_drop"  # drawn while the slots ran low
+    HEADER = "header"  # a proxy's PROXY protocol header was none, or did not come in time
     WAIT_TIMEOUT = "wait_timeout"  # waited as long as it may, and no slot came free
     WAIT_FULL = "wait_full"  # all slots are taken, and all places to wait
     DESCRIPTORS = "descriptors"  # EMFILE or ENFILE: the process or the system has no more

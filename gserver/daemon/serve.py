@@ -27,6 +27,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
+from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.server import StreamServer
 
 __all__ = ["ServeSettings", "serve"]
@@ -48,6 +49,7 @@ class ServeSettings:
     settle: float
     backlog: int
     drain_timeout: float
+    proxies: Proxies | None
 
 
 def serve(
@@ -106,13 +108,15 @@ class _AdoptingServer(StreamServer):
         settings: ServeSettings,
         limiter: Limiter,
     ) -> None:
-        raw = listener.socket
+        raw, proxies = listener.socket, settings.proxies
         self.backlog = settings.backlog
         super().__init__(
             GeventSocket(raw.family, raw.type, raw.proto, fileno=raw.detach()),
             handler,
             rejection=settings.rejections.by_reason,
             limiter=limiter,
+            proxy_protocol_from=proxies.networks if proxies else None,
+            proxy_timeout=proxies.timeout if proxies else DEFAULT_TIMEOUT_S,
         )
 
 

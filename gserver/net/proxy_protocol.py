@@ -45,22 +45,26 @@ class ProxyReader:
         """Connections whose header is being read now."""
         return len(self._deadlines)
 
-    def read(self, fd: int, family: int, done: Done) -> None:
+    def read(self, fd: int, family: int, done: Done) -> Callable[[], None]:
         """Read the header on ``fd``, a connected stream socket of ``family``.
 
-        Returns at once; ``done`` is called later, never from here. The descriptor is not to be
-        touched until then, and is never closed here: it is the caller's in every case, made
-        non-blocking, its first unread byte the first one behind the header. (After a fault,
-        what of the bad header was read is gone.)
+        Returns at once, with a function that ends the reading with :attr:`Fault.CANCELLED`, as
+        :meth:`cancel_all` does, if it has not ended. ``done`` is called later, never from here.
+        The descriptor is not to be touched until then, and is never closed here: it is the
+        caller's in every case, made non-blocking, its first unread byte the first one behind the
+        header. (After a fault, what of the bad header was read is gone.) If this raises, nothing
+        is being read.
         """
-        self._deadlines.add(_Reading(self, fd, family, done))
+        reading = _Reading(self, fd, family, done)
+        self._deadlines.add(reading)
+        return reading.cancel
 
     def cancel_all(self) -> int:
         """End every reading with :attr:`Fault.CANCELLED` and return how many there were. ``done``
         is called for each before this returns."""
         readings = list(self._deadlines)
         for reading in readings:
-            reading.end(Fault.CANCELLED)
+            reading.cancel()
         return len(readings)
 
 
@@ -74,10 +78,14 @@ class _Reading:
         self.done = done
         self.taken = b""  # what is out of the kernel: the beginning of the header
         self.sock = _RAW_SOCKET(family, _socket.SOCK_STREAM, 0, fd)
-        # Also where the program has set a default timeout, with which recv would wait.
-        self.sock.setblocking(False)
-        self.watcher = reader._loop.io(fd, READ, priority=BACKGROUND_PRIORITY)
-        self.watcher.start(self._look)
+        try:
+            # Also where the program has set a default timeout, with which recv would wait.
+            self.sock.setblocking(False)
+            self.watcher = reader._loop.io(fd, READ, priority=BACKGROUND_PRIORITY)
+            self.watcher.start(self._look)
+        except BaseException:
+            self.sock.detach()
+            raise
 
     def _look(self) -> None:
         try:
@@ -96,6 +104,9 @@ class _Reading:
         except OSError:
             found = Fault.CLOSED
         self.end(found)
+
+    def cancel(self) -> None:
+        self.end(Fault.CANCELLED)
 
     def end(self, found: Header | Fault) -> None:
         if self.sock.fileno() < 0:  # ended by what another one's ``done`` did

@@ -110,17 +110,17 @@ class Refuse:
         return "Refuse()"
 
 
-#: Those who get no explanation: whom the operator keeps out, and for whom there is no descriptor
-#: to spend on one.
-_UNEXPLAINED: Final = (Reason.DENIED, Reason.PENALTY, Reason.DESCRIPTORS)
+#: Those who get no explanation: whom the operator keeps out, who speaks another protocol, and for
+#: whom there is no descriptor to spend on one.
+_UNEXPLAINED: Final = (Reason.DENIED, Reason.PENALTY, Reason.HEADER, Reason.DESCRIPTORS)
 
 
 def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Reason, Rejection]:
     """How each reason's clients are turned away.
 
     :param rejection: for ``capacity``; or a mapping from reasons. What it leaves out is done as
-        ``capacity`` is (:class:`Close` by default); but who is denied, penalised or came when
-        there was no descriptor left is at most reset, not replied to.
+        ``capacity`` is (:class:`Close` by default); but who is denied, penalised, a proxy without
+        a header, or came when there was no descriptor left is at most reset, not replied to.
     :raises SettingError: not a rejection, or not a reason.
     """
     given = rejection if isinstance(rejection, Mapping) else {"capacity": rejection or Close()}

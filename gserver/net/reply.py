@@ -9,6 +9,7 @@ from gserver import replies
 from gserver.errors import SettingError
 from gserver.net.linger import Linger
 from gserver.net.loop import Loop
+from gserver.net.skip_header import SkipHeader
 from gserver.replies import Script
 
 __all__ = ["Reply"]
@@ -44,6 +45,8 @@ class Reply:
         if self._linger is None:
             self._linger = Linger(loop, timeout=self._timeout, max_lingering=self.max_lingering)
         start, script = self._linger.start, self.script
+        if script.max_received:  # it answers to the client's words, and a proxy's may come first
+            script = SkipHeader(script)
         return lambda fd: start(fd, family, script)
 
     @property
