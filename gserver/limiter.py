@@ -31,7 +31,14 @@ from gserver.errors import SettingError
 from gserver.report import CALM_S, RejectionReport
 from gserver.stats import Counters, Ending, Snapshot
 
-__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "SETTLE_PRIORITY", "Front", "Limiter"]
+__all__ = [
+    "EVICTION_WAIT_S",
+    "MAX_CANDIDATES",
+    "MAX_REJECTIONS_PER_TURN",
+    "SETTLE_PRIORITY",
+    "Front",
+    "Limiter",
+]
 
 log = logging.getLogger("gserver")
 
@@ -43,6 +50,9 @@ MAX_CANDIDATES: Final = 128
 #: Below the connections' watchers (0), above the listeners' (accept.py): endings first, then the
 #: candidates, then newcomers.
 SETTLE_PRIORITY: Final = -1
+#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
+#: handler that returns on end-of-file gives it back in one turn of the loop.
+EVICTION_WAIT_S: Final = 0.1
 
 
 #: A client just accepted: its descriptor and its address, as ``_socket``'s ``_accept`` gives them.
@@ -85,6 +95,8 @@ class Limiter:
         self.settle = float(settle)
         #: What holds slots: for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
+        #: Each ends an idle connection for a candidate, if there is one idle long enough: True.
+        self.evictors: list[Callable[[], bool]] = []
         # Those accepted in one turn of the loop, by one listener: until when, which, who.
         self._candidates: deque[tuple[float, Front, deque[Client]]] = deque()
         # The turn of the loop that last admitted or decided on candidates. In that turn nothing
@@ -160,14 +172,20 @@ class Limiter:
         self.counters.accepted += len(clients)
         candidates = self._candidates
         now = monotonic()
-        candidates.append((now + self.settle, front, clients))
+        settle = self.settle
+        if self.evictors and sum(self._evict_one() for _ in clients):
+            settle = max(settle, EVICTION_WAIT_S)
+        candidates.append((now + settle, front, clients))
         if len(candidates) == 1:
-            if quiet and not self.settle and self._acted_in != _iteration():
+            if quiet and not settle and self._acted_in != _iteration():
                 self._settled()
                 return
-            self._wake_after(self.settle)
+            self._wake_after(settle if self.full else 0.0)
         elif self.pending > MAX_CANDIDATES:
             self._settled()  # the oldest get their verdict early
+
+    def _evict_one(self) -> bool:
+        return any(evict() for evict in self.evictors)
 
     def _settled(self) -> None:
         """The timer's callback."""

@@ -9,6 +9,7 @@ is larger.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,15 @@ from gserver.accept import AcceptLoop
 from gserver.admission.verdict import Receipt
 from gserver.audit import Auditor
 from gserver.connection import Connection
+from gserver.drain import drain
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
+from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import system_backlog, tcp_listener
 from gserver.net.rejection import Close, Rejection
+from gserver.reaper import Reaper
 from gserver.stats import Audit, Snapshot
+from gserver.timeouts import Timeouts, check_seconds
 from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["StreamServer", "WSGIServer"]
@@ -64,6 +69,9 @@ class _Capped(_GeventServer):
         settle: float | None = None,
         limiter: Limiter | None = None,
         handshake_timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        evict_idle: float | None = None,
+        deferred_start: bool = False,
         **kwargs: Any,
     ) -> None:
         """gevent's arguments, and:
@@ -74,6 +82,13 @@ class _Capped(_GeventServer):
         :param settle: see :class:`gserver.Limiter`.
         :param limiter: a cap shared with other servers, instead of the two above.
         :param handshake_timeout: seconds a TLS client has for its handshake; 10 by default.
+        :param timeouts: when to end the admitted; by default only vanished peers are found.
+        :param evict_idle: at the cap, the connection that has been idle longest is ended for a
+            newcomer if it has been idle for so many seconds; None: never. Idle as in
+            :class:`gserver.Timeouts`.
+        :param deferred_start: start a client's handler only when its first byte is here: a
+            silent client costs its slot and a fifth of the memory. For protocols in which the
+            client speaks first; a client that leaves without a word never meets the handler.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
@@ -84,13 +99,26 @@ class _Capped(_GeventServer):
         self._accepting: AcceptLoop | None = None
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
-            self.handshake_timeout = handshake_timeout
+            self.handshake_timeout = check_seconds(handshake_timeout, "handshake_timeout")
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise SettingError("timeouts", timeouts, "must be Timeouts(...)")
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._reaper = Reaper(self._timeouts, evict_idle)
+        self._deferred_start = deferred_start
         if not hasattr(self._rejection, "on"):
             raise SettingError("rejection", rejection, "must be Close() or Reset()")
         context = kwargs.get("ssl_context")
         super().__init__(*args, **kwargs)
         if context is not None and self._limiter is not None:
-            vars(self)["wrap_socket"] = cooperative_wrap(context)  # as gevent's own does
+            self.set_ssl_context(context)
+        if self._limiter is None:
+            for setting, given in {
+                "timeouts": timeouts,
+                "evict_idle": evict_idle,
+                "deferred_start": deferred_start or None,
+            }.items():
+                if given is not None:
+                    raise SettingError(setting, given, "needs a cap: max_connections")
 
     # ---- the cap ---------------------------------------------------------------------------
 
@@ -132,6 +160,14 @@ class _Capped(_GeventServer):
             raise SettingError("max_connections", None, "a server without a cap keeps no books")
         return self._limiter
 
+    def set_ssl_context(self, context: ssl.SSLContext) -> None:
+        """Serve the connections to come with another context: a renewed certificate, say.
+        Those that have begun their handshake keep theirs. The server must have been made with
+        an ``ssl_context``, and with a cap."""
+        if self._limiter is None or not self.ssl_args:
+            raise SettingError("ssl_context", context, "the server was made without one")
+        vars(self)["wrap_socket"] = cooperative_wrap(context)  # where gevent's own puts it
+
     # ---- gevent's hooks --------------------------------------------------------------------
 
     def set_spawn(self, spawn: Any) -> None:
@@ -170,8 +206,10 @@ class _Capped(_GeventServer):
     def init_socket(self) -> None:
         adopted = hasattr(self, "socket")  # and brought its own, perhaps small, backlog
         super().init_socket()
-        if adopted and self._limiter is not None:
-            self.socket.listen(self.backlog)
+        if self._limiter is not None:
+            set_inherited(self.socket, self._timeouts)
+            if adopted:
+                self.socket.listen(self.backlog)
 
     def start_accepting(self) -> None:
         if self._limiter is None:
@@ -187,6 +225,8 @@ class _Capped(_GeventServer):
                 max_accept=self.max_accept,
                 delays=(self.min_delay, self.max_delay),
             )
+            if self._reaper.evicts:
+                self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
 
     def stop_accepting(self) -> None:
@@ -204,8 +244,21 @@ class _Capped(_GeventServer):
     def close(self) -> None:
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
+            if self._reaper.evicts:
+                self._capped_limiter().evictors.remove(self._reaper.evict_one)
             accepting.close()
         super().close()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Close the listener, and drain: see :func:`gserver.drain`. Without a cap, gevent's own.
+
+        :param timeout: seconds; None: ``stop_timeout``, which is 1 by default.
+        """
+        if self._limiter is None:
+            super().stop(timeout)
+            return
+        timeout = self.stop_timeout if timeout is None else timeout
+        drain([self], self._limiter, float("inf") if timeout is None else timeout)
 
     # ---- serving ---------------------------------------------------------------------------
 
@@ -213,7 +266,13 @@ class _Capped(_GeventServer):
         connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
-        connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)
+        body = self._tls_body if self.ssl_args else _plain_body
+        if self._deferred_start:
+            connection.defer(body, self.handle)
+        else:
+            connection.start(body, self.handle)
+        if self._reaper.wanted:
+            self._reaper.watch(connection)
 
     def _tls_body(self, connection: Connection, handle: Handler) -> None:
         wrap: Any = vars(self)["wrap_socket"]

@@ -15,7 +15,7 @@ from gevent.pool import Pool
 
 from gserver.errors import SettingError
 
-__all__ = ["check_cap", "give_back", "pool_for", "resize", "semaphore_error", "take"]
+__all__ = ["check_cap", "give_back", "hand_over", "pool_for", "resize", "semaphore_error", "take"]
 
 
 def check_cap(value: object, setting: str = "max_connections") -> int:
@@ -66,10 +66,10 @@ def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None
     )
 
 
-def take(pool: Pool, greenlet: Greenlet[..., Any]) -> None:
-    """Take a slot for an unstarted greenlet, without ever blocking. Only :func:`give_back` gives
-    it back: gevent's own link is taken away, it would do so as soon as the greenlet has ended,
-    be its socket closed or not.
+def take(pool: Pool, greenlet: Any) -> None:
+    """Take a slot for an unstarted greenlet, or what stands in for one, without ever blocking.
+    Only :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon
+    as the greenlet has ended, be its socket closed or not.
 
     :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
     """
@@ -77,13 +77,20 @@ def take(pool: Pool, greenlet: Greenlet[..., Any]) -> None:
     greenlet.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
 
 
-def give_back(pool: Pool, greenlet: Greenlet[..., Any]) -> bool:
+def give_back(pool: Pool, greenlet: Any) -> bool:
     """Give back the slot of ``greenlet``. False, and nothing done, when it holds none."""
     if greenlet not in pool.greenlets:
         return False
     pool.discard(greenlet)  # membership, semaphore and gevent's own link to do it later
     _lower_semaphore(pool)
     return True
+
+
+def hand_over(pool: Pool, holder: Any, greenlet: Greenlet[..., Any]) -> None:
+    """``greenlet`` holds the slot that ``holder`` held: the count does not move."""
+    pool.greenlets.remove(holder)
+    pool.greenlets.add(greenlet)
+    pool.dying.discard(holder)
 
 
 def resize(pool: Pool, size: int) -> None:
