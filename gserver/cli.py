@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from gserver.daemon.connection_options import connection_options, connection_settings
 from gserver.daemon.output import BackgroundWriter, log_to
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
@@ -134,6 +135,7 @@ def cli() -> None:
     metavar="DIR",
     help="Where MODULE is looked for first.",
 )
+@connection_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
@@ -143,6 +145,7 @@ def serve(
     backlog: int,
     drain_timeout: float,
     app_dir: str,
+    **of_connections: Any,
 ) -> None:
     """Serve clients with HANDLER, at most --max-connections at a time.
 
@@ -186,6 +189,7 @@ def serve(
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,
+            **connection_settings(**of_connections),
         )
         run(settings, serving, stop, out)
     finally:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import gevent
@@ -17,18 +16,21 @@ from gevent.socket import socket as GeventSocket
 from gserver.audit import Auditor
 from gserver.daemon.descriptors import ensure_descriptors
 from gserver.daemon.output import BackgroundWriter
+from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
+from gserver.drain import drain
 from gserver.limiter import Limiter
 from gserver.net.listeners import Listener, describe, open_listeners
 from gserver.net.rejection import Rejection
 from gserver.server import StreamServer
+from gserver.timeouts import Timeouts
+from gserver.tls_files import TlsFiles
 
 __all__ = ["ServeSettings", "serve"]
 
 log = logging.getLogger("gserver")
 
 _AUDIT_EVERY_S: Final = 60.0
-_KILL_S: Final = 1.0  # for the killed to end, once the drain's time is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class ServeSettings:
     settle: float
     backlog: int
     drain_timeout: float
+    timeouts: Timeouts
+    evict_idle: float | None
+    deferred_start: bool
+    tls: TlsFiles | None
+    handshake_timeout: float
 
 
 def serve(
@@ -56,11 +63,16 @@ def serve(
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
     limiter = Limiter(settings.max_connections, settle=settings.settle)
     ensure_descriptors(settings.max_connections)
+    tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with _listening(settings) as listeners:
-        servers = [_AdoptingServer(listener, handler, settings, limiter) for listener in listeners]
+        servers = [
+            _AdoptingServer(listener, handler, settings, limiter, tls) for listener in listeners
+        ]
         stopping = Event()
         loop = gevent.get_hub().loop
         stop.notify(lambda: loop.run_callback_threadsafe(stopping.set))
+        if settings.tls is not None:
+            reload_on_hangup(settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)
         try:
             for server in servers:
@@ -72,10 +84,11 @@ def serve(
             )
             stopping.wait()
             _drain(servers, limiter, settings.drain_timeout, stop)
+        except BaseException:
+            drain(servers, limiter, 0.0)
+            raise
         finally:
             auditing.kill()
-            for server in servers:
-                server.stop(timeout=0)
 
 
 class _AdoptingServer(StreamServer):
@@ -88,6 +101,7 @@ class _AdoptingServer(StreamServer):
         handler: Callable[[Any, Any], object],
         settings: ServeSettings,
         limiter: Limiter,
+        tls: dict[str, Any],
     ) -> None:
         raw = listener.socket
         self.backlog = settings.backlog
@@ -96,6 +110,11 @@ class _AdoptingServer(StreamServer):
             handler,
             rejection=settings.rejection,
             limiter=limiter,
+            timeouts=settings.timeouts,
+            evict_idle=settings.evict_idle,
+            deferred_start=settings.deferred_start,
+            handshake_timeout=settings.handshake_timeout,
+            **tls,
         )
 
 
@@ -113,22 +132,20 @@ def _listening(settings: ServeSettings) -> Iterator[list[Listener]]:
 def _drain(
     servers: Sequence[StreamServer], limiter: Limiter, timeout: float, stop: StopSignals
 ) -> None:
-    """Stop admitting, let the admitted finish, kill those that have not when time is over."""
-    began = monotonic()
-    active = len(limiter.pool)
     log.info(
         "%s: no longer admitting; %d active, %g s to finish",
         stop.received.name if stop.received else "stop",
-        active,
+        len(limiter.pool),
         timeout,
     )
-    for server in servers:
-        server.close()
-    limiter.pool.join(timeout=timeout)
-    left = len(limiter.pool)
-    if left:
-        limiter.pool.kill(timeout=_KILL_S)
-    log.info("drained in %.1f s: %d finished, %d killed", monotonic() - began, active - left, left)
+    done = drain(servers, limiter, timeout)
+    log.info(
+        "drained in %.1f s: %d finished, %d killed%s",
+        done.seconds,
+        done.active - done.killed,
+        done.killed,
+        f", {done.left} of them still there" if done.left else "",
+    )
 
 
 def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer]) -> None:
