@@ -178,7 +178,8 @@ class Connection:
     def nudge(self, cause: Ending | None = None) -> None:
         """Let the handler see an end-of-file after what has come so far, so that it ends by
         itself: a raw shutdown, for gevent's own would raise EBADF in whoever waits. A client
-        whose handler has not started is ended at once.
+        whose handler has not started is ended at once. Under TLS OpenSSL answers it with an
+        alert, unless the context has OP_IGNORE_UNEXPECTED_EOF.
 
         :param cause: what its ending counts as, however the handler takes it. The first counts.
         """
