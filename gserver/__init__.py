@@ -23,7 +23,7 @@ Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connect
 """
 
 from gserver.admission.verdict import Reason
-from gserver.drain import Drained, drain
+from gserver.drain import Drained, drain_servers
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net.rejection import Close, Rejection, Reset
@@ -46,5 +46,5 @@ __all__ = [
     "StreamServer",
     "Timeouts",
     "WSGIServer",
-    "drain",
+    "drain_servers",
 ]

@@ -17,7 +17,7 @@ import gevent
 from gserver.idleness import BUDGET_S, idle_seconds
 from gserver.limiter import Limiter
 
-__all__ = ["KILL_S", "Drained", "drain"]
+__all__ = ["KILL_S", "Drained", "drain_servers"]
 
 #: Seconds that the killed have to end, once the drain's time is over.
 KILL_S: Final = 1.0
@@ -48,7 +48,7 @@ class Drained:
     seconds: float
 
 
-def drain(servers: Iterable[_Server], limiter: Limiter, timeout: float) -> Drained:
+def drain_servers(servers: Iterable[_Server], limiter: Limiter, timeout: float) -> Drained:
     """Close ``servers``, let the admitted finish, and kill those that have not after ``timeout``.
 
     Clients in a server's queue or waiting for a verdict get one at once. An idle connection (the

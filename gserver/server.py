@@ -22,7 +22,7 @@ from gserver.accept import AcceptLoop
 from gserver.admission.verdict import Receipt
 from gserver.audit import Auditor
 from gserver.connection import Connection
-from gserver.drain import drain
+from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net.keepalive import set_inherited
@@ -250,7 +250,8 @@ class _Capped(_GeventServer):
         super().close()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Close the listener, and drain: see :func:`gserver.drain`. Without a cap, gevent's own.
+        """Close the listener, and drain: see :func:`gserver.drain_servers`. Without a cap,
+        gevent's own.
 
         :param timeout: seconds; None: ``stop_timeout``, which is 1 by default.
         """
@@ -258,7 +259,7 @@ class _Capped(_GeventServer):
             super().stop(timeout)
             return
         timeout = self.stop_timeout if timeout is None else timeout
-        drain([self], self._limiter, float("inf") if timeout is None else timeout)
+        drain_servers([self], self._limiter, float("inf") if timeout is None else timeout)
 
     # ---- serving ---------------------------------------------------------------------------
 

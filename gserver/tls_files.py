@@ -19,6 +19,10 @@ __all__ = ["TlsFiles"]
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
+#: What OpenSSL says of a certificate below its security level (SSL_CTX_set_security_level(3)).
+_WEAK: Final = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """The files of a TLS server, all PEM.
@@ -73,10 +77,7 @@ class TlsFiles:
             if error.reason == "KEY_VALUES_MISMATCH":
                 problem = f"is not the key of the certificate in {self.cert}"
                 raise SettingError(key_setting, key, problem) from None
-            # The certificate alone tells whose fault it is.
-            try:
-                ssl.create_default_context(cafile=self.cert)
-            except (OSError, ValueError):
+            if error.reason in _WEAK or not _readable_certificate(self.cert):
                 raise _bad("--tls-cert", self.cert, error) from None
             raise _bad(key_setting, key, error) from None
 
@@ -91,6 +92,15 @@ def _check(setting: str, path: str, wanted: str) -> None:
     if wanted not in text:
         what = wanted.strip("-").lower()
         raise SettingError(setting, path, f"holds no {what} in PEM format")
+
+
+def _readable_certificate(path: str) -> bool:
+    """Whether the certificates in a file can be read at all: then it is the key that cannot."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _bad(setting: str, path: str, error: Exception) -> SettingError:

@@ -18,7 +18,7 @@ from gserver.daemon.descriptors import ensure_descriptors
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
-from gserver.drain import drain
+from gserver.drain import drain_servers
 from gserver.limiter import Limiter
 from gserver.net.listeners import Listener, describe, open_listeners
 from gserver.net.rejection import Rejection
@@ -85,7 +85,7 @@ def serve(
             stopping.wait()
             _drain(servers, limiter, settings.drain_timeout, stop)
         except BaseException:
-            drain(servers, limiter, 0.0)
+            drain_servers(servers, limiter, 0.0)
             raise
         finally:
             auditing.kill()
@@ -138,7 +138,7 @@ def _drain(
         len(limiter.pool),
         timeout,
     )
-    done = drain(servers, limiter, timeout)
+    done = drain_servers(servers, limiter, timeout)
     log.info(
         "drained in %.1f s: %d finished, %d killed%s",
         done.seconds,
