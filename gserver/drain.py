@@ -84,7 +84,9 @@ def _nudge_idle(limiter: Limiter, deadline: float) -> int:
     """Nudge those that are idle now and have not been so before; how many."""
     nudged = 0
     turn_at = monotonic() + BUDGET_S
-    for connection in list(limiter.connections):
+    walk = list(limiter.connections)
+    while walk:
+        connection = walk.pop()  # not kept until the end: it may be the last reference
         if monotonic() >= turn_at:
             gevent.sleep(0)
             if monotonic() >= deadline:

@@ -11,7 +11,7 @@ from gserver.net import tcp_info
 __all__ = ["BUDGET_S", "idle_seconds", "look"]
 
 #: Seconds that a walk over many connections may hold the loop before it lets it turn.
-BUDGET_S: Final = 0.002
+BUDGET_S: Final = 0.001
 
 
 def look(connection: Connection, age: float) -> tuple[bool | None, float | None]:

@@ -8,7 +8,6 @@ loop between them, so that ten thousand connections never hold it (bench/sweep_c
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from heapq import heappush, heappushpop
 from itertools import count
 from time import monotonic
@@ -60,7 +59,9 @@ class Reaper:
         ages = [seconds for seconds in (timeouts.shortest, evict_idle) if seconds is not None]
         self._youngest: Final = min(ages, default=0.0)
         self._watched: set[Connection] = set()
-        self._round: Iterator[Connection] = iter(())
+        # Still to be looked at in this sweep. Taken out one by one: those that have ended since
+        # may live only here, and to free ten thousand at once takes 8 ms.
+        self._round: list[Connection] = []
         self._timer: Any = None
         self._told: Deadlines[Connection] | None = None  # nudged, until their grace is over
         # (when it became idle, a number against ties, which) of the longest idle: as a heap
@@ -92,7 +93,7 @@ class Reaper:
             self._told.discard(connection)
         if not self._watched:
             self._set_timer(None)
-            self._round = iter(())
+            self._round.clear()
             self._collecting = []
             self._longest = []
 
@@ -108,7 +109,7 @@ class Reaper:
             self._timer.start(self._begin_sweep if seconds else self._go_on)
 
     def _begin_sweep(self) -> None:
-        self._round = iter(list(self._watched))
+        self._round = list(self._watched)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -123,7 +124,8 @@ class Reaper:
         now = monotonic()
         until = now + BUDGET_S
         ended = 0
-        for connection in self._round:
+        while self._round:
+            connection = self._round.pop()
             if not connection.ended and now - connection.admitted_at >= self._youngest:
                 ended += self._judge(connection, now)
             now = monotonic()
