@@ -90,7 +90,6 @@ def hand_over(pool: Pool, holder: Any, greenlet: Greenlet[..., Any]) -> None:
     """``greenlet`` holds the slot that ``holder`` held: the count does not move."""
     pool.greenlets.remove(holder)
     pool.greenlets.add(greenlet)
-    pool.dying.discard(holder)
 
 
 def resize(pool: Pool, size: int) -> None:

@@ -145,7 +145,7 @@ def test_slot_returns_when_killed_before_the_first_byte() -> None:
         eventually(lambda: server.stats.active == 1)
         (holder,) = server.pool
         holder.kill()
-        gevent.joinall([holder], timeout=5)
+        assert gevent.joinall([holder], timeout=5) == [holder]
         assert outcome(client) == "closed"
         ended(server, Ending.KILLED)
 
@@ -165,14 +165,22 @@ def test_slot_returns_when_killed_between_its_first_byte_and_its_first_run() -> 
     with running(deferred(handler)) as server, connect(server) as client:
         eventually(lambda: server.stats.active == 1)
         (connection,) = server.limiter.connections
-        (holder,) = server.pool
         connection.begin(lambda _connection: None, ())
-        holder.kill()  # whoever still has the holder ends the connection all the same
         (greenlet,) = server.pool
         greenlet.kill(block=False)
         ended(server, Ending.KILLED)
         assert outcome(client) == "closed"
         assert handler.started == 0
+
+
+def test_slot_returns_when_the_holder_is_killed_after_its_greenlet_has_started() -> None:
+    with running(deferred(echo)) as server, connect(server) as client:
+        eventually(lambda: server.stats.active == 1)
+        (holder,) = server.pool
+        client.sendall(b"x")
+        assert outcome(client) == "served"
+        holder.kill()  # by somebody who has kept it
+        ended(server, Ending.KILLED)
 
 
 def test_the_first_byte_timeout_needs_no_greenlet() -> None:

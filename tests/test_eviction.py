@@ -68,12 +68,15 @@ def test_nobody_who_has_become_busy_since_the_sweep_is_evicted() -> None:
         with connect(server) as busy:
             eventually(lambda: server.stats.active == 1)
             remembered(server, 1)
+            server._reaper._set_timer(None)  # that sweep was the last one
             busy.sendall(b"?")
             turn(0.01)
             with connect(server) as newcomer:
                 assert outcome(newcomer) == "closed"
             answer.set()
             assert outcome(busy) == "served"
+            busy.sendall(b"?")
+            assert outcome(busy) == "served"  # and was not nudged either
         assert server.stats.finished[Ending.EVICTED] == 0
         assert server.stats.rejected[Reason.CAPACITY] == 1
 
@@ -87,6 +90,18 @@ def test_as_many_newcomers_as_there_are_idle_are_served() -> None:
                 assert [outcome(client) for client in came] == ["served"] * 20
             assert server.stats.finished[Ending.EVICTED] == 20
             assert server.stats.peak == 20
+
+
+def test_a_newcomer_waits_for_a_handler_that_takes_a_moment_to_end() -> None:
+    def lingering(sock: Any, address: Any) -> None:
+        echo(sock, address)
+        turn(0.02)
+
+    with running(StreamServer(LOCAL, lingering, max_connections=1, evict_idle=AGE)) as server:
+        with clients(server, 1):
+            remembered(server, 1)
+            with connect(server) as newcomer:
+                assert outcome(newcomer) == "served"
 
 
 def test_a_newcomer_waits_only_so_long_for_a_handler_that_does_not_leave() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from gevent import socket
-from support import LOCAL, clients, running
+from support import HERE, LOCAL, clients, running
 
 from gserver import Keepalive, SettingError, StreamServer, Timeouts
 
@@ -57,3 +61,18 @@ def test_a_system_without_a_user_timeout_says_so(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SettingError, match=r"^user_timeout 1.0: needs Linux"):
         server.start()
     server.close()
+
+
+@pytest.mark.long
+def test_the_slot_of_a_peer_that_vanished_comes_back() -> None:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip", "nft"))):
+        pytest.skip("needs root, util-linux, iproute2 and nftables")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, str(HERE / "vanished.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "peer_gone\n", done.stderr

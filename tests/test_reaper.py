@@ -92,14 +92,14 @@ def test_a_handler_that_computes_an_answer_is_never_ended_as_idle() -> None:
             sock.sendall(b"answer")
 
     # A second connection shows that the timeout has passed over the first one.
-    with running(
-        StreamServer(LOCAL, slow, max_connections=2, timeouts=Timeouts(idle=SHORT))
-    ) as server:
+    timeouts = Timeouts(idle=SHORT, grace=0.01)
+    with running(StreamServer(LOCAL, slow, max_connections=2, timeouts=timeouts)) as server:
         with connect(server) as asking:
             asking.sendall(b"?")
             turn(SHORT)
             with connect(server) as silent:
                 assert outcome(silent) == "closed"
+            turn(SHORT)
             assert server.stats.active == 1
             answer.set()
             assert asking.recv(100) == b"answer"
