@@ -17,7 +17,11 @@ The layout, lowest first; a module imports only from those above it here:
     limiter.py           one cap: gate, slots, books
     accept.py            the accept loop of one listener
     connection.py        the one end of a connection: socket closed, then slot back
-    tls.py  audit.py     the handshake; slots compared with open sockets
+    deferred.py          what holds a silent client's slot until its first byte
+    timeouts.py reaper.py  when to end a connection, and the sweep that does
+    drain.py             the bounded drain; idleness.py: what "idle" means
+    tls.py  tls_files.py the handshake; a context from files
+    audit.py             slots compared with open sockets
     server.py            gevent's servers with a cap: StreamServer, WSGIServer
     handlers/            the built-in handlers: echo, console
     probe/               the measuring client: knows nothing of the server
@@ -28,17 +32,21 @@ Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connect
 
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
+from gserver.drain import Drained, drain_servers
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net.rejection import Close, Refuse, Rejection, Reset
 from gserver.net.reply import Reply
 from gserver.server import StreamServer, WSGIServer
 from gserver.stats import Audit, Ending, Snapshot
+from gserver.timeouts import Keepalive, Timeouts
 
 __all__ = [
     "Audit",
     "Close",
+    "Drained",
     "Ending",
+    "Keepalive",
     "Limiter",
     "Limits",
     "Reason",
@@ -49,5 +57,7 @@ __all__ = [
     "SettingError",
     "Snapshot",
     "StreamServer",
+    "Timeouts",
     "WSGIServer",
+    "drain_servers",
 ]

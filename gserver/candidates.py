@@ -59,19 +59,23 @@ class Candidates:
         """Those that the candidates hold."""
         return [fd for _, _, clients in self._batches for fd, _ in clients]
 
-    def hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
+    def hold(
+        self, clients: deque[Client], front: Front, *, quiet: bool, at_least: float = 0.0
+    ) -> None:
         """Decide on clients accepted in this turn of the loop, or make candidates of them.
 
         :param clients: not empty, at most MAX_REJECTIONS_PER_TURN; held here from now on.
         :param quiet: whether a poll made after they were accepted reported no connection:
             then no ending is under way, and with ``settle=0`` there is nothing to wait for.
+        :param at_least: seconds that these may wait where ``settle`` is less.
         """
-        self._batches.append((monotonic() + self.settle, front, clients))
+        settle = max(self.settle, at_least)
+        self._batches.append((monotonic() + settle, front, clients))
         if len(self._batches) == 1:
-            if quiet and not self.settle and self._acted_in != _iteration():
+            if quiet and not settle and self._acted_in != _iteration():
                 self._settled()
             else:
-                self._timer.after(self.settle)
+                self._timer.after(settle)
         elif len(self) > MAX_CANDIDATES:
             self._settled()  # the oldest get their verdict early
 

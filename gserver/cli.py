@@ -15,6 +15,7 @@ import click
 
 from gserver.admission.limits import Limits
 from gserver.daemon.admission_options import admission_options
+from gserver.daemon.connection_options import connection_options, connection_settings
 from gserver.daemon.output import BackgroundWriter, log_to
 from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.rejection_options import Rejections, rejection_options
@@ -162,6 +163,7 @@ def cli() -> None:
 )
 @admission_options
 @proxy_options
+@connection_options
 def serve(
     handler: str,
     listen: tuple[str, ...],
@@ -173,6 +175,7 @@ def serve(
     app_dir: str,
     proxy_protocol_from: tuple[str, ...],
     proxy_timeout: float,
+    **of_connections: Any,
 ) -> None:
     """Serve clients with HANDLER, and turn away those over the cap.
 
@@ -216,6 +219,7 @@ def serve(
             backlog=backlog,
             drain_timeout=drain_timeout,
             proxies=proxies_of(proxy_protocol_from, proxy_timeout),
+            **connection_settings(**of_connections),
         )
         run(settings, serving, stop, out)
     finally:

@@ -12,9 +12,11 @@ import logging
 import select
 import ssl
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, Protocol
 
 import gevent
+import gevent.socket as socket_module
 from gevent.greenlet import Greenlet
 from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
@@ -22,6 +24,7 @@ from gevent.socket import socket as GeventSocket
 from gserver import slots
 from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt
+from gserver.deferred import DeferredStart
 from gserver.limiter import Limiter
 from gserver.stats import Ending
 
@@ -53,14 +56,30 @@ class Connection:
         that owns the descriptor.
     :ivar address: the peer's, as ``accept()`` gave it.
     :ivar server: whose client it is; its ``do_close(socket, address)`` is called at the end.
-    :ivar greenlet: runs the handler; None before the start and after the end.
-
+    :ivar greenlet: what holds the slot: the handler's greenlet, or a DeferredStart; None before
+        the start and after the end.
     :ivar receipt: what the gate wants back at the end.
+    :ivar admitted_at: when it was admitted, by ``time.monotonic``.
+    :ivar ended: whether its end has begun.
+    :ivar nudged: whether its handler has been shown an end-of-file by :meth:`nudge`.
+    :ivar on_end: called with it once its slot is back, if set.
 
-    From :meth:`start` to its end it is in ``limiter.connections``.
+    From :meth:`start` or :meth:`defer` to its end it is in ``limiter.connections``.
     """
 
-    __slots__ = ("_ended", "_limiter", "address", "greenlet", "receipt", "server", "socket")
+    __slots__ = (
+        "_cause",
+        "_limiter",
+        "address",
+        "admitted_at",
+        "ended",
+        "greenlet",
+        "nudged",
+        "on_end",
+        "receipt",
+        "server",
+        "socket",
+    )
 
     def __init__(
         self,
@@ -75,7 +94,11 @@ class Connection:
         self.receipt = receipt
         self._limiter = limiter
         self.server = server
-        self._ended = False
+        self.admitted_at = monotonic()
+        self.ended = False
+        self.nudged = False
+        self.on_end: Callable[[Connection], object] | None = None
+        self._cause: Ending | None = None
         self.greenlet: Any = None
 
     def start(self, body: Callable[..., object], *arguments: Any) -> None:
@@ -96,7 +119,7 @@ class Connection:
             self._limiter.connections.add(self)
             greenlet.start()
         except BaseException:
-            self._ended = True
+            self.ended = True
             self._limiter.connections.discard(self)
             try:
                 self._close_socket()
@@ -104,6 +127,101 @@ class Connection:
                 if greenlet is not None:
                     slots.give_back(pool, greenlet)
             raise
+
+    def defer(self, body: Callable[..., object], *arguments: Any) -> None:
+        """Take a slot, and :meth:`start` only when the client's first byte has come.
+
+        When this raises, the socket is closed and no slot is held.
+        """
+        pool = self._limiter.pool
+        holder = DeferredStart(self, body, arguments)
+        try:
+            slots.take(pool, holder)
+            self.greenlet = holder
+            self._limiter.connections.add(self)
+            holder.wait()
+        except BaseException:
+            self.ended = True
+            self._limiter.connections.discard(self)
+            holder.cancel()
+            try:
+                self._close_socket()
+            finally:
+                slots.give_back(pool, holder)
+            raise
+
+    @property
+    def deferred(self) -> bool:
+        """Whether its handler has not been started, since the client has not said anything."""
+        return isinstance(self.greenlet, DeferredStart)
+
+    def begin(self, body: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """A deferred connection's first byte is here: a greenlet takes the slot, and starts."""
+        pool, holder = self._limiter.pool, self.greenlet
+        try:
+            greenlet = pool.greenlet_class(self._run, body, arguments)
+            greenlet.rawlink(self._never_ran)
+            slots.hand_over(pool, holder, greenlet)
+            self.greenlet = greenlet
+            holder.cancel()
+            greenlet.start()
+        except BaseException as error:
+            self._end(Ending.NOT_STARTED)
+            if not isinstance(error, Exception):
+                raise
+            log.exception("connection from %s not started", self.address)
+
+    def end_deferred(self, ending: Ending) -> None:
+        """End it, unless its greenlet has started by now: then kill that."""
+        if self.deferred:
+            self._end(ending)
+        else:
+            self.kill()
+
+    # ---- ended by us -----------------------------------------------------------------------
+
+    @property
+    def reading(self) -> bool:
+        """Whether a greenlet is waiting to read from its socket at this moment."""
+        watcher = getattr(self.socket, "_read_event", None)
+        return watcher is not None and watcher.active
+
+    def nudge(self, cause: Ending | None = None) -> None:
+        """Let the handler see an end-of-file after what has come so far, so that it ends by
+        itself: a raw shutdown, for gevent's own would raise EBADF in whoever waits. A client
+        whose handler has not started is ended at once. Under TLS OpenSSL answers it with an
+        alert, unless the context has OP_IGNORE_UNEXPECTED_EOF.
+
+        :param cause: what its ending counts as, however the handler takes it. The first counts.
+        """
+        self.nudged = True
+        if self._cause is None:
+            self._cause = cause
+        if self.deferred:
+            self._end(Ending.KILLED)
+            return
+        raw = getattr(self.socket, "_sock", None)
+        try:
+            if raw is not None:
+                raw.shutdown(socket_module.SHUT_RD)
+        except OSError:
+            pass  # closed, detached, or the peer is gone: the handler will find out
+
+    def kill(self) -> None:
+        """Kill the handler, in a callback of the loop. Never blocks."""
+        if self.greenlet is not None:
+            self.greenlet.kill(block=False)
+
+    def cut(self) -> None:
+        """Shut the connection down both ways: for a handler that survived its kill."""
+        raw = getattr(self.socket, "_sock", None)
+        try:
+            if raw is not None:
+                raw.shutdown(socket_module.SHUT_RDWR)
+        except OSError:
+            pass  # as in nudge()
+
+    # ---- its end ---------------------------------------------------------------------------
 
     def _run(self, body: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         ending = Ending.RAISED
@@ -136,9 +254,13 @@ class Connection:
 
     def _end(self, ending: Ending) -> None:
         """The end of a connection: socket, then slot. Once."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
+        if self._cause is not None:
+            ending = self._cause
+        if self.deferred:
+            self.greenlet.cancel()
         raw = getattr(self.socket, "_sock", None)
         try:
             self._close_socket()
@@ -152,6 +274,8 @@ class Connection:
         self._limiter.connections.discard(self)
         greenlet, self.greenlet = self.greenlet, None  # no cycle for the collector to find
         self._limiter.ended(greenlet, self.receipt, ending)
+        if self.on_end is not None:
+            self.on_end(self)
 
     def _end_when_closed(self, raw: Any, ending: Ending) -> None:
         """Where another greenlet still waits for the socket, gevent closes the descriptor only

@@ -34,10 +34,13 @@ from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
 from gserver.waiting_room import WaitingRoom
 
-__all__ = ["Limiter"]
+__all__ = ["EVICTION_WAIT_S", "Limiter"]
 
 log = logging.getLogger("gserver")
 
+#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
+#: handler that returns on end-of-file gives it back in one turn of the loop.
+EVICTION_WAIT_S: Final = 0.1
 #: Verdicts that stand only once the endings under way are over (G3).
 _ENDINGS_MAKE_ROOM = (
     REJECTED[Reason.CAPACITY],
@@ -85,6 +88,8 @@ class Limiter:
         self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
+        #: Each ends an idle connection for a candidate, if there is one idle long enough: True.
+        self.evictors: list[Callable[[], bool]] = []
 
     # ---- the count -----------------------------------------------------------------------
 
@@ -180,7 +185,13 @@ class Limiter:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
         self.counters.accepted += len(clients)
-        self._candidates.hold(clients, front, quiet=quiet)
+        evicted = bool(self.evictors) and sum(self._evict_one() for _ in clients) > 0
+        self._candidates.hold(
+            clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
+        )
+
+    def _evict_one(self) -> bool:
+        return any(evict() for evict in self.evictors)
 
     def arrived(self, client: Client, front: Front) -> bool | None:
         """Decide on a client just accepted, while not :attr:`holding`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import logging
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,18 @@ from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
 from gserver.connection import Connection
+from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
+from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import system_backlog, tcp_listener
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
 from gserver.net.reply import Reply
+from gserver.reaper import Reaper
 from gserver.stats import Audit, Snapshot
+from gserver.timeouts import Timeouts, check_seconds
 from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["StreamServer", "WSGIServer"]
@@ -77,6 +82,9 @@ class _Capped(_GeventServer):
         handshake_timeout: float | None = None,
         proxy_protocol_from: Iterable[str] | None = None,
         proxy_timeout: float = DEFAULT_TIMEOUT_S,
+        timeouts: Timeouts | None = None,
+        evict_idle: float | None = None,
+        deferred_start: bool = False,
         **kwargs: Any,
     ) -> None:
         """gevent's arguments, and:
@@ -93,6 +101,13 @@ class _Capped(_GeventServer):
             PROXY protocol header (version 1 or 2) for whom: who else connects is ``denied``.
             The rules, the log and the handler are told the client's address, not the proxy's.
         :param proxy_timeout: seconds a proxy has for the header, which takes a slot meanwhile.
+        :param timeouts: when to end the admitted; by default only vanished peers are found.
+        :param evict_idle: at the cap, the connection that has been idle longest is ended for a
+            newcomer if it has been idle for so many seconds; None: never. Idle as in
+            :class:`gserver.Timeouts`.
+        :param deferred_start: start a client's handler only when its first byte is here: a
+            silent client costs its slot and a fifth of the memory. For protocols in which the
+            client speaks first; a client that leaves without a word never meets the handler.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
@@ -105,7 +120,12 @@ class _Capped(_GeventServer):
         self._accepting: AcceptLoop | None = None
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
-            self.handshake_timeout = handshake_timeout
+            self.handshake_timeout = check_seconds(handshake_timeout, "handshake_timeout")
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise SettingError("timeouts", timeouts, "must be Timeouts(...)")
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._reaper = Reaper(self._timeouts, evict_idle)
+        self._deferred_start = deferred_start
         self._proxies = (
             None if proxy_protocol_from is None else Proxies(proxy_protocol_from, proxy_timeout)
         )
@@ -121,7 +141,15 @@ class _Capped(_GeventServer):
             self.close()
             raise
         if context is not None and self._limiter is not None:
-            vars(self)["wrap_socket"] = cooperative_wrap(context)  # as gevent's own does
+            self.set_ssl_context(context)
+        if self._limiter is None:
+            for setting, given in {
+                "timeouts": timeouts,
+                "evict_idle": evict_idle,
+                "deferred_start": deferred_start or None,
+            }.items():
+                if given is not None:
+                    raise SettingError(setting, given, "needs a cap: max_connections")
 
     # ---- the cap ---------------------------------------------------------------------------
 
@@ -192,6 +220,14 @@ class _Capped(_GeventServer):
             return
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
 
+    def set_ssl_context(self, context: ssl.SSLContext) -> None:
+        """Serve the connections to come with another context: a renewed certificate, say.
+        Those that have begun their handshake keep theirs. The server must have been made with
+        an ``ssl_context``, and with a cap."""
+        if self._limiter is None or not self.ssl_args:
+            raise SettingError("ssl_context", context, "the server was made without one")
+        vars(self)["wrap_socket"] = cooperative_wrap(context)  # where gevent's own puts it
+
     # ---- gevent's hooks --------------------------------------------------------------------
 
     def set_spawn(self, spawn: Any) -> None:
@@ -239,6 +275,7 @@ class _Capped(_GeventServer):
         super().init_socket()
         if self._limiter is None:
             return
+        set_inherited(self.socket, self._timeouts)
         if adopted:
             self.socket.listen(self.backlog)
         elif isinstance(self._rejections[Reason.CAPACITY], Refuse):
@@ -261,6 +298,8 @@ class _Capped(_GeventServer):
                 delays=(self.min_delay, self.max_delay),
                 proxies=self._proxies,
             )
+            if self._reaper.evicts:
+                self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
 
     def stop_accepting(self) -> None:
@@ -278,20 +317,27 @@ class _Capped(_GeventServer):
     def close(self) -> None:
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
+            if self._reaper.evicts:
+                self._capped_limiter().evictors.remove(self._reaper.evict_one)
             accepting.close()
         super().close()
 
     def stop(self, timeout: float | None = None) -> None:
-        """As gevent's: close, give the admitted ``timeout`` seconds (:attr:`stop_timeout` by
-        default), then kill them. Of a shared ``limiter`` only this server's own."""
-        limiter = self._limiter
-        if limiter is None or not self._shared:
+        """Close the listener, and drain: see :func:`gserver.drain_servers`. Of a shared
+        ``limiter``, only this server's own connections. Without a cap, gevent's own.
+
+        :param timeout: seconds; None: ``stop_timeout``, which is 1 by default.
+        """
+        if self._limiter is None:
             super().stop(timeout)
-        else:
-            self.close()
-            own = [c.greenlet for c in limiter.connections if c.server is self and c.greenlet]
-            gevent.joinall(own, self.stop_timeout if timeout is None else timeout)
-            gevent.killall(own, timeout=1)
+            return
+        timeout = self.stop_timeout if timeout is None else timeout
+        drain_servers(
+            [self],
+            self._limiter,
+            float("inf") if timeout is None else timeout,
+            others_go_on=self._shared,
+        )
         # Those who were being told that the server is busy have had the time the others had.
         for how in self._rejections.values():
             if isinstance(how, Reply):
@@ -303,7 +349,13 @@ class _Capped(_GeventServer):
         connection = Connection(sock, address, receipt, self._capped_limiter(), self)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
-        connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)
+        body = self._tls_body if self.ssl_args else _plain_body
+        if self._deferred_start:
+            connection.defer(body, self.handle)
+        else:
+            connection.start(body, self.handle)
+        if self._reaper.wanted:
+            self._reaper.watch(connection)
 
     def _tls_body(self, connection: Connection, handle: Handler) -> None:
         wrap: Any = vars(self)["wrap_socket"]

@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from gserver.admission.limits import MOST_SLOTS
 from gserver.errors import SettingError
 
-__all__ = ["check_cap", "give_back", "pool_for", "resize", "semaphore_error", "take"]
+__all__ = ["check_cap", "give_back", "hand_over", "pool_for", "resize", "semaphore_error", "take"]
 
 
 def check_cap(value: object, setting: str = "max_connections") -> int:
@@ -84,6 +84,12 @@ def give_back(pool: Pool, greenlet: Any) -> bool:
     pool.discard(greenlet)  # membership, semaphore and gevent's own link to do it later
     _lower_semaphore(pool)
     return True
+
+
+def hand_over(pool: Pool, holder: Any, greenlet: Any) -> None:
+    """``greenlet`` holds the slot that ``holder`` held: the count does not move."""
+    pool.greenlets.remove(holder)
+    pool.greenlets.add(greenlet)
 
 
 def resize(pool: Pool, size: int) -> None:

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
 from typing import Any, Final
 
 import gevent
@@ -22,13 +21,17 @@ from gserver.daemon.descriptors import ensure_descriptors
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
+from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
+from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.server import StreamServer
+from gserver.timeouts import Timeouts
+from gserver.tls_files import TlsFiles
 
 __all__ = ["ServeSettings", "serve"]
 
@@ -36,7 +39,6 @@ log = logging.getLogger("gserver")
 
 _READ: Final = 1  # gevent's number for it
 _AUDIT_EVERY_S: Final = 60.0
-_KILL_S: Final = 1.0  # for the killed to end, once the drain's time is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class ServeSettings:
     backlog: int
     drain_timeout: float
     proxies: Proxies | None
+    timeouts: Timeouts
+    evict_idle: float | None
+    deferred_start: bool
+    tls: TlsFiles | None
+    handshake_timeout: float
 
 
 def serve(
@@ -70,13 +77,16 @@ def serve(
         limits.max_connections,
         others=limits.most_open - limits.max_connections + rejections.max_lingering,
     )
+    tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
         try:
-            servers = [_AdoptingServer(each, handler, settings, limiter) for each in listeners]
+            servers = [_AdoptingServer(each, handler, settings, limiter, tls) for each in listeners]
         except SettingError as error:
             raise rejections.in_flags(error) from None
         stopping = stack.enter_context(_event_of(stop))
+        if settings.tls is not None:
+            reload_on_hangup(settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)
         try:
             for server in servers:
@@ -88,11 +98,11 @@ def serve(
             )
             stopping.wait()
             _drain(servers, limiter, settings.drain_timeout, stop)
+        except BaseException:
+            drain_servers(servers, limiter, 0.0)
+            raise
         finally:
             auditing.kill()
-            # Not stop(): for each server that would wait once more for the killed to end.
-            for server in servers:
-                server.close()
 
 
 class _AdoptingServer(StreamServer):
@@ -107,6 +117,7 @@ class _AdoptingServer(StreamServer):
         handler: Callable[[Any, Any], object],
         settings: ServeSettings,
         limiter: Limiter,
+        tls: dict[str, Any],
     ) -> None:
         raw, proxies = listener.socket, settings.proxies
         self.backlog = settings.backlog
@@ -117,6 +128,11 @@ class _AdoptingServer(StreamServer):
             limiter=limiter,
             proxy_protocol_from=proxies.networks if proxies else None,
             proxy_timeout=proxies.timeout if proxies else DEFAULT_TIMEOUT_S,
+            timeouts=settings.timeouts,
+            evict_idle=settings.evict_idle,
+            deferred_start=settings.deferred_start,
+            handshake_timeout=settings.handshake_timeout,
+            **tls,
         )
 
 
@@ -174,22 +190,20 @@ def _by_number(listener: Listener, text: str, backlog: int) -> Listener:
 def _drain(
     servers: Sequence[StreamServer], limiter: Limiter, timeout: float, stop: StopSignals
 ) -> None:
-    """Stop admitting, let the admitted finish, kill those that have not when time is over."""
-    began = monotonic()
-    active = len(limiter.pool)
     log.info(
         "%s: no longer admitting; %d active, %g s to finish",
         stop.received.name if stop.received else "stop",
-        active,
+        len(limiter.pool),
         timeout,
     )
-    for server in servers:
-        server.close()
-    limiter.pool.join(timeout=timeout)
-    left = len(limiter.pool)
-    if left:
-        limiter.pool.kill(timeout=_KILL_S)
-    log.info("drained in %.1f s: %d finished, %d killed", monotonic() - began, active - left, left)
+    done = drain_servers(servers, limiter, timeout)
+    log.info(
+        "drained in %.1f s: %d finished, %d killed%s",
+        done.seconds,
+        done.active - done.killed,
+        done.killed,
+        f", {done.left} of them still there" if done.left else "",
+    )
 
 
 def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer]) -> None:

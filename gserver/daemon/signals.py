@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM: the first asks for a drain, the second ends the process at once."""
+"""SIGINT and SIGTERM: the first asks for a drain, the second ends the process at once. SIGHUP
+asks for a reload, where there is something to reload."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-__all__ = ["GRACE_S", "StopSignals"]
+__all__ = ["GRACE_S", "StopSignals", "on_reload"]
 
 #: Seconds past the drain's deadline that a handler which swallows its kill, or never yields,
 #: can hold the process up.
@@ -65,3 +66,9 @@ class StopSignals:
         signal.setitimer(signal.ITIMER_REAL, self._deadline + 1.0)
         if self._notify is not None:
             self._notify()
+
+
+def on_reload(callback: Callable[[], object]) -> None:
+    """Call ``callback`` on each SIGHUP, inside the signal handler: it must only wake somebody.
+    Until then SIGHUP ends the process, as is its default."""
+    signal.signal(signal.SIGHUP, lambda _signum, _frame: callback())

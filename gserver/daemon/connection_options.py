@@ -1,0 +1,156 @@
+"""Options of ``gserver serve`` about the admitted: timeouts, deferred start, TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from gserver.errors import SettingError
+from gserver.timeouts import Keepalive, Timeouts, check_seconds
+from gserver.tls_files import TlsFiles
+
+__all__ = ["ConnectionSettings", "connection_options", "connection_settings"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Time(click.ParamType[float]):
+    """Seconds, above 0."""
+
+    name = "SECONDS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        setting = param.opts[0] if param is not None else "value"
+        try:
+            number: object = float(value)
+        except ValueError:
+            number = value
+        try:
+            return check_seconds(number, setting)
+        except SettingError as error:
+            raise SettingError(setting, value, error.problem) from None
+
+
+_OPTIONS = [
+    click.option(
+        "--first-byte-timeout",
+        type=_Time(),
+        help="End a client that has not sent a byte SECONDS after it was admitted.  "
+        "[default: never]",
+    ),
+    click.option(
+        "--idle-timeout",
+        type=_Time(),
+        help="End a client to which nobody owes an answer after SECONDS without data. Never one "
+        "whose handler is working on its answer.  [default: never]",
+    ),
+    click.option(
+        "--lifetime",
+        type=_Time(),
+        help="End every client SECONDS after it was admitted.  [default: never]",
+    ),
+    click.option(
+        "--evict-idle",
+        type=_Time(),
+        help="When full, end the client that has been idle longest, if for SECONDS, to make room "
+        "for the next one.  [default: never]",
+    ),
+    click.option(
+        "--deferred-start",
+        is_flag=True,
+        help="Start HANDLER only when a client's first byte is here: a silent client then costs "
+        "little more than its slot. For protocols in which the client speaks first.",
+    ),
+    click.option(
+        "--keepalive/--no-keepalive",
+        default=True,
+        show_default=True,
+        help="Probe silent clients, and give back the slot of one that has vanished after two "
+        "minutes.",
+    ),
+    click.option(
+        "--tcp-user-timeout",
+        type=_Time(),
+        help="End a client that has not acknowledged what was sent for SECONDS. Also ends a live "
+        "one that does not read.  [default: the system's]",
+    ),
+    click.option(
+        "--tls-cert",
+        metavar="FILE",
+        help="Serve TLS with the certificates in FILE (PEM): the server's, then those that lead "
+        "to a root. SIGHUP reads it again.",
+    ),
+    click.option(
+        "--tls-key", metavar="FILE", help="Its private key.  [default: in the file of --tls-cert]"
+    ),
+    click.option(
+        "--tls-client-ca",
+        metavar="FILE",
+        help="Serve only clients with a certificate signed by one in FILE.",
+    ),
+    click.option(
+        "--handshake-timeout",
+        type=_Time(),
+        default=10.0,
+        show_default=True,
+        help="End a TLS client that has not finished its handshake after SECONDS.",
+    ),
+]
+
+
+class ConnectionSettings(TypedDict):
+    """The part of ``ServeSettings`` that these options fill."""
+
+    timeouts: Timeouts
+    evict_idle: float | None
+    deferred_start: bool
+    tls: TlsFiles | None
+    handshake_timeout: float
+
+
+def connection_options(command: F) -> F:
+    """Add the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def connection_settings(
+    *,
+    first_byte_timeout: float | None,
+    idle_timeout: float | None,
+    lifetime: float | None,
+    evict_idle: float | None,
+    deferred_start: bool,
+    keepalive: bool,
+    tcp_user_timeout: float | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    handshake_timeout: float,
+) -> ConnectionSettings:
+    """What the options say.
+
+    :raises SettingError: --tls-key or --tls-client-ca without --tls-cert.
+    """
+    if tls_cert is None:
+        for setting, given in {"--tls-key": tls_key, "--tls-client-ca": tls_client_ca}.items():
+            if given is not None:
+                raise SettingError(setting, given, "needs --tls-cert")
+    return {
+        "timeouts": Timeouts(
+            first_byte=first_byte_timeout,
+            idle=idle_timeout,
+            lifetime=lifetime,
+            keepalive=Keepalive() if keepalive else None,
+            user_timeout=tcp_user_timeout,
+        ),
+        "evict_idle": evict_idle,
+        "deferred_start": deferred_start,
+        "tls": None if tls_cert is None else TlsFiles(tls_cert, tls_key, tls_client_ca),
+        "handshake_timeout": handshake_timeout,
+    }

@@ -1,0 +1,35 @@
+"""SIGHUP: read the certificate's files again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import gevent
+
+from gserver.daemon.signals import on_reload
+from gserver.errors import SettingError
+from gserver.server import StreamServer
+from gserver.tls_files import TlsFiles
+
+__all__ = ["reload_on_hangup"]
+
+log = logging.getLogger("gserver")
+
+
+def reload_on_hangup(files: TlsFiles, servers: Sequence[StreamServer]) -> None:
+    """On each SIGHUP, serve the connections to come with what the files hold then; those that
+    are open go on as they are. Files that cannot be used change nothing, and are one log line."""
+    loop = gevent.get_hub().loop
+
+    def reload() -> None:
+        try:
+            context = files.context()
+        except SettingError as error:
+            log.error("SIGHUP: the certificate in use stays: %s", error)
+            return
+        for server in servers:
+            server.set_ssl_context(context)
+        log.info("SIGHUP: new connections get the certificate in %s", files.cert)
+
+    on_reload(lambda: loop.run_callback_threadsafe(reload))

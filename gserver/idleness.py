@@ -1,0 +1,37 @@
+"""Whether anybody owes a connection's client an answer: asked by timeouts, eviction and drain."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Final
+
+from gserver.connection import Connection
+from gserver.net import tcp_info
+
+__all__ = ["BUDGET_S", "idle_seconds", "look"]
+
+#: Seconds that a walk over many connections may hold the loop before it lets it turn.
+BUDGET_S: Final = 0.001
+
+
+def look(connection: Connection, age: float) -> tuple[bool | None, float | None]:
+    """What :meth:`gserver.timeouts.Timeouts.verdict` asks.
+
+    :param age: seconds since it was admitted. It has not been idle for longer than that: the
+        kernel's clocks start at the handshake, which may have been long before.
+    :return: whether any byte of the client's has come, None when the system cannot tell; and
+        the seconds for which it has been idle, None when it is not or the system cannot tell.
+    """
+    sock = getattr(connection.socket, "_sock", None)
+    info = None if sock is None else tcp_info.read(sock)
+    if info is None:
+        return None, None
+    heard = info.bytes_received > 0
+    if not tcp_info.is_idle(info, reading=connection.reading):
+        return heard, None
+    return heard, min(age, min(info.last_sent_ms, info.last_received_ms) / 1000)
+
+
+def idle_seconds(connection: Connection) -> float | None:
+    """Seconds for which a connection has been idle; None when it is not, or nobody can tell."""
+    return look(connection, monotonic() - connection.admitted_at)[1]

@@ -1,0 +1,151 @@
+"""Idle eviction: at the cap the longest idle makes room for a newcomer, if idle long enough."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from gevent.event import Event
+from support import LOCAL, clients, connect, echo, eventually, outcome, running, turn
+
+from gserver import Ending, Limiter, Reason, StreamServer
+from gserver.reaper import Reaper
+from gserver.timeouts import Timeouts
+
+AGE = 0.1
+
+
+def remembered(server: Any, count: int) -> None:
+    """Wait until the sweep has found so many that may be evicted."""
+    eventually(lambda: len(server._reaper._longest) == count)
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["started", "deferred"])
+def test_the_longest_idle_makes_room_for_a_newcomer(deferred: bool) -> None:
+    server = StreamServer(LOCAL, echo, max_connections=3, evict_idle=AGE, deferred_start=deferred)
+    with running(server), contextlib.ExitStack() as stack:
+        held = []
+        for _ in range(3):
+            client = stack.enter_context(connect(server))
+            held.append(client)
+            eventually(lambda: server.stats.active == len(held))
+            turn(0.03)  # several ticks of the kernel's clocks apart
+        remembered(server, 3)
+        with connect(server) as newcomer:
+            newcomer.sendall(b"n")
+            assert outcome(newcomer) == "served"
+            if not deferred:
+                assert outcome(held[0]) == "served"
+            assert outcome(held[0]) == "closed"  # the first, and only that one
+            for client in held[1:]:
+                client.sendall(b"x")
+                assert outcome(client) == "served"
+        assert server.stats.finished[Ending.EVICTED] == 1
+        assert server.stats.rejected[Reason.CAPACITY] == 0
+
+
+def test_nobody_younger_than_the_age_is_evicted() -> None:
+    with running(StreamServer(LOCAL, echo, max_connections=2, evict_idle=60.0)) as server:
+        with clients(server, 2) as held:
+            with connect(server) as newcomer:
+                assert outcome(newcomer) == "closed"
+            for client in held:
+                client.sendall(b"x")
+                assert client.recv(1) == b"x"
+        assert server.stats.finished[Ending.EVICTED] == 0
+
+
+def test_nobody_who_has_become_busy_since_the_sweep_is_evicted() -> None:
+    answer = Event()
+
+    def slow(sock: Any, _address: Any) -> None:
+        while sock.recv(1):
+            answer.wait()
+            sock.sendall(b"+")
+
+    with running(StreamServer(LOCAL, slow, max_connections=1, evict_idle=AGE)) as server:
+        with connect(server) as busy:
+            eventually(lambda: server.stats.active == 1)
+            remembered(server, 1)
+            server._reaper._set_timer(None)  # that sweep was the last one
+            busy.sendall(b"?")
+            turn(0.01)
+            with connect(server) as newcomer:
+                assert outcome(newcomer) == "closed"
+            answer.set()
+            assert outcome(busy) == "served"
+            busy.sendall(b"?")
+            assert outcome(busy) == "served"  # and was not nudged either
+        assert server.stats.finished[Ending.EVICTED] == 0
+        assert server.stats.rejected[Reason.CAPACITY] == 1
+
+
+def test_as_many_newcomers_as_there_are_idle_are_served() -> None:
+    with running(StreamServer(LOCAL, echo, max_connections=20, evict_idle=AGE)) as server:
+        with clients(server, 20):
+            remembered(server, 20)
+            with contextlib.ExitStack() as stack:
+                came = [stack.enter_context(connect(server)) for _ in range(20)]
+                assert [outcome(client) for client in came] == ["served"] * 20
+            assert server.stats.finished[Ending.EVICTED] == 20
+            assert server.stats.peak == 20
+
+
+def test_a_newcomer_waits_for_a_handler_that_takes_a_moment_to_end() -> None:
+    def lingering(sock: Any, address: Any) -> None:
+        echo(sock, address)
+        turn(0.02)
+
+    with running(StreamServer(LOCAL, lingering, max_connections=1, evict_idle=AGE)) as server:
+        with clients(server, 1):
+            remembered(server, 1)
+            with connect(server) as newcomer:
+                assert outcome(newcomer) == "served"
+
+
+def test_a_newcomer_waits_only_so_long_for_a_handler_that_does_not_leave() -> None:
+    """And the slot is not given twice: the evicted one still holds it."""
+    never = Event()
+
+    def deaf(sock: Any, _address: Any) -> None:
+        sock.sendall(b"+")
+        never.wait()
+
+    server = StreamServer(
+        LOCAL, deaf, max_connections=1, evict_idle=AGE, timeouts=Timeouts(grace=60.0)
+    )
+    with running(server), clients(server, 1):
+        remembered(server, 1)
+        with connect(server) as newcomer:
+            assert outcome(newcomer) == "closed"
+        assert server.stats.active == server.stats.peak == 1
+
+
+def test_servers_that_share_a_cap_evict_for_each_other() -> None:
+    limiter = Limiter(1)
+    first = StreamServer(LOCAL, echo, limiter=limiter, evict_idle=AGE)
+    second = StreamServer(LOCAL, echo, limiter=limiter)
+    with running(first), running(second):
+        with clients(first, 1):
+            remembered(first, 1)
+            with connect(second) as newcomer:
+                assert outcome(newcomer) == "served"
+        first.close()
+        assert not limiter.evictors
+
+
+def test_an_eviction_looks_at_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    class Gone:
+        ended = False
+
+    def not_idle(connection: Any) -> None:
+        looks.append(connection)
+
+    monkeypatch.setattr("gserver.reaper.idle_seconds", not_idle)
+    reaper = Reaper(Timeouts(), evict_idle=1.0)
+    reaper._longest = [(0.0, number, Gone()) for number in range(1000)]  # type: ignore[misc]
+    assert not reaper.evict_one()
+    assert len(looks) == 16

@@ -1,0 +1,78 @@
+"""What accepted connections inherit from their listener, so that a vanished peer's slot returns."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from gevent import socket
+from support import HERE, LOCAL, clients, running
+
+from gserver import Keepalive, SettingError, StreamServer, Timeouts
+
+TCP = socket.IPPROTO_TCP
+
+
+def inherited(server: Any) -> tuple[int, int, int, int, int]:
+    """Keepalive on; idle, interval, count; user timeout in ms: of an accepted connection."""
+    with running(server), clients(server, 1):
+        (connection,) = server.limiter.connections
+        sock = connection.socket
+        return (
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            sock.getsockopt(TCP, socket.TCP_KEEPIDLE),
+            sock.getsockopt(TCP, socket.TCP_KEEPINTVL),
+            sock.getsockopt(TCP, socket.TCP_KEEPCNT),
+            sock.getsockopt(TCP, socket.TCP_USER_TIMEOUT),
+        )
+
+
+def greet(sock: Any, _address: Any) -> None:
+    sock.sendall(b"+")
+    sock.recv(1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_keepalive_is_on_by_default(host: str) -> None:
+    server = StreamServer((host, 0), greet, max_connections=1)
+    assert inherited(server) == (1, 60, 15, 4, 0)
+
+
+def test_keepalive_can_be_set_and_turned_off() -> None:
+    timeouts = Timeouts(keepalive=Keepalive(5, 2, 3), user_timeout=2.5)
+    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=timeouts)
+    assert inherited(server) == (1, 5, 2, 3, 2500)
+    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(keepalive=None))
+    assert inherited(server)[0] == 0
+
+
+def test_an_adopted_listener_passes_it_on_too() -> None:
+    with socket.create_server(LOCAL) as listener:
+        assert inherited(StreamServer(listener, greet, max_connections=1))[0] == 1
+
+
+def test_a_system_without_a_user_timeout_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gserver.net.keepalive._USER_TIMEOUT", None)
+    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(user_timeout=1.0))
+    with pytest.raises(SettingError, match=r"^user_timeout 1.0: needs Linux"):
+        server.start()
+    server.close()
+
+
+@pytest.mark.long
+def test_the_slot_of_a_peer_that_vanished_comes_back() -> None:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip", "nft"))):
+        pytest.skip("needs root, util-linux, iproute2 and nftables")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, str(HERE / "vanished.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "peer_gone\n", done.stderr

@@ -1,0 +1,300 @@
+"""The reaper: connections whose time is over end, counted by kind; nobody else does."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import gevent
+import gevent.ssl
+import pytest
+from gevent import socket
+from gevent.event import Event
+from support import (
+    CERTIFICATE,
+    KEY,
+    LOCAL,
+    connect,
+    echo,
+    eventually,
+    greet,
+    outcome,
+    running,
+    turn,
+    visit,
+)
+
+import gserver.reaper
+from gserver import Ending, SettingError, StreamServer, Timeouts, WSGIServer
+from gserver.tls_files import TlsFiles
+
+SHORT = 0.05
+LONG = 60.0
+
+
+def finished(server: Any) -> dict[Ending, int]:
+    return {ending: count for ending, count in server.stats.finished.items() if count}
+
+
+def test_a_client_that_says_nothing_is_ended_at_its_first_byte_timeout() -> None:
+    timeouts = Timeouts(first_byte=SHORT, grace=LONG)
+    with running(StreamServer(LOCAL, greet, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as silent:
+            assert outcome(silent) == "served"
+            assert outcome(silent) == "closed"
+        assert finished(server) == {Ending.FIRST_BYTE_TIMEOUT: 1}
+        assert visit(server) == "served"
+
+
+def test_a_client_that_has_said_something_is_none_of_the_first_byte_timeouts_business() -> None:
+    with running(
+        StreamServer(LOCAL, greet, max_connections=2, timeouts=Timeouts(first_byte=0.2))
+    ) as server:
+        with connect(server) as talker:
+            talker.sendall(b"x")
+            eventually(lambda: server.stats.active == 1)
+            with connect(server) as silent:  # one that came later is over
+                assert outcome(silent) == "served"
+                assert outcome(silent) == "closed"
+            assert server.stats.active == 1
+
+
+def test_a_client_to_which_nobody_owes_an_answer_is_ended_when_idle() -> None:
+    timeouts = Timeouts(idle=SHORT, grace=LONG)
+    with running(StreamServer(LOCAL, echo, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            assert outcome(client) == "closed"
+        assert finished(server) == {Ending.IDLE_TIMEOUT: 1}
+
+
+def test_a_client_that_keeps_talking_is_not_idle() -> None:
+    with running(
+        StreamServer(LOCAL, echo, max_connections=1, timeouts=Timeouts(idle=0.2))
+    ) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            for _ in range(50):
+                client.sendall(b"x")
+                assert client.recv(1) == b"x"
+                turn(0.01)
+            assert server.stats.active == 1
+
+
+def test_a_handler_that_computes_an_answer_is_never_ended_as_idle() -> None:
+    answer = Event()
+
+    def slow(sock: Any, _address: Any) -> None:
+        while sock.recv(1):
+            answer.wait()
+            sock.sendall(b"answer")
+
+    # A second connection shows that the timeout has passed over the first one.
+    timeouts = Timeouts(idle=SHORT, grace=0.01)
+    with running(StreamServer(LOCAL, slow, max_connections=2, timeouts=timeouts)) as server:
+        with connect(server) as asking:
+            asking.sendall(b"?")
+            turn(SHORT)
+            with connect(server) as silent:
+                assert outcome(silent) == "closed"
+            turn(SHORT)
+            assert server.stats.active == 1
+            answer.set()
+            assert asking.recv(100) == b"answer"
+            assert outcome(asking) == "closed"  # and then it is idle
+        assert finished(server) == {Ending.IDLE_TIMEOUT: 2}
+
+
+def test_idle_works_under_tls() -> None:
+    context = TlsFiles(str(CERTIFICATE), str(KEY)).context()
+    ours = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ours.check_hostname = False
+    ours.verify_mode = ssl.CERT_NONE
+    server = StreamServer(
+        LOCAL, echo, max_connections=1, ssl_context=context, timeouts=Timeouts(idle=SHORT)
+    )
+    with running(server), connect(server) as plain, ours.wrap_socket(plain) as client:
+        assert outcome(client) == "served"
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert outcome(client) == "closed"
+        assert finished(server) == {Ending.IDLE_TIMEOUT: 1}
+
+
+def test_idle_works_for_wsgi_between_requests() -> None:
+    def app(_environ: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    server = WSGIServer(LOCAL, app, max_connections=1, log=None, timeouts=Timeouts(idle=SHORT))
+    with running(server), connect(server) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        seen = b""
+        while data := client.recv(4096):
+            seen += data
+        assert seen.endswith(b"ok")
+        eventually(lambda: finished(server) == {Ending.IDLE_TIMEOUT: 1})
+
+
+def test_a_lifetime_ends_whoever_is_still_there() -> None:
+    timeouts = Timeouts(lifetime=0.1)
+    with running(StreamServer(LOCAL, echo, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            with pytest.raises((AssertionError, OSError)):
+                for _ in range(100_000):  # talks on and on
+                    client.sendall(b"x")
+                    assert client.recv(1)
+        eventually(lambda: finished(server) == {Ending.LIFETIME: 1})
+
+
+def test_only_lifetime_holds_on_a_unix_socket(tmp_path: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        timeouts = Timeouts(first_byte=0.01, idle=0.01, lifetime=0.3)
+        with running(StreamServer(listener, greet, max_connections=1, timeouts=timeouts)) as server:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "s"))
+                assert outcome(client) == "served"
+                assert outcome(client) == "closed"
+            assert finished(server) == {Ending.LIFETIME: 1}
+
+
+def test_a_handler_that_does_not_heed_its_end_of_file_is_killed_after_the_grace() -> None:
+    never = Event()
+    seen = []
+
+    def deaf(sock: Any, _address: Any) -> None:
+        try:
+            never.wait()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    timeouts = Timeouts(first_byte=SHORT, grace=SHORT)
+    with running(StreamServer(LOCAL, deaf, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as client:
+            assert outcome(client) == "closed"
+        eventually(lambda: finished(server) == {Ending.FIRST_BYTE_TIMEOUT: 1})
+        assert seen == [gevent.GreenletExit]
+
+
+def test_the_client_of_a_handler_that_survives_its_kill_is_cut_off() -> None:
+    leave = Event()
+
+    def swallows(sock: Any, _address: Any) -> None:
+        while not leave.is_set():
+            try:
+                leave.wait()
+            except gevent.GreenletExit:
+                pass
+
+    timeouts = Timeouts(lifetime=SHORT, grace=SHORT)
+    with running(StreamServer(LOCAL, swallows, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as client:
+            assert outcome(client) == "closed"
+            assert server.stats.active == 1  # its slot comes back when it ends, not before
+            leave.set()
+            eventually(lambda: server.stats.active == 0)
+        assert finished(server) == {Ending.LIFETIME: 1}
+
+
+def test_timeouts_go_on_after_the_server_has_closed() -> None:
+    with running(
+        StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(idle=SHORT))
+    ) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            server.close()
+            assert outcome(client) == "closed"
+        eventually(lambda: server.stats.active == 0)
+
+
+def test_the_sweep_runs_only_while_there_is_somebody_to_watch() -> None:
+    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(idle=LONG))
+    with running(server):
+        assert server._reaper._timer is None
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            assert server._reaper._timer is not None
+        eventually(lambda: server.stats.active == 0)
+        assert server._reaper._timer is None
+        assert not server._reaper._watched
+
+
+def test_without_a_timeout_nobody_is_watched() -> None:
+    with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            assert not server._reaper.wanted
+            assert server._reaper._timer is None
+
+
+def test_a_sweep_looks_at_a_part_and_lets_the_loop_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget of nothing, one connection a turn: and all of them are looked at."""
+    monkeypatch.setattr(gserver.reaper, "BUDGET_S", 0.0)
+    looked: list[int] = []  # the loop's turn of each look
+    original = gserver.reaper.look
+
+    def look(*arguments: Any) -> Any:
+        looked.append(gevent.get_hub().loop.iteration)
+        return original(*arguments)
+
+    monkeypatch.setattr(gserver.reaper, "look", look)
+    timeouts = Timeouts(idle=0.3)
+    with running(StreamServer(LOCAL, greet, max_connections=10, timeouts=timeouts)) as server:
+        held = [connect(server) for _ in range(10)]
+        for client in held:
+            assert outcome(client) == "served"
+        for client in held:
+            assert outcome(client) == "closed"
+            client.close()
+        assert len(looked) >= 10
+        assert len(set(looked)) == len(looked)
+        eventually(lambda: finished(server) == {Ending.IDLE_TIMEOUT: 10})
+
+
+def test_an_error_in_a_sweep_does_not_end_the_sweeping(
+    monkeypatch: pytest.MonkeyPatch, hub_errors: list[BaseException]
+) -> None:
+    original = gserver.reaper.look
+    failing = [RuntimeError("on purpose")]
+
+    def look(*arguments: Any) -> Any:
+        if failing:
+            raise failing.pop()
+        return original(*arguments)
+
+    monkeypatch.setattr(gserver.reaper, "look", look)
+    with running(
+        StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(idle=SHORT))
+    ) as server:
+        with connect(server) as client:
+            assert outcome(client) == "served"
+            assert outcome(client) == "closed"
+    assert [str(error) for error in hub_errors] == ["on purpose"]
+    hub_errors.clear()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ({"timeouts": 5}, "timeouts"),
+        ({"evict_idle": 0}, "evict_idle"),
+        ({"handshake_timeout": 0}, "handshake_timeout"),
+    ],
+)
+def test_a_bad_value_is_refused_naming_its_setting(arguments: Any, setting: str) -> None:
+    with pytest.raises(SettingError, match=f"^{setting} "):
+        StreamServer(LOCAL, greet, max_connections=1, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"timeouts": Timeouts()}, {"evict_idle": 1.0}, {"deferred_start": True}]
+)
+def test_without_a_cap_there_are_no_timeouts(arguments: Any) -> None:
+    with pytest.raises(SettingError, match=f"^{next(iter(arguments))} .*needs a cap"):
+        StreamServer(LOCAL, greet, **arguments)
