@@ -25,7 +25,8 @@ def look(connection: Connection, age: float) -> tuple[bool | None, float | None]
     sock = getattr(connection.socket, "_sock", None)
     info = None if sock is None else tcp_info.read(sock)
     if info is None:
-        return None, None
+        # One whose handler was not started has said nothing, as far as anybody knows.
+        return (False, age) if connection.deferred else (None, None)
     heard = info.bytes_received > 0
     if not tcp_info.is_idle(info, reading=connection.reading):
         return heard, None

@@ -26,7 +26,7 @@ __all__ = ["Reaper"]
 log = logging.getLogger("gserver")
 
 #: Connections ended in one slice: each wakes a handler, some 50 µs before it does anything.
-_MAX_ENDED: Final = 32
+_MAX_ENDED: Final = 16
 #: The longest idle that a sweep remembers for eviction: also the most evictions per sweep.
 _MAX_REMEMBERED: Final = 1024
 #: Connections that one eviction may look at: those remembered may be busy or gone by now.

@@ -94,7 +94,7 @@ class Timeouts:
     :raises SettingError: a value that cannot be used.
 
     first_byte and idle need TCP_INFO: on a unix socket, and on systems other than Linux, only
-    lifetime holds.
+    lifetime holds, and the others while a deferred start waits.
     """
 
     first_byte: float | None = None

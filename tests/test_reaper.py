@@ -163,6 +163,23 @@ def test_only_lifetime_holds_on_a_unix_socket(tmp_path: Any) -> None:
             assert finished(server) == {Ending.LIFETIME: 1}
 
 
+def test_on_a_unix_socket_a_deferred_start_has_a_first_byte_timeout(tmp_path: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        server = StreamServer(
+            listener,
+            echo,
+            max_connections=1,
+            deferred_start=True,
+            timeouts=Timeouts(first_byte=SHORT),
+        )
+        with running(server), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            assert outcome(client) == "closed"
+            assert finished(server) == {Ending.FIRST_BYTE_TIMEOUT: 1}
+
+
 def test_a_handler_that_does_not_heed_its_end_of_file_is_killed_after_the_grace() -> None:
     never = Event()
     seen = []
