@@ -71,7 +71,7 @@ class Guest:
     def kill(self, exception: Any = None, block: bool = True, timeout: float | None = None) -> None:
         """End it, in a callback of the loop as a greenlet's kill does; never blocks. (A Pool
         still notes it as dying after this returns: it must not have left by then.)"""
-        gevent.get_hub().loop.run_callback(self._room.cancel, self)
+        self._room.cancel(self)
 
     def left(self) -> None:
         """It holds its slot no more: tell whoever has linked."""
@@ -131,7 +131,8 @@ class HeaderRoom:
         guest.left()
 
     def cancel(self, guest: Guest) -> None:
-        """Have it decided on as :attr:`Fault.CANCELLED`, also if its header has just come."""
+        """Have it decided on as :attr:`Fault.CANCELLED`, also if its header has just come; in a
+        later callback, as ever."""
         if guest not in self._guests:
             return
         if guest.found is None:
