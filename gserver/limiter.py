@@ -127,7 +127,6 @@ class Limiter:
         for waiter in self.gate.waiters():
             source = self._source(waiter.client[1])
             waiter.receipt = self.gate.recount(waiter.receipt, source)
-        self._waiting.changed()
         self._occupancy_changed()
 
     @property
@@ -213,7 +212,7 @@ class Limiter:
             verdict = gate.decide_or_wait((fd, address, front), source, now, in_use=in_use)
             if isinstance(verdict, Waiter):
                 self.counters.accepted += 1
-                self._waiting.changed()
+                self._waiting.joined()
                 return True
         else:
             verdict = gate.decide(source, now, in_use=in_use)
@@ -260,7 +259,7 @@ class Limiter:
         if gate.may_wait:
             verdict = gate.recheck_or_wait((fd, address, front), source, now, in_use=in_use)
             if isinstance(verdict, Waiter):
-                self._waiting.changed()
+                self._waiting.joined()
                 return True
         else:
             verdict = gate.recheck(source, now, in_use=in_use)

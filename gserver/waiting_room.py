@@ -58,8 +58,8 @@ class WaitingRoom:
         """Those that the waiters hold."""
         return [waiter.client[0] for waiter in self._gate.waiters()]
 
-    def changed(self) -> None:
-        """One more waits, or how long they may has changed."""
+    def joined(self) -> None:
+        """One more waits."""
         self._set_timer(monotonic())
 
     def slot_came_back(self) -> None:

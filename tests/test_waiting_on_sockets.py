@@ -304,19 +304,29 @@ def test_rules_in_force_anew_count_those_who_wait() -> None:
         assert server.stats.rejected[Reason.SOURCE] == 1
 
 
-def test_who_is_held_for_its_sources_slots_takes_no_slot_away_from_those_who_come_after() -> None:
-    """A candidate counts as ahead of newcomers, who then wait; its rejection lets them in."""
+@pytest.mark.parametrize("sources", [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")])
+def test_who_is_held_for_its_sources_slots_takes_no_slot_away_from_those_who_come_after(
+    sources: tuple[str, str],
+) -> None:
+    """A candidate counts as ahead of newcomers, who then wait; its rejection lets them in. The
+    loop turns to one of two listeners first: the other's client is the newcomer."""
     rules = {"per_source": 1, "source_exempt": ["127.0.0.2"]}
-    with running(waiting_server(greet, cap=2, **rules)) as server, clients(server, 1):
-        server.stop_accepting()
-        # Plain sockets, in the kernel's queue together: the loop does not run in between.
-        over = stdlib_socket.create_connection(server.address, 20)
-        exempt = stdlib_socket.create_connection(server.address, 20, ("127.0.0.2", 0))
-        with over, exempt:
+    limiter = Limiter(Limits(max_connections=2, wait=LONG, **rules))
+    first = StreamServer(LOCAL, greet, limiter=limiter)
+    second = StreamServer(LOCAL, greet, limiter=limiter)
+    with running(first), running(second), clients(first, 1), contextlib.ExitStack() as stack:
+        for server in first, second:
+            server.stop_accepting()
+        for server, source in zip((first, second), sources, strict=True):
+            # Plain sockets, in the kernel's queues: the loop does not run in between.
+            sock = stdlib_socket.create_connection(server.address, 20, (source, 0))
+            stack.enter_context(sock)
+        for server in first, second:
             server.start_accepting()
-            eventually(lambda: server.stats.active == 2)
-            assert server.stats.rejected[Reason.SOURCE] == 1
-            assert server.stats.waiting == 0
+        eventually(lambda: limiter.snapshot().active == 2)
+        books = limiter.snapshot()
+        assert books.rejected[Reason.SOURCE] == 1
+        assert books.waiting == 0
 
 
 # ---- the books, and the end ----------------------------------------------------------------
