@@ -10,8 +10,8 @@ from typing import ClassVar
 from bench.peers import Peer, Policy, Running
 from bench.peers.base import HOST
 from bench.results import Figure
+from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import Calibration
-from gserver.probe.engine import Patience
 from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.profiles import PROFILES

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.experiments.base import Experiment, Figures, Subject, Unfit
 from bench.results import Figure
-from gserver.probe.engine import Engine, Patience
+from gserver.probe.attempt import Patience
+from gserver.probe.engine import Engine
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.run import Run, collector_off
 from gserver.probe.stats import summarise
