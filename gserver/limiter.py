@@ -184,13 +184,23 @@ class Limiter:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
         self.counters.accepted += len(clients)
-        evicted = bool(self.evictors) and sum(self._evict_one() for _ in clients) > 0
+        evicted = self._evict_for(clients) if self.evictors else 0
         self._candidates.hold(
             clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
         )
+        if evicted and not self.full:  # the evicted had no handler yet, and is gone already
+            self._candidates.slot_came_back()
 
-    def _evict_one(self) -> bool:
-        return any(evict() for evict in self.evictors)
+    def _evict_for(self, clients: deque[Client]) -> int:
+        """Evict an idle connection for each client that only a slot is missing to; how many."""
+        evicted = 0
+        for _, address in clients:
+            source = self._source(address)
+            if self.gate.lacks_only_a_slot(source, in_use=len(self.pool)) and any(
+                evict() for evict in self.evictors
+            ):
+                evicted += 1
+        return evicted
 
     def arrived(self, client: Client, front: Front) -> bool | None:
         """Decide on a client just accepted, while not :attr:`holding`.
@@ -318,7 +328,7 @@ class Limiter:
         if place is True:
             self._read_header(fd, address, front)
         elif isinstance(place, Waiter):
-            self._waiting.changed()
+            self._waiting.joined()
         elif isinstance(place, Rejected):
             self._reject(fd, address, front, place)
             return False

@@ -216,6 +216,8 @@ class _Capped(_GeventServer):
             problem = "goes without settle: who is refused cannot wait"
         elif limiter.limits.wait:
             problem = "goes without wait: who is refused cannot wait"
+        elif self._reaper.evicts:
+            problem = "goes without evict_idle: nobody is let in for whom to evict"
         else:
             return
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)

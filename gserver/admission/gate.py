@@ -196,6 +196,10 @@ class Gate:
             return _FULL
         return self._take(source)
 
+    def lacks_only_a_slot(self, source: Source, *, in_use: int) -> bool:
+        """Whether such a client could be admitted if one more slot were free. Takes nothing."""
+        return not self._is_over(source) and not self._has_room(source, in_use)
+
     def recheck_or_wait(
         self, client: Any, source: Source, now: float, *, in_use: int
     ) -> Receipt | Waiter | Rejected:
