@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 from support import LOCAL, clients, connect, echo, eventually, outcome, running, turn
 
-from gserver import Ending, Limiter, Reason, StreamServer
+from gserver import Ending, Limiter, Limits, Reason, Refuse, SettingError, StreamServer
 from gserver.reaper import Reaper
 from gserver.timeouts import Timeouts
 
@@ -149,3 +149,24 @@ def test_an_eviction_looks_at_a_bounded_number(monkeypatch: pytest.MonkeyPatch) 
     reaper._longest = [(0.0, number, Gone()) for number in range(1000)]  # type: ignore[misc]
     assert not reaper.evict_one()
     assert len(looks) == 16
+
+
+@pytest.mark.parametrize("cap", [1, 3])
+def test_nobody_is_evicted_for_a_client_whose_source_has_too_many(cap: int) -> None:
+    """Full or not: a slot more would not let it in."""
+    limits = Limits(max_connections=cap, per_source=1)
+    with running(StreamServer(LOCAL, echo, limits=limits, evict_idle=AGE)) as server:
+        with connect(server) as held:
+            eventually(lambda: server.stats.active == 1)
+            remembered(server, 1)
+            with connect(server) as another:
+                assert outcome(another) == "closed"
+            held.sendall(b"x")
+            assert outcome(held) == "served"
+        assert server.stats.rejected[Reason.SOURCE] == 1
+        assert server.stats.finished[Ending.EVICTED] == 0
+
+
+def test_evict_idle_and_refuse_do_not_go_together() -> None:
+    with pytest.raises(SettingError, match="evict_idle"):
+        StreamServer(LOCAL, echo, max_connections=1, rejection=Refuse(), evict_idle=AGE)
