@@ -192,7 +192,7 @@ def serve(
     Examples:
       gserver serve
       gserver serve echo --listen :7 --max-connections 1000 --reject reset
-      gserver serve mypkg.app:handle --per-source 10 --wait 0.05 --reject reply:http
+      gserver serve pkg.app:handle --per-source 10 --wait 0.05 --reject reply:http
       gserver serve mypkg.app:handle --listen unix:/run/app.sock
     """
     stop = StopSignals(drain_timeout)
