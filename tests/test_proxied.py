@@ -467,6 +467,13 @@ def test_bad_headers_are_counted_and_held_against_nobody() -> None:
         eventually(lambda: server.stats.active == 0)
 
 
+def test_proxy_without_a_header_gets_no_reply_meant_for_clients() -> None:
+    with served_by_proxy(greet, rejection=Reply("http")) as server:
+        with by_proxy(server, GARBAGE) as sock:
+            assert outcome(sock) == "reset"
+        eventually(lambda: server.stats.pending == 0)
+
+
 def test_reserved_slot_is_held_while_reading_and_kept_only_by_those_it_is_for() -> None:
     limits = Limits(max_connections=2, reserved=1, reserved_for=["203.0.113.0/24"])
     with served_by_proxy(greet, limits=limits) as server:

@@ -318,3 +318,13 @@ def test_overflow_counters_never_go_back():
     gate.replace(Limits(max_connections=10))
     after = gate.figures()
     assert (after.source_rate_overflow, after.penalty_overflow) == (2, 2)
+
+
+def test_who_found_no_slot_before_its_header_may_try_again_without_offence():
+    for in_use, offences in ((0, 1), (10, 0)):
+        gate = gate_of(source_rate=1.0, source_rate_burst=1, penalty=100)
+        source = gate.source(HERE)
+        assert isinstance(gate.classify(source, 0.0, in_use=0), Receipt)
+        assert gate.reserve(0.5, in_use=in_use) is (in_use == 0)
+        assert gate.classify(source, 0.5, in_use=0) is REJECTED[Reason.SOURCE_RATE]
+        assert gate.figures().offences[Offence.RATE] == offences
