@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from every_rule import put_in_force
 from hypothesis import settings
+from hypothesis.stateful import invariant
 from support import LOCAL, greet, load, running
 from test_books import (
     LimiterMachine,
@@ -45,6 +46,7 @@ from test_prompt import (
 
 import gserver.limiter
 from gserver import Limiter, Limits, Reason, StreamServer
+from gserver.admission.verdict import REJECTED
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,17 @@ def _every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     put_in_force(monkeypatch)
 
 
-class TestLimiterWithRules(LimiterMachine.TestCase):  # type: ignore[misc]
+class RuledLimiterMachine(LimiterMachine):
+    """Where rules are asked, a newcomer for whom there is a slot besides those of the candidates
+    has it before they have theirs, one turn of the loop later."""
+
+    @invariant()
+    def nobody_is_decided_twice_or_out_of_turn(self) -> None:
+        if hasattr(self, "limiter"):
+            assert len(self.desk.verdicts) == len(set(self.desk.verdicts))
+
+
+class TestLimiterWithRules(RuledLimiterMachine.TestCase):  # type: ignore[misc]
     settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
@@ -75,7 +87,7 @@ def test_churners_that_hold_all_of_their_sources_slots_are_never_turned_away(cap
 def test_control_without_being_candidates_those_churners_are_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gserver.limiter, "_SOURCE", None)
+    monkeypatch.setattr(gserver.limiter, "_ENDINGS_MAKE_ROOM", (REJECTED[Reason.CAPACITY],))
     limits = Limits(max_connections=100, per_source=10)
     with running(StreamServer(LOCAL, greet, limits=limits)) as server:
         for _ in range(10):
