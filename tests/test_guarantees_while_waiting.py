@@ -32,7 +32,7 @@ from gserver import Limiter, Reason, StreamServer
 
 @pytest.fixture(autouse=True)
 def _every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_force(monkeypatch, wait=0.02, wait_queue=20, per_source=1000)
+    put_in_force(monkeypatch, wait=0.02, wait_queue=20)
 
 
 def test_they_may_wait() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from every_rule import put_in_force
 from hypothesis import settings
+from hypothesis.stateful import invariant
 from support import LOCAL, greet, load, running
 from test_books import (
     LimiterMachine,
@@ -53,7 +54,17 @@ def _every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     put_in_force(monkeypatch)
 
 
-class TestLimiterWithRules(LimiterMachine.TestCase):  # type: ignore[misc]
+class RuledLimiterMachine(LimiterMachine):
+    """Where rules are asked, a newcomer for whom there is a slot besides those of the candidates
+    has it before they have theirs, one turn of the loop later."""
+
+    @invariant()
+    def nobody_is_decided_twice_or_out_of_turn(self) -> None:
+        if hasattr(self, "limiter"):
+            assert len(self.desk.verdicts) == len(set(self.desk.verdicts))
+
+
+class TestLimiterWithRules(RuledLimiterMachine.TestCase):  # type: ignore[misc]
     settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 

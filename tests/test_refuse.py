@@ -189,6 +189,7 @@ def test_a_closed_server_is_told_no_more_of_the_limiter_it_shared() -> None:
             with clients(first, 1):
                 pass
         assert limiter.snapshot().time_refusing == 0.0
+        limiter.limits = Limits(max_connections=1, wait=0.1)  # nobody refuses any more
 
 
 def test_when_the_port_is_taken_meanwhile_opening_is_tried_again(
