@@ -12,6 +12,8 @@ from bench.peers.base import HOST
 from bench.time_wait import time_wait
 from gserver.probe.run import Run
 
+pytestmark = pytest.mark.long
+
 CAP = 4
 
 

@@ -17,6 +17,8 @@ from bench.peers.base import HOST, ROOT, Launch, PythonPeer, Site
 from bench.peers.process import session_members, wait_until
 from gserver.probe.oracle import Oracle
 
+pytestmark = pytest.mark.long
+
 CAP = 3
 
 #: Seconds for anything that must happen; a peer on a busy machine stays far below.

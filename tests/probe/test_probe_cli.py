@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ENTRY = "from gserver.probe.cli import probe; probe()"
 
 
