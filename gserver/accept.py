@@ -20,7 +20,6 @@ from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
 
 from gserver.admission.verdict import REJECTED, Reason, Receipt
-from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.front import Client
 from gserver.limiter import Limiter
 from gserver.net.accept_errors import Fate, fate_of
@@ -167,8 +166,11 @@ class AcceptLoop:
     def _take_clients(self) -> None:
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
+        if limiter.holding and self.proxies is None:
+            self._take_candidates(accept)
+            return
         without_slot: deque[Client] = deque()
-        turned_away = 0
+        turned_away, most = 0, limiter.may_turn_away()
         for _ in range(self._max_accept):
             if limiter.holding and self.proxies is None:
                 self._take_candidates(accept)
@@ -187,7 +189,7 @@ class AcceptLoop:
                 without_slot.append(client)
             if not got_in:
                 turned_away += 1
-                if turned_away == MAX_REJECTIONS_PER_TURN:
+                if turned_away >= most:
                     break
             if self._watcher is None:
                 break
@@ -195,13 +197,13 @@ class AcceptLoop:
             limiter.hold(without_slot, self, quiet=self._quiet())
 
     def _take_candidates(self, accept: Callable[[], Client]) -> None:
-        """At the cap: as many clients as may be turned away in a turn. On the path of every
+        """At the cap: as many clients as may be held in this turn. On the path of every
         rejection."""
         clients: deque[Client] = deque()
         take = clients.append
         failed = None
         try:
-            for _ in range(MAX_REJECTIONS_PER_TURN):
+            for _ in range(self._limiter.may_take(self)):
                 take(accept())
         except BlockingIOError:
             pass
@@ -268,7 +270,7 @@ class AcceptLoop:
         os.close(self._reserve)
         self._reserve = None
         try:
-            for _ in range(MAX_REJECTIONS_PER_TURN):
+            for _ in range(self._limiter.may_turn_away()):
                 fd, address = self._listener._accept()
                 self._limiter.reject_now(fd, address, self, REJECTED[Reason.DESCRIPTORS])
         except OSError:  # nobody there any more, or somebody else took the descriptor
