@@ -70,15 +70,18 @@ class TurnShare:
         return MAX_REJECTIONS_PER_TURN // self._listeners or 1
 
 
+Decide = Callable[[int, Any, Front, bool, float], bool]
+
+
 class Candidates:
     """First come, first served.
 
-    :param decide: called with a candidate's descriptor, address and front, and whether its time
-        is over. True: it has had its verdict, and is no candidate any more.
+    :param decide: called with a candidate's descriptor, address and front, whether its time is
+        over, and the time. True: it has had its verdict, and is no candidate any more.
     :param settle: seconds each may wait; 0: one turn of the loop.
     """
 
-    def __init__(self, decide: Callable[[int, Any, Front, bool], bool], settle: float) -> None:
+    def __init__(self, decide: Decide, settle: float) -> None:
         self.settle = settle
         self.share = TurnShare()
         self._decide = decide
@@ -181,7 +184,7 @@ class Candidates:
                     # Out first: no error can have it decided twice.
                     client = clients.popleft()
                     over = budget > 0 and (deadline <= now or crowded > 0)
-                    if not decide(*client, front, over):
+                    if not decide(*client, front, over, now):
                         clients.appendleft(client)
                         self._timer.after(0.0 if crowded > 0 else max(0.0, deadline - now))
                         return

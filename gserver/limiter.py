@@ -263,18 +263,28 @@ class Limiter:
     def _source(self, address: Any) -> Source:
         return self.gate.source(address) if self.gate.needs_source else ANY
 
-    def _decide_candidate(self, fd: int, address: Any, front: Front, over: bool) -> bool:
+    def _decide_candidate(
+        self, fd: int, address: Any, front: Front, over: bool, now: float
+    ) -> bool:
         """Ask again for a candidate. On the path of every rejection."""
         gate = self.gate
+        if gate.bare and front.proxies is None:
+            bare = gate.decide(ANY, now, in_use=len(self.pool))
+            if isinstance(bare, Receipt):
+                self._admit(fd, address, front, bare)
+                return True
+            if over:
+                self._reject(fd, address, front, bare)
+            return over
         if front.proxies is not None:
-            if gate.reserve(monotonic(), in_use=len(self.pool)):
+            if gate.reserve(now, in_use=len(self.pool)):
                 self._read_header(fd, address, front)
                 return True
             if over:
                 self._reject(fd, address, front, _CAPACITY)
             return over
         source = gate.source(address) if gate.needs_source else ANY
-        now, in_use = monotonic(), len(self.pool)
+        in_use = len(self.pool)
         if gate.may_wait:
             verdict = gate.recheck_or_wait((fd, address, front), source, now, in_use=in_use)
             if isinstance(verdict, Waiter):
