@@ -30,7 +30,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
-from gserver.net.listeners import system_backlog, tcp_listener
+from gserver.net.listeners import describe, system_backlog, tcp_listener
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
 from gserver.net.reply import Reply
@@ -364,7 +364,8 @@ class _Capped(_GeventServer):
         handle(connection.socket, connection.address)
 
     def _listener_failed(self, error: OSError) -> None:
-        log.error("%s: the listener failed: %s", self, error)
+        """It is no listener any more: close the server. Its admitted clients go on."""
+        log.error("%s: the listener failed, and is closed: %s", describe(self.address), error)
         self.close()
 
 
