@@ -180,11 +180,20 @@ class _Capped(_GeventServer):
 
         Reads every descriptor of the process once: about 15 ms at 10,000. A socket counts as
         leaked when two audits in a row find it. A leak is logged.
+
+        :raises OSError: the descriptors cannot be listed: that takes a free one.
         """
         limiter = self._capped_limiter()
         if self._auditor is None:
             self._auditor = Auditor(limiter)
-        return self._auditor.audit(getattr(self, "socket", None))
+        return self._auditor.audit(
+            getattr(self, "socket", None), lingering=self.lingering_descriptors()
+        )
+
+    def lingering_descriptors(self) -> set[int]:
+        """Those of clients that are being told that the server is busy (``Reply``)."""
+        replies = [how for how in self._rejections.values() if isinstance(how, Reply)]
+        return {fd for how in replies for fd in how.descriptors()}
 
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:

@@ -228,4 +228,8 @@ def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer]) -> None:
     while True:
         gevent.sleep(_AUDIT_EVERY_S)
         listeners = [getattr(server, "socket", None) for server in servers]
-        auditor.audit(*listeners, pause=partial(gevent.sleep, 0))
+        lingering = set().union(*(server.lingering_descriptors() for server in servers))
+        try:
+            auditor.audit(*listeners, lingering=lingering, pause=partial(gevent.sleep, 0))
+        except OSError as error:  # out of descriptors, say: the next one may find one
+            log.warning("no audit this time: %s", error)
