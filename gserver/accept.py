@@ -7,6 +7,7 @@ leaves clients waiting while the server has nothing else to do.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import logging
 import os
@@ -34,6 +35,10 @@ log = logging.getLogger("gserver")
 
 _READ: Final = 1
 _REOPEN_EVERY_S: Final = 0.1
+#: Errors of clients that are gone already, in a row: so many are no clients, but a firewall rule
+#: (EPERM) or a network that is down. Going on at once would take a whole core and help nobody.
+_MOST_SKIPPED: Final = 64
+_TELL_EVERY_S: Final = 10.0
 #: The lowest: in one poll batch, endings and candidates come before newcomers (G3). libev.
 LISTENER_PRIORITY: Final = -2
 
@@ -86,6 +91,8 @@ class AcceptLoop:
         self._fatal = fatal
         self._max_accept = max_accept
         self._delay, self._max_delay = self._min_delay, _ = delays
+        self._skipped = (0, 0)  # errors in a row, and how many were accepted at the last
+        self._told: dict[str, float] = {}  # when each error was last in the log
         self._watcher: Any = None
         self._timer: Any = None
         self._reserve: int | None = None
@@ -232,20 +239,36 @@ class AcceptLoop:
         """Deal with an error of accept. False: no more in this turn."""
         errors = self._limiter.counters.accept_errors
         name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        first = name not in errors
         errors[name] = errors.get(name, 0) + 1
         match fate_of(error):
             case Fate.SKIP:
-                return True
+                if not self._skipped_too_many():
+                    return True
+                self._tell(name, error)
+                self._back_off()
             case Fate.NO_DESCRIPTORS:
                 self._answer_with_reserve()
             case Fate.FATAL:
                 self._fatal(error)
             case Fate.BACK_OFF:
-                if first:
-                    log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
+                self._tell(name, error)
                 self._back_off()
         return False
+
+    def _skipped_too_many(self) -> bool:
+        """Counted here, so that a client that is accepted costs nothing more."""
+        accepted = self._limiter.counters.accepted
+        count, accepted_then = self._skipped
+        count = count + 1 if accepted == accepted_then else 1
+        self._skipped = count, accepted
+        return count >= _MOST_SKIPPED
+
+    def _tell(self, name: str, error: OSError) -> None:
+        """A line at the beginning of an outage, and now and then while it lasts."""
+        now = monotonic()
+        if now - self._told.get(name, float("-inf")) >= _TELL_EVERY_S:
+            self._told[name] = now
+            log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
 
     def _back_off(self) -> None:
         self._pause()
@@ -321,9 +344,12 @@ class AcceptLoop:
         return self._header_reader.read(fd, self._family, done)
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        self._start(
-            GeventSocket(self._family, self._type, self._proto, fileno=fd), address, receipt
-        )
+        try:
+            sock = GeventSocket(self._family, self._type, self._proto, fileno=fd)
+        except BaseException:
+            _socket.close(fd)
+            raise
+        self._start(sock, address, receipt)
 
 
 def _loops_epoll() -> Any:

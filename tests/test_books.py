@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import logging
+import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ from support import (
 from gserver import Audit, Limiter, Reason, Reply, StreamServer, slots
 from gserver.admission.verdict import REJECTED, Receipt
 from gserver.candidates import MAX_CANDIDATES
+from gserver.daemon import serve
 from gserver.net.listeners import tcp_listener
 from gserver.stats import Ending
 
@@ -359,3 +362,28 @@ def test_audit_does_not_take_clients_that_are_being_replied_to_for_leaks() -> No
         assert server.lingering_descriptors()
         assert server.audit().clean
         assert server.audit().clean
+
+
+def test_an_audit_without_a_descriptor_is_one_line_and_the_next_one_is_made(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+    listdir, audits = os.listdir, []
+
+    def scarce(path: str) -> list[str]:
+        if failures:
+            raise failures.pop()
+        audits.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", scarce)
+    monkeypatch.setattr(serve, "_AUDIT_EVERY_S", 0.001)
+    auditing = gevent.spawn(serve._audit_for_ever, Limiter(1), [])
+    try:
+        eventually(lambda: len(audits) > 1)
+    finally:
+        auditing.kill()
+        monkeypatch.undo()
+    assert [record.getMessage() for record in caplog.records] == [
+        "no audit this time: [Errno 24] Too many open files"
+    ]
