@@ -7,6 +7,7 @@ leaves clients waiting while the server has nothing else to do.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import logging
 import os
@@ -20,7 +21,6 @@ from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
 
 from gserver.admission.verdict import REJECTED, Reason, Receipt
-from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.front import Client
 from gserver.limiter import Limiter
 from gserver.net.accept_errors import Fate, fate_of
@@ -35,6 +35,10 @@ log = logging.getLogger("gserver")
 
 _READ: Final = 1
 _REOPEN_EVERY_S: Final = 0.1
+#: Errors of clients that are gone already, in a row: so many are no clients, but a firewall rule
+#: (EPERM) or a network that is down. Going on at once would take a whole core and help nobody.
+_MOST_SKIPPED: Final = 64
+_TELL_EVERY_S: Final = 10.0
 #: The lowest: in one poll batch, endings and candidates come before newcomers (G3). libev.
 LISTENER_PRIORITY: Final = -2
 
@@ -87,6 +91,8 @@ class AcceptLoop:
         self._fatal = fatal
         self._max_accept = max_accept
         self._delay, self._max_delay = self._min_delay, _ = delays
+        self._skipped = (0, 0)  # errors in a row, and how many were accepted at the last
+        self._told: dict[str, float] = {}  # when each error was last in the log
         self._watcher: Any = None
         self._timer: Any = None
         self._reserve: int | None = None
@@ -167,8 +173,11 @@ class AcceptLoop:
     def _take_clients(self) -> None:
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
+        if limiter.holding and self.proxies is None:
+            self._take_candidates(accept)
+            return
         without_slot: deque[Client] = deque()
-        turned_away = 0
+        turned_away, most = 0, limiter.may_turn_away()
         for _ in range(self._max_accept):
             if limiter.holding and self.proxies is None:
                 self._take_candidates(accept)
@@ -187,7 +196,7 @@ class AcceptLoop:
                 without_slot.append(client)
             if not got_in:
                 turned_away += 1
-                if turned_away == MAX_REJECTIONS_PER_TURN:
+                if turned_away >= most:
                     break
             if self._watcher is None:
                 break
@@ -195,13 +204,13 @@ class AcceptLoop:
             limiter.hold(without_slot, self, quiet=self._quiet())
 
     def _take_candidates(self, accept: Callable[[], Client]) -> None:
-        """At the cap: as many clients as may be turned away in a turn. On the path of every
+        """At the cap: as many clients as may be held in this turn. On the path of every
         rejection."""
         clients: deque[Client] = deque()
         take = clients.append
         failed = None
         try:
-            for _ in range(MAX_REJECTIONS_PER_TURN):
+            for _ in range(self._limiter.may_take(self)):
                 take(accept())
         except BlockingIOError:
             pass
@@ -230,20 +239,36 @@ class AcceptLoop:
         """Deal with an error of accept. False: no more in this turn."""
         errors = self._limiter.counters.accept_errors
         name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        first = name not in errors
         errors[name] = errors.get(name, 0) + 1
         match fate_of(error):
             case Fate.SKIP:
-                return True
+                if not self._skipped_too_many():
+                    return True
+                self._tell(name, error)
+                self._back_off()
             case Fate.NO_DESCRIPTORS:
                 self._answer_with_reserve()
             case Fate.FATAL:
                 self._fatal(error)
             case Fate.BACK_OFF:
-                if first:
-                    log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
+                self._tell(name, error)
                 self._back_off()
         return False
+
+    def _skipped_too_many(self) -> bool:
+        """Counted here, so that a client that is accepted costs nothing more."""
+        accepted = self._limiter.counters.accepted
+        count, accepted_then = self._skipped
+        count = count + 1 if accepted == accepted_then else 1
+        self._skipped = count, accepted
+        return count >= _MOST_SKIPPED
+
+    def _tell(self, name: str, error: OSError) -> None:
+        """A line at the beginning of an outage, and now and then while it lasts."""
+        now = monotonic()
+        if now - self._told.get(name, float("-inf")) >= _TELL_EVERY_S:
+            self._told[name] = now
+            log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
 
     def _back_off(self) -> None:
         self._pause()
@@ -268,7 +293,7 @@ class AcceptLoop:
         os.close(self._reserve)
         self._reserve = None
         try:
-            for _ in range(MAX_REJECTIONS_PER_TURN):
+            for _ in range(self._limiter.may_turn_away()):
                 fd, address = self._listener._accept()
                 self._limiter.reject_now(fd, address, self, REJECTED[Reason.DESCRIPTORS])
         except OSError:  # nobody there any more, or somebody else took the descriptor
@@ -319,9 +344,12 @@ class AcceptLoop:
         return self._header_reader.read(fd, self._family, done)
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        self._start(
-            GeventSocket(self._family, self._type, self._proto, fileno=fd), address, receipt
-        )
+        try:
+            sock = GeventSocket(self._family, self._type, self._proto, fileno=fd)
+        except BaseException:
+            _socket.close(fd)
+            raise
+        self._start(sock, address, receipt)
 
 
 def _loops_epoll() -> Any:

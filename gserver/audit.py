@@ -6,7 +6,7 @@ import _socket
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gserver import slots
@@ -29,15 +29,23 @@ class Auditor:
         self._suspect_inodes: set[int] = set()
         self._suspect_slots: set[int] = set()
 
-    def audit(self, *listeners: Any, pause: Callable[[], object] | None = None) -> Audit:
+    def audit(
+        self,
+        *listeners: Any,
+        lingering: Iterable[int] = (),
+        pause: Callable[[], object] | None = None,
+    ) -> Audit:
         """Compare, log a leak that is new, and leave the result in the limiter's counters.
 
         :param listeners: the listening sockets whose clients count.
+        :param lingering: descriptors of clients that are being told that the server is busy.
         :param pause: called every few hundred descriptors, to let the loop turn.
+        :raises OSError: the process's descriptors cannot be listed: that takes a free one.
         """
         limiter = self._limiter
-        addresses = {sock.getsockname() for sock in listeners if sock is not None}
-        owned = {c.socket.fileno() for c in limiter.connections} | set(limiter.descriptors())
+        addresses = {_key(sock.getsockname()) for sock in listeners if sock is not None}
+        owned = {c.socket.fileno() for c in limiter.connections}
+        owned.update(limiter.descriptors(), lingering)
         inodes = _connected_to(addresses, owned, pause)
         leaked_sockets = len(inodes & self._suspect_inodes)
         self._suspect_inodes = inodes
@@ -64,8 +72,6 @@ def _connected_to(
 ) -> set[int]:
     """Inodes of this process's sockets that were accepted from a listener at one of
     ``addresses`` and are not in ``owned``."""
-    ports = {address[1] for address in addresses if isinstance(address, tuple)}
-    paths = {address for address in addresses if not isinstance(address, tuple)}
     found = set()
     for index, name in enumerate(os.listdir("/dev/fd")):
         if pause is not None and index % _BATCH == _BATCH - 1:
@@ -82,12 +88,24 @@ def _connected_to(
             continue  # closed meanwhile: the listing's own descriptor, for one
         try:
             sock.getpeername()  # a listener has none
-            local = sock.getsockname()
+            local = _key(sock.getsockname())
         except OSError:
             continue
         finally:
             sock.detach()
-        # A client in this process has the port as its peer's, not as its own.
-        if (local[1] in ports) if isinstance(local, tuple) else (local in paths):
+        # A client in this process has the address as its peer's, not as its own.
+        if local in addresses or (isinstance(local, tuple) and _wildcard(local) in addresses):
             found.add(status.st_ino)
     return found
+
+
+def _key(address: Any) -> Any:
+    """An address to compare: family (by its length), host, port and scope; or a path."""
+    if not isinstance(address, tuple):
+        return address
+    host, port, *rest = address
+    return len(address), host, port, rest[1] if rest else 0
+
+
+def _wildcard(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    return key[0], "0.0.0.0" if key[0] == 2 else "::", key[2], 0

@@ -21,25 +21,69 @@ import gevent
 from gserver.front import Client, Front
 from gserver.one_shot import OneShot
 
-__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "Candidates"]
+__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "Candidates", "TurnShare", "iteration"]
 
-#: Rejections in one turn of the loop (G5): at 16 the admitted keep a p99 of about 2 ms under a
+#: Rejections in one turn of the loop, by all listeners of a limiter (G5): at 16 the admitted keep a p99 of about 2 ms under a
 #: flood, at 100 it is 8.7 ms, and rejecting is no faster (bench/reject_cost.py).
 MAX_REJECTIONS_PER_TURN: Final = 16
-#: Candidates held at once (G8). At the bound the oldest gets its verdict early.
+#: Candidates held at once (G8), and one batch for each further listener of a limiter. At the bound
+#: the oldest gets its verdict early.
 MAX_CANDIDATES: Final = 128
+#: Batches that are within it however large they are.
+_FEW_BATCHES: Final = MAX_CANDIDATES // MAX_REJECTIONS_PER_TURN
+
+
+class TurnShare:
+    """What a limiter may turn away in one turn of the loop, whoever does it.
+
+    Nobody who asks is given less than one: listeners are called in the same order in each turn,
+    and the last of many would starve during a flood on the first. So with many of them up to one
+    more each is turned away.
+    """
+
+    __slots__ = ("_askers", "_left", "_listeners", "_turn")
+
+    def __init__(self) -> None:
+        self._turn = -1
+        self._left = 0
+        self._askers = 0  # listeners that have asked in this turn
+        self._listeners = 1  # those that did in the one before
+
+    def left(self, turn: int) -> int:
+        """How many more in this turn of the loop: 1 or more."""
+        if turn != self._turn:
+            self._listeners = self._askers if self._askers and turn == self._turn + 1 else 1
+            self._askers = 0
+            self._turn = turn
+            self._left = MAX_REJECTIONS_PER_TURN
+        return self._left if self._left > 0 else 1
+
+    def spend(self, count: int) -> None:
+        """So many have been turned away in the turn of the last :meth:`left`."""
+        self._left -= count
+
+    def of_a_listener(self, turn: int) -> int:
+        """How many a listener may take in this turn, to be turned away now or later: 1 or more.
+        It asks once a turn."""
+        self.left(turn)
+        self._askers += 1
+        return MAX_REJECTIONS_PER_TURN // self._listeners or 1
+
+
+Decide = Callable[[int, Any, Front, bool, float], bool]
 
 
 class Candidates:
     """First come, first served.
 
-    :param decide: called with a candidate's descriptor, address and front, and whether its time
-        is over. True: it has had its verdict, and is no candidate any more.
+    :param decide: called with a candidate's descriptor, address and front, whether its time is
+        over, and the time. True: it has had its verdict, and is no candidate any more.
     :param settle: seconds each may wait; 0: one turn of the loop.
     """
 
-    def __init__(self, decide: Callable[[int, Any, Front, bool], bool], settle: float) -> None:
+    def __init__(self, decide: Decide, settle: float) -> None:
         self.settle = settle
+        self.share = TurnShare()
         self._decide = decide
         # Those accepted in one turn of the loop, by one listener: until when, which, who.
         self._batches: deque[tuple[float, Front, deque[Client]]] = deque()
@@ -59,6 +103,22 @@ class Candidates:
         """Those that the candidates hold."""
         return [fd for _, _, clients in self._batches for fd, _ in clients]
 
+    def may_take(self, front: Front) -> int:
+        """How many clients a listener may accept for :meth:`hold` now; 0: none in this turn."""
+        most = self.share.of_a_listener(turn := iteration())
+        if len(self._batches) < _FEW_BATCHES:
+            return most
+        free = MAX_CANDIDATES - len(self) + self.share.left(turn)
+        if free > 0:
+            return min(most, free)
+        # Turn by turn: who has none here is not kept out by those who have.
+        return 0 if any(whose is front for _, whose, _ in self._batches) else most
+
+    def may_turn_away(self) -> int:
+        """How many clients a listener may turn away now."""
+        turn = iteration()
+        return min(self.share.of_a_listener(turn), self.share.left(turn))
+
     def hold(
         self, clients: deque[Client], front: Front, *, quiet: bool, at_least: float = 0.0
     ) -> None:
@@ -72,7 +132,7 @@ class Candidates:
         settle = max(self.settle, at_least)
         self._batches.append((monotonic() + settle, front, clients))
         if len(self._batches) == 1:
-            if quiet and not settle and self._acted_in != _iteration():
+            if quiet and not settle and self._acted_in != iteration():
                 self._settled()
             else:
                 self._timer.after(settle)
@@ -81,7 +141,12 @@ class Candidates:
 
     def admitted_one(self) -> None:
         """A client that was no candidate has been admitted in this turn of the loop."""
-        self._acted_in = _iteration()
+        self._acted_in = iteration()
+
+    def turned_one_away(self) -> None:
+        """A client that was no candidate has been rejected in this turn of the loop."""
+        self.share.left(iteration())
+        self.share.spend(1)
 
     def slot_came_back(self) -> None:
         """There may be a slot for the first of them, if there is a first."""
@@ -107,27 +172,30 @@ class Candidates:
     def _decide_all(self) -> None:
         """A verdict for each whose slot is free or whose time is over. On the path of every
         rejection."""
-        self._acted_in = _iteration()
+        self._acted_in = turn = iteration()
         batches, decide = self._batches, self._decide
         now = monotonic()
-        budget = MAX_REJECTIONS_PER_TURN
+        budget = share = self.share.left(turn)
         crowded = len(self) - MAX_CANDIDATES
-        while batches:
-            deadline, front, clients = batches[0]
-            while clients:
-                # Out first: no error can have it decided twice.
-                client = clients.popleft()
-                over = budget > 0 and (deadline <= now or crowded > 0)
-                if not decide(*client, front, over):
-                    clients.appendleft(client)
-                    self._timer.after(max(0.0, deadline - now))
-                    return
-                if over:
-                    budget -= 1
-                    crowded -= 1
-            batches.popleft()
+        try:
+            while batches:
+                deadline, front, clients = batches[0]
+                while clients:
+                    # Out first: no error can have it decided twice.
+                    client = clients.popleft()
+                    over = budget > 0 and (deadline <= now or crowded > 0)
+                    if not decide(*client, front, over, now):
+                        clients.appendleft(client)
+                        self._timer.after(0.0 if crowded > 0 else max(0.0, deadline - now))
+                        return
+                    if over:
+                        budget -= 1
+                        crowded -= 1
+                batches.popleft()
+        finally:
+            self.share.spend(share - budget)
 
 
-def _iteration() -> int:
+def iteration() -> int:
     """The number of this turn of the loop."""
     return gevent.get_hub().loop.iteration

@@ -221,10 +221,12 @@ def serve(
             proxies=proxies_of(proxy_protocol_from, proxy_timeout),
             **connection_settings(**of_connections),
         )
-        run(settings, serving, stop, out)
+        listened_to_the_end = run(settings, serving, stop, out)
     finally:
         out.close()
         err.close()
+    if not listened_to_the_end:
+        sys.exit(_FAILURE)
 
 
 @cli.command()

@@ -23,7 +23,7 @@ from gserver.admission.gate import Gate
 from gserver.admission.penalties import Offence
 from gserver.admission.sources import PROXY
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
-from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.candidates import TurnShare, iteration
 from gserver.front import Front
 from gserver.net.proxy_header import Fault, Header
 from gserver.one_shot import OneShot
@@ -87,16 +87,20 @@ Decided = Callable[[Guest, Any, Receipt | Rejected | None], None]
 class HeaderRoom:
     """Guests in the order of their coming. As many as there are slots, at most.
 
+    :param share: how many may be rejected in a turn of the loop.
     :param decided: called once for each guest, but for those that :meth:`leave`: with the guest,
         its address and its verdict. The address is the client's, or the proxy's where the header
         has none or there is no header; None as verdict: it has left. The callback owns the
         descriptor from then on, and must :meth:`release` the guest.
     """
 
-    def __init__(self, gate: Gate, pool: Pool, counters: Counters, decided: Decided) -> None:
+    def __init__(
+        self, gate: Gate, pool: Pool, counters: Counters, share: TurnShare, decided: Decided
+    ) -> None:
         self._gate = gate
         self._pool = pool
         self._counters = counters
+        self._share = share
         self._decided = decided
         self._guests: dict[Guest, None] = {}
         self._ready: deque[Guest] = deque()
@@ -158,13 +162,14 @@ class HeaderRoom:
         self._timer.after(0.0)
 
     def _decide_some(self) -> None:
-        budget = MAX_REJECTIONS_PER_TURN
+        budget = self._share.left(iteration())
         try:
             while self._ready and budget:
                 guest = self._ready.popleft()
                 address, verdict = self._classify(guest)
                 if not isinstance(verdict, Receipt):
                     budget -= 1
+                    self._share.spend(1)
                 self._decided(guest, address, verdict)
         finally:
             if self._ready:

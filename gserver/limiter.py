@@ -82,9 +82,16 @@ class Limiter:
         self.connections: set[Any] = set()
         self._candidates = Candidates(self._decide_candidate, float(settle))
         self._waiting = WaitingRoom(
-            self.gate, self.pool.__len__, self._admit_waiter, self._reject_waiter, self._abandon
+            self.gate,
+            self.pool.__len__,
+            self._candidates.share,
+            self._admit_waiter,
+            self._reject_waiter,
+            self._abandon,
         )
-        self._headers = HeaderRoom(self.gate, self.pool, self.counters, self._guest_decided)
+        self._headers = HeaderRoom(
+            self.gate, self.pool, self.counters, self._candidates.share, self._guest_decided
+        )
         self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
@@ -180,6 +187,15 @@ class Limiter:
         is no slot, or others wait for one (newcomers never overtake)."""
         return self.gate.bare and (bool(self._candidates) or self.full)
 
+    def may_take(self, front: Front) -> int:
+        """How many clients a listener may take for :meth:`hold` in this turn of the loop; with
+        several listeners it may be 0."""
+        return self._candidates.may_take(front)
+
+    def may_turn_away(self) -> int:
+        """How many a listener may turn away, or :meth:`hold`, in this turn: 1 or more."""
+        return self._candidates.may_turn_away()
+
     def hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
@@ -233,12 +249,14 @@ class Limiter:
             self._candidates.admitted_one()
             self._admit(fd, address, front, verdict)
             return True
+        self._candidates.turned_one_away()
         self._reject(fd, address, front, verdict)
         return False
 
     def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
         """Turn away, without asking the gate, a client accepted just now."""
         self.counters.accepted += 1
+        self._candidates.turned_one_away()
         self._reject(fd, address, front, verdict)
 
     def leave(self, front: Front, verdict: Rejected) -> None:
@@ -254,18 +272,28 @@ class Limiter:
     def _source(self, address: Any) -> Source:
         return self.gate.source(address) if self.gate.needs_source else ANY
 
-    def _decide_candidate(self, fd: int, address: Any, front: Front, over: bool) -> bool:
+    def _decide_candidate(
+        self, fd: int, address: Any, front: Front, over: bool, now: float
+    ) -> bool:
         """Ask again for a candidate. On the path of every rejection."""
         gate = self.gate
+        if gate.bare and front.proxies is None:
+            bare = gate.decide(ANY, now, in_use=len(self.pool))
+            if isinstance(bare, Receipt):
+                self._admit(fd, address, front, bare)
+                return True
+            if over:
+                self._reject(fd, address, front, bare)
+            return over
         if front.proxies is not None:
-            if gate.reserve(monotonic(), in_use=len(self.pool)):
+            if gate.reserve(now, in_use=len(self.pool)):
                 self._read_header(fd, address, front)
                 return True
             if over:
                 self._reject(fd, address, front, _CAPACITY)
             return over
         source = gate.source(address) if gate.needs_source else ANY
-        now, in_use = monotonic(), len(self.pool)
+        in_use = len(self.pool)
         if gate.may_wait:
             verdict = gate.recheck_or_wait((fd, address, front), source, now, in_use=in_use)
             if isinstance(verdict, Waiter):
@@ -330,6 +358,7 @@ class Limiter:
         elif isinstance(place, Waiter):
             self._waiting.joined()
         elif isinstance(place, Rejected):
+            self._candidates.turned_one_away()
             self._reject(fd, address, front, place)
             return False
         return True

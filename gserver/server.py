@@ -30,7 +30,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
-from gserver.net.listeners import system_backlog, tcp_listener
+from gserver.net.listeners import describe, system_backlog, tcp_listener
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
 from gserver.net.reply import Reply
@@ -180,11 +180,20 @@ class _Capped(_GeventServer):
 
         Reads every descriptor of the process once: about 15 ms at 10,000. A socket counts as
         leaked when two audits in a row find it. A leak is logged.
+
+        :raises OSError: the descriptors cannot be listed: that takes a free one.
         """
         limiter = self._capped_limiter()
         if self._auditor is None:
             self._auditor = Auditor(limiter)
-        return self._auditor.audit(getattr(self, "socket", None))
+        return self._auditor.audit(
+            getattr(self, "socket", None), lingering=self.lingering_descriptors()
+        )
+
+    def lingering_descriptors(self) -> set[int]:
+        """Those of clients that are being told that the server is busy (``Reply``)."""
+        replies = [how for how in self._rejections.values() if isinstance(how, Reply)]
+        return {fd for how in replies for fd in how.descriptors()}
 
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:
@@ -366,7 +375,8 @@ class _Capped(_GeventServer):
         handle(connection.socket, connection.address)
 
     def _listener_failed(self, error: OSError) -> None:
-        log.error("%s: the listener failed: %s", self, error)
+        """It is no listener any more: close the server. Its admitted clients go on."""
+        log.error("%s: the listener failed, and is closed: %s", describe(self.address), error)
         self.close()
 
 

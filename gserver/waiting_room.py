@@ -15,7 +15,7 @@ from gevent.monkey import get_original
 
 from gserver.admission.gate import Gate
 from gserver.admission.waiting import Waiter
-from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.candidates import TurnShare, iteration
 from gserver.front import Front
 from gserver.one_shot import OneShot
 
@@ -30,6 +30,7 @@ _poll: Final = get_original("select", "poll")
 class WaitingRoom:
     """Clients that wait. ``Waiter.client`` is a descriptor, its address and its front.
 
+    :param share: how many may be rejected in a turn of the loop.
     :param admit: called with a waiter whose turn it is and who is still there.
     :param reject: called with one whose time is over; its place in the queue is gone.
     :param abandon: called with one that has left; its receipt is given back already.
@@ -39,12 +40,14 @@ class WaitingRoom:
         self,
         gate: Gate,
         in_use: Callable[[], int],
+        share: TurnShare,
         admit: Callable[[Waiter], None],
         reject: Callable[[Waiter], None],
         abandon: Callable[[Waiter], None],
     ) -> None:
         self._gate = gate
         self._in_use = in_use
+        self._share = share
         self._admit = admit
         self._reject = reject
         self._abandon = abandon
@@ -86,7 +89,8 @@ class WaitingRoom:
         now = monotonic()
         # A share a turn of the loop (G5). The others keep their places in the queue until they are
         # told, so that its bound is the bound on their descriptors.
-        for waiter in self._gate.expire(now, MAX_REJECTIONS_PER_TURN):
+        for waiter in self._gate.expire(now, self._share.left(iteration())):
+            self._share.spend(1)
             if _left(waiter.client[0]):
                 self._abandon(waiter)
             else:

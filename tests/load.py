@@ -6,7 +6,8 @@
                                            again at once, and see whether it is served
     load.py churn HOST PORT TOGETHER N     TOGETHER clients, each closing and reconnecting the
                                            moment it is served, never more of them open; N in all
-    load.py flood HOST PORT TOGETHER       the same without end, until standard input ends
+    load.py flood HOST PORT TOGETHER [FROM]  the same without end, until standard input ends;
+                                           from the address FROM
 
 Each prints one line of JSON: outcomes and how often. An outcome is "served" (the server's first
 byte), "closed", "reset", "refused" or "hung" (nothing in 20 s).
@@ -81,7 +82,7 @@ def reconnect(address: tuple[str, int], held: int, count: int) -> None:
     sys.stdin.read()
 
 
-def churn(address: tuple[str, int], together: int, count: int) -> None:
+def churn(address: tuple[str, int], together: int, count: int, source: str = "") -> None:
     poll = select.epoll()
     clients = {}
     outcomes: collections.Counter[str] = collections.Counter()
@@ -89,6 +90,8 @@ def churn(address: tuple[str, int], together: int, count: int) -> None:
     def connect() -> None:
         sock = socket.socket()
         sock.setblocking(False)
+        if source:
+            sock.bind((source, 0))
         sock.connect_ex(address)
         clients[sock.fileno()] = sock
         poll.register(sock, select.EPOLLIN)
@@ -124,7 +127,7 @@ def main() -> None:
     elif command == "churn":
         churn(address, *map(int, numbers))
     elif command == "flood":
-        churn(address, int(numbers[0]), 0)
+        churn(address, int(numbers[0]), 0, *numbers[1:])
 
 
 if __name__ == "__main__":

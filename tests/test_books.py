@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import logging
+import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from support import (
     Holding,
     clients,
     connect,
+    connect_to,
     eventually,
     greet,
     load,
@@ -31,9 +34,11 @@ from support import (
     vanish,
 )
 
-from gserver import Audit, Limiter, Reason, StreamServer, slots
+from gserver import Audit, Limiter, Reason, Reply, StreamServer, slots
 from gserver.admission.verdict import REJECTED, Receipt
 from gserver.candidates import MAX_CANDIDATES
+from gserver.daemon import serve
+from gserver.net.listeners import tcp_listener
 from gserver.stats import Ending
 
 
@@ -315,3 +320,70 @@ def test_audit_does_not_take_clients_in_this_process_for_leaks() -> None:
             assert outcome(rejected) == "closed"
             assert server.audit().clean
             assert server.audit().clean
+
+
+def test_audit_does_not_take_another_servers_clients_on_the_same_port_for_leaks() -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(running(StreamServer(LOCAL, greet, max_connections=2)))
+        port = first.address[1]
+        others = [
+            stack.enter_context(running(StreamServer((host, port), greet, max_connections=2)))
+            for host in ("127.0.0.2", "127.0.0.3")
+        ]
+        for server in (first, *others):
+            stack.enter_context(clients(server, 2))
+        for server in (first, *others):
+            assert server.audit().clean
+            assert server.audit().clean
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+def test_audit_finds_a_leak_whatever_address_the_listener_has(host: str) -> None:
+    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
+    with ExitStack() as stack:
+
+        def leak(sock: Any, _address: Any) -> None:
+            stolen = _socket.socket(fileno=sock.detach())
+            stack.callback(stolen.close)
+
+        listener = tcp_listener(("" if ":" in host else host, 0), 8, family)
+        adopted = gevent.socket.socket(listener.family, fileno=listener.detach())
+        server = stack.enter_context(running(StreamServer(adopted, leak, max_connections=2)))
+        stack.enter_context(connect_to(("127.0.0.1", server.address[1])))
+        eventually(lambda: server.stats.finished[Ending.RETURNED] == 1)
+        assert server.audit().clean
+        assert server.audit().leaked_sockets == 1
+
+
+def test_audit_does_not_take_clients_that_are_being_replied_to_for_leaks() -> None:
+    server = StreamServer(LOCAL, greet, max_connections=1, rejection=Reply(b"busy", timeout=30))
+    with running(server), clients(server, 1), connect(server) as told:
+        assert told.recv(4) == b"busy"
+        assert server.lingering_descriptors()
+        assert server.audit().clean
+        assert server.audit().clean
+
+
+def test_an_audit_without_a_descriptor_is_one_line_and_the_next_one_is_made(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+    listdir, audits = os.listdir, []
+
+    def scarce(path: str) -> list[str]:
+        if failures:
+            raise failures.pop()
+        audits.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", scarce)
+    monkeypatch.setattr(serve, "_AUDIT_EVERY_S", 0.001)
+    auditing = gevent.spawn(serve._audit_for_ever, Limiter(1), [])
+    try:
+        eventually(lambda: len(audits) > 1)
+    finally:
+        auditing.kill()
+        monkeypatch.undo()
+    assert [record.getMessage() for record in caplog.records] == [
+        "no audit this time: [Errno 24] Too many open files"
+    ]

@@ -13,7 +13,7 @@ import greenlet
 import pytest
 from gevent.pool import Pool
 from gevent.socket import socket as GeventSocket
-from support import LOCAL, Holding, clients, load, running, visit
+from support import LOCAL, Holding, clients, load, running, turn, visit
 
 import gserver.accept
 from gserver import Close, Reason, Reset, StreamServer, slots
@@ -117,6 +117,7 @@ def steps_of_a_turn(held: int, rejection: Rejection) -> Counter[str]:
     # The first turn also begins a report; in the second, Python 3.12 only starts to tell.
     for trace in (None, note, note):
         steps.clear()
+        turn()  # each turn of the loop has its share
         queue.add(MAX_REJECTIONS_PER_TURN)
         sys.settrace(trace)
         try:

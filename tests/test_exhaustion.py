@@ -28,6 +28,7 @@ from support import (
     visit,
 )
 
+import gserver.accept
 from gserver import Reason, StreamServer
 
 
@@ -125,7 +126,7 @@ def test_a_flood_of_dead_peers_does_not_hold_the_loop() -> None:
     with faked() as (server, fake):
         fake.always = error("ECONNABORTED")
         with connect(server):
-            eventually(lambda: fake.calls > 100)
+            eventually(lambda: fake.calls >= 64)
         fake.always = None
         eventually(lambda: visit(server) == "served")
 
@@ -139,6 +140,46 @@ def test_short_of_memory_or_unknown_backs_off_bounded_and_begins_again(
         assert visit(server) == "served"
         assert server.stats.accept_errors == {name: 4}
     assert len(caplog.records) == 1  # not one a retry
+
+
+def test_each_outage_is_logged_and_one_that_lasts_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(gserver.accept, "monotonic", lambda: now)
+    with faked(pause=0.001) as (server, fake):
+        for lines in 1, 2, 3:
+            fake.errors = [error("ENOMEM") for _ in range(4)]
+            assert visit(server) == "served"
+            assert len(caplog.records) == lines
+            now += 10.0
+
+
+def test_an_error_of_dead_peers_that_never_ends_backs_off_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with faked(pause=3600.0) as (server, fake):
+        fake.always = error("EPERM")
+        with connect(server):
+            eventually(lambda: server._accepting._watcher is None)
+            assert fake.calls == 64
+    (record,) = caplog.records
+    assert "Operation not permitted; pausing" in record.getMessage()
+
+
+def test_a_client_whose_socket_cannot_be_made_is_closed_and_the_books_balance(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise MemoryError("on purpose")
+
+    with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(gserver.accept, "GeventSocket", fails)
+            assert visit(server) == "closed"
+        assert server.stats.balanced
+        assert visit(server) == "served"
+    assert "on purpose" in caplog.text
 
 
 def test_the_pauses_double_up_to_a_bound_and_start_over_after_a_success(

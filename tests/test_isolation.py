@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Any
 
 import gevent
 import pytest
-from support import LOCAL, clients, echo, eventually, load, running, turn
+from gevent import socket
+from support import DEADLINE, LOCAL, clients, echo, eventually, load, outcome, running, turn
 
-import gserver.accept
 import gserver.candidates
-from gserver import Close, Reset, StreamServer
+from gserver import Close, Limiter, Limits, Reason, Reset, StreamServer
 from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
 from gserver.net.rejection import Rejection
 
@@ -57,16 +57,80 @@ def rejections_by_turn(rejection: Counting) -> Iterator[list[int]]:
         watcher.close()
 
 
-# With a settle, candidates whose time is over and those pushed out at the bound may share a turn.
-@pytest.mark.parametrize(("settle", "shares"), [(0.0, 1), (0.02, 2)])
-def test_no_turn_of_the_loop_rejects_more_than_its_share(settle: float, shares: int) -> None:
+@pytest.mark.parametrize("settle", [0.0, 0.02])
+def test_no_turn_of_the_loop_rejects_more_than_its_share(settle: float) -> None:
     rejection = Counting()
     server = StreamServer(LOCAL, echo, max_connections=1, rejection=rejection, settle=settle)
     with running(server), clients(server, 1), rejections_by_turn(rejection) as by_turn:
         with load("burst", server, 1000) as burst:
             assert burst.read() == {"closed": 1000, "hung": 0}
     assert sum(by_turn) == 1000
-    assert max(by_turn) <= shares * MAX_REJECTIONS_PER_TURN
+    assert max(by_turn) <= MAX_REJECTIONS_PER_TURN
+
+
+LISTENERS = 8
+
+
+# Without a settle, at its bound, and with rules that turn away at once.
+@pytest.mark.parametrize(
+    ("limits", "settle"),
+    [
+        (Limits(max_connections=1), 0.0),
+        (Limits(max_connections=1), 0.3),
+        (Limits(max_connections=1, deny=["127.0.0.2"]), 0.0),
+    ],
+    ids=["bare", "settle", "denied"],
+)
+def test_listeners_of_one_limiter_have_one_share_and_none_of_them_starves(
+    limits: Limits, settle: float
+) -> None:
+    rejection = Counting()
+    limiter = Limiter(limits, settle=settle)
+    each = 60
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running(StreamServer(LOCAL, echo, limiter=limiter, rejection=rejection))
+            )
+            for _ in range(LISTENERS)
+        ]
+        stack.enter_context(clients(servers[0], 1))
+        for server in servers:
+            server.stop_accepting()
+        waiting = []
+        for server in servers:
+            for _ in range(each):
+                sock = stack.enter_context(socket.socket())
+                sock.bind(("127.0.0.2", 0))
+                sock.connect(server.address)
+                waiting.append(sock)
+        with rejections_by_turn(rejection) as by_turn:
+            for server in servers:
+                server.start_accepting()
+            eventually(lambda: rejection.calls == len(waiting))
+        for sock in waiting:
+            sock.settimeout(DEADLINE)
+            assert outcome(sock) == "closed"
+    assert sum(by_turn) == LISTENERS * each
+    # None starves: each may turn away one, whatever the others do.
+    assert max(by_turn) <= MAX_REJECTIONS_PER_TURN + LISTENERS
+
+
+def test_flood_on_one_listener_does_not_keep_out_the_clients_of_another() -> None:
+    limiter = Limiter(Limits(max_connections=100, deny=["127.0.0.2"]))
+    with ExitStack() as stack:
+        flooded, *others = [
+            stack.enter_context(running(StreamServer(LOCAL, echo, limiter=limiter)))
+            for _ in range(3)
+        ]
+        flood = stack.enter_context(load("flood", flooded, 100, "127.0.0.2"))
+        eventually(lambda: limiter.snapshot().rejected[Reason.DENIED] > 100)
+        for _ in range(20):
+            for server in others:
+                with clients(server, 1):
+                    pass
+        flood.tell()
+        flood.read()
 
 
 def test_candidates_whose_settle_ends_together_are_rejected_a_share_a_turn() -> None:
@@ -100,7 +164,6 @@ def test_a_live_echo_goes_on_during_a_flood(rejection: Rejection) -> None:
 def test_control_without_the_share_a_turn_rejects_as_many_as_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gserver.accept, "MAX_REJECTIONS_PER_TURN", 10**6)
     monkeypatch.setattr(gserver.candidates, "MAX_REJECTIONS_PER_TURN", 10**6)
     rejection = Counting()
     server = StreamServer(LOCAL, echo, max_connections=1, rejection=rejection)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import _socket
 import errno
+import fcntl
 import os
 import socket
 import stat
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -325,6 +328,85 @@ def test_close_leaves_the_file_of_the_server_that_took_its_place(tmp_path: Path)
         with opened(f"unix:{path}"):
             first.close()
             assert talks(str(path), socket.AF_UNIX)
+
+
+def test_two_servers_that_find_a_dead_servers_file_do_not_both_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    _dead_servers_file(path)
+    outcomes: list[Any] = []
+
+    def other() -> None:
+        try:
+            outcomes.extend(open_listeners(f"unix:{path}", 8))
+        except SettingError as error:
+            outcomes.append(str(error))
+
+    second = threading.Thread(target=other)
+    unlink = os.unlink
+
+    def slow_unlink(what: Any) -> None:
+        monkeypatch.setattr(os, "unlink", unlink)
+        second.start()  # now, as both have seen that the file is a dead server's
+        second.join(0.2)
+        unlink(what)
+
+    monkeypatch.setattr(os, "unlink", slow_unlink)
+    with opened(f"unix:{path}") as (first,):
+        second.join()
+        for outcome in outcomes:
+            if isinstance(outcome, Listener):
+                outcome.close()
+        (outcome,) = outcomes
+        assert "a server listens there already" in outcome
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            os.close(first.socket._accept()[0])  # it is the first that got it
+
+
+def test_a_folder_that_somebody_keeps_locked_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with opened(f"unix:{tmp_path / 's'}"):
+            assert talks(str(tmp_path / "s"), socket.AF_UNIX)
+            fcntl.flock(folder, fcntl.LOCK_UN)
+    finally:
+        os.close(folder)
+
+
+def test_a_socket_of_another_type_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(str(path))
+        with pytest.raises(SettingError, match="a socket of another type"):
+            open_listeners(f"unix:{path}", 8)
+    assert path.is_socket()
+
+
+def test_a_socket_that_may_not_be_connected_to_is_left_alone() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s"
+        _dead_servers_file(path)
+        path.chmod(0)
+        os.chmod(folder, 0o755)
+        nobody, me = 65534, os.geteuid()
+        if me == 0:
+            os.seteuid(nobody)
+        try:
+            with pytest.raises(SettingError, match="may not be connected to"):
+                open_listeners(f"unix:{path}", 8)
+        finally:
+            if me == 0:
+                os.seteuid(me)
+        assert path.is_socket()
+
+
+def test_a_backlog_beyond_a_c_int_is_one_line(tmp_path: Path) -> None:
+    for text in ("127.0.0.1:0", f"unix:{tmp_path / 's'}"):
+        with pytest.raises(SettingError, match="--backlog 2147483648: must be a whole number"):
+            open_listeners(text, 2**31)
 
 
 def test_closing_twice_does_nothing_the_second_time(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
 ) -> None:
     """The mechanism removed: decide at once, as the article's ``try_acquire`` does."""
     monkeypatch.setattr(gserver.accept.AcceptLoop, "_quiet", lambda self: True)
-    monkeypatch.setattr(gserver.candidates, "_iteration", count().__next__)
+    monkeypatch.setattr(gserver.candidates, "iteration", count().__next__)
     with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
         with load("churn", server, 10, 20000) as churn:
             assert churn.read().get("closed", 0) > 0

@@ -268,3 +268,34 @@ def test_a_cap_above_the_hard_limit_is_one_line_and_leaves_nothing(tmp_path: Pat
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert list(tmp_path.iterdir()) == []
+
+
+FAILING = """
+import os, socket
+
+def handle(sock, address):
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            found = socket.socket(fileno=os.dup(fd))
+        except OSError:
+            continue
+        with found:
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.shutdown(socket.SHUT_RD)  # accept() is EINVAL from now on
+                break
+    sock.sendall(b"done")
+    while sock.recv(100):
+        pass
+"""
+
+
+def test_a_listener_that_fails_ends_the_server_with_a_drain_and_status_1(tmp_path: Path) -> None:
+    listen = ["--listen", "127.0.0.1:0"]
+    with serving(module(tmp_path, FAILING), *listen, cwd=tmp_path) as program:
+        with program.client() as sock:
+            assert sock.recv(4, socket.MSG_WAITALL) == b"done"
+            assert sock.recv(1) == b""  # nudged: the drain
+        assert program.wait() == 1
+        (line,) = [line for line in program.log.splitlines() if "listener failed, and" in line]
+        assert any(f"ERROR {address}: the listener" in line for address in program.addresses)
+        assert "a listener failed: no longer admitting; 1 active, 10 s to finish" in program.log

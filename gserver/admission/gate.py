@@ -57,16 +57,17 @@ class Gate:
         :data:`gserver.admission.sources.ANY`.
     :ivar may_wait: clients may wait: ask :meth:`decide_or_wait` instead of :meth:`decide`.
     :ivar tries_out: a rule is in dry run.
+    :ivar bare: there is only the cap to ask: at a full one every client's verdict is the same.
     """
 
     __slots__ = (
-        "_bare",
         "_counts",
         "_draw",
         "_others_fault_at",
         "_queue",
         "_rules",
         "_tallies",
+        "bare",
         "max_connections",
         "may_wait",
         "needs_source",
@@ -120,7 +121,7 @@ class Gate:
         queue.lifo = limits.wait_order == "lifo"
         #: There is only the cap to ask. Not so while somebody waits, though waiting be off by now:
         #: newcomers must not overtake them.
-        self._bare = not rules.any and not queue
+        self.bare = not rules.any and not queue
         self.needs_source = rules.needs_source
         self.may_wait = limits.wait > 0
         self.tries_out = bool(rules.dry_run)
@@ -140,11 +141,6 @@ class Gate:
             return _NOTHING_TAKEN
         return self._counts.take(source.name)
 
-    @property
-    def bare(self) -> bool:
-        """There is only the cap to ask: at a full one every client's verdict is the same."""
-        return self._bare
-
     def full(self, in_use: int) -> bool:
         """Whether no slot is left, not even a reserved one."""
         return self._slots_open(True, in_use) == 0
@@ -160,7 +156,7 @@ class Gate:
         :return: a receipt to be handed to :meth:`give_back` when the connection ends, or the
             verdict that turns the client away, in which case nothing is held.
         """
-        if self._bare:
+        if self.bare:  # what capacity.has_room says without a reserve and with nobody waiting
             return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
         rejected = self._screen(source, now)
         if rejected is not None:
@@ -187,7 +183,7 @@ class Gate:
 
         Only the counts are asked: its attempt has been counted, and it has passed the rest.
         """
-        if self._bare:
+        if self.bare:
             return self.decide(source, now, in_use=in_use)
         if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
             return _SOURCE

@@ -64,9 +64,10 @@ def serve(
     handler: Callable[[Any, Any], object],
     stop: StopSignals,
     out: BackgroundWriter,
-) -> None:
-    """Serve until a signal, then drain; returns when nothing is left.
+) -> bool:
+    """Serve until a signal or until a listener fails, then drain; returns when nothing is left.
 
+    :return: False if a listener failed: whoever supervises this starts it again.
     :raises SettingError: it cannot start; nothing is left open.
     """
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
@@ -80,11 +81,20 @@ def serve(
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
+        stopping = stack.enter_context(_event_of(stop))
+        failed = Event()
+
+        def listener_failed() -> None:
+            failed.set()
+            stopping.set()
+
         try:
-            servers = [_AdoptingServer(each, handler, settings, limiter, tls) for each in listeners]
+            servers = [
+                _AdoptingServer(each, handler, settings, limiter, tls, listener_failed)
+                for each in listeners
+            ]
         except SettingError as error:
             raise rejections.in_flags(error) from None
-        stopping = stack.enter_context(_event_of(stop))
         if settings.tls is not None:
             reload_on_hangup(settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)
@@ -103,6 +113,7 @@ def serve(
             raise
         finally:
             auditing.kill()
+    return not failed.is_set()
 
 
 class _AdoptingServer(StreamServer):
@@ -118,7 +129,9 @@ class _AdoptingServer(StreamServer):
         settings: ServeSettings,
         limiter: Limiter,
         tls: dict[str, Any],
+        failed: Callable[[], object],
     ) -> None:
+        self._failed = failed
         raw, proxies = listener.socket, settings.proxies
         self.backlog = settings.backlog
         super().__init__(
@@ -134,6 +147,10 @@ class _AdoptingServer(StreamServer):
             handshake_timeout=settings.handshake_timeout,
             **tls,
         )
+
+    def _listener_failed(self, error: OSError) -> None:
+        super()._listener_failed(error)
+        self._failed()
 
 
 @contextlib.contextmanager
@@ -192,7 +209,7 @@ def _drain(
 ) -> None:
     log.info(
         "%s: no longer admitting; %d active, %g s to finish",
-        stop.received.name if stop.received else "stop",
+        stop.received.name if stop.received else "a listener failed",
         len(limiter.pool),
         timeout,
     )
@@ -211,4 +228,8 @@ def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer]) -> None:
     while True:
         gevent.sleep(_AUDIT_EVERY_S)
         listeners = [getattr(server, "socket", None) for server in servers]
-        auditor.audit(*listeners, pause=partial(gevent.sleep, 0))
+        lingering = set().union(*(server.lingering_descriptors() for server in servers))
+        try:
+            auditor.audit(*listeners, lingering=lingering, pause=partial(gevent.sleep, 0))
+        except OSError as error:  # out of descriptors, say: the next one may find one
+            log.warning("no audit this time: %s", error)

@@ -72,6 +72,10 @@ class Linger:
         """Connections held now."""
         return len(self._deadlines)
 
+    def descriptors(self) -> list[int]:
+        """Those of the connections held now."""
+        return [conversation.fd for conversation in self._deadlines]
+
     def start(self, fd: int, family: int, script: Script) -> None:
         """Take over ``fd``, a connected stream socket of ``family``, reply on it and close it.
 

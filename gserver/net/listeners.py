@@ -9,10 +9,13 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from gserver.errors import SettingError
@@ -21,6 +24,8 @@ __all__ = ["Listener", "describe", "open_listeners", "system_backlog", "tcp_list
 
 _ACCEPTED = "give HOST:PORT, :PORT, [IPv6]:PORT, unix:/path or unix:@name"
 _PORT_TRIES = 16  # for two families to find one free port
+_MOST_BACKLOG = 2**31 - 1
+_LONGEST_LOCKED_S = 1.0  # opening a unix socket takes well under a millisecond
 
 
 def system_backlog() -> int:
@@ -91,7 +96,7 @@ class Listener:
         """Remove its file, if it is still its own: the socket is closed elsewhere."""
         if self.path is not None:
             path, identity = self.path
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), _folder_locked(path):
                 status = os.stat(path)
                 if (status.st_dev, status.st_ino) == identity:
                     os.unlink(path)
@@ -111,8 +116,12 @@ def open_listeners(text: str, backlog: int, *, setting: str = "--listen") -> lis
     """Open what ``text`` names: one listener, or one a family for a name like ``localhost``.
 
     :param text: HOST:PORT, :PORT, [IPv6]:PORT, unix:/path or unix:@name (abstract).
+    :param backlog: as for listen(2), a C int; above the system's limit it is the limit.
     :raises SettingError: it cannot be read, or cannot be opened. Nothing is left open.
     """
+    if not 0 <= backlog <= _MOST_BACKLOG:
+        problem = f"must be a whole number, 0 to {_MOST_BACKLOG:,}"
+        raise SettingError("--backlog", backlog, problem)
     if text.startswith("unix:"):
         return [_unix_listener(text, backlog, setting)]
     host, port = _host_and_port(text, setting)
@@ -182,14 +191,16 @@ def _unix_listener(text: str, backlog: int, setting: str) -> Listener:
     address: Any = b"\0" + os.fsencode(name[1:]) if abstract else name
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        if not abstract:
-            _remove_stale(name, text, setting)
-        sock.bind(address)
-        sock.listen(backlog)
         sock.setblocking(False)
         if abstract:
+            sock.bind(address)
+            sock.listen(backlog)
             return Listener(sock)
-        status = os.stat(name)
+        with _folder_locked(name):
+            _remove_stale(name, text, setting)
+            sock.bind(address)
+            sock.listen(backlog)
+            status = os.stat(name)
         return Listener(sock, (name, (status.st_dev, status.st_ino)))
     except OSError as error:
         sock.close()
@@ -205,6 +216,38 @@ def _unix_listener(text: str, backlog: int, setting: str) -> Listener:
         raise
 
 
+@contextlib.contextmanager
+def _folder_locked(path: str) -> Iterator[None]:
+    """One server at a time looks whether a path is free and takes it: else the second of two
+    would remove the live socket of the first, or one that is bound and does not listen yet.
+
+    The folder is what is locked (flock(2)), so that no file is left behind. Anybody who may read
+    the folder can lock it, too: for a second at most, then we go on without.
+    """
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # it may be written to and not read; or bind() will say what is wrong
+        yield
+        return
+    try:
+        until = monotonic() + _LONGEST_LOCKED_S
+        while not _locked(folder) and monotonic() < until:
+            sleep(0.001)
+        yield
+    finally:
+        os.close(folder)  # and so unlocks it
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def _remove_stale(path: str, text: str, setting: str) -> None:
     """Remove the socket file of a server that is gone; leave a live one's and any other file.
 
@@ -218,11 +261,22 @@ def _remove_stale(path: str, text: str, setting: str) -> None:
         raise SettingError(setting, text, "exists and is not a socket; choose another path")
     with _closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
-        if probe.connect_ex(path) != errno.ECONNREFUSED:
+        error = probe.connect_ex(path)
+    match error:
+        case errno.ECONNREFUSED:
+            os.unlink(path)
+        case errno.ENOENT:
+            pass  # it has gone meanwhile
+        case errno.EACCES:
+            problem = "is a socket that may not be connected to, so whether it is in use is not "
+            raise SettingError(setting, text, problem + "known; remove it, or choose another path")
+        case errno.EPROTOTYPE:
+            problem = "is in use as a socket of another type (datagrams); choose another path"
+            raise SettingError(setting, text, problem)
+        case _:
             raise SettingError(
                 setting, text, "a server listens there already; stop it, or choose another path"
             )
-    os.unlink(path)
 
 
 @contextlib.contextmanager

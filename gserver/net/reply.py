@@ -54,6 +54,10 @@ class Reply:
         """Clients that are taking their reply now."""
         return 0 if self._linger is None else self._linger.lingering
 
+    def descriptors(self) -> list[int]:
+        """Those of the clients that are taking their reply now."""
+        return [] if self._linger is None else self._linger.descriptors()
+
     @property
     def degraded(self) -> int:
         """Clients that were closed without a word, so far."""

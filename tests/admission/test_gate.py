@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from gserver.admission.capacity import has_room
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
@@ -35,6 +36,16 @@ def test_bare_cap_asks_nobody_who_it_is_and_allocates_nothing():
     assert gate.decide(ANY, 0.0, in_use=1) is gate.decide(ANY, 0.0, in_use=0)
     assert gate.decide(ANY, 0.0, in_use=2) is FULL
     assert gate.decide(ANY, 0.0, in_use=3) is FULL
+
+
+def test_short_way_of_the_bare_cap_agrees_with_the_rule_for_slots():
+    for cap in range(1, 6):
+        gate = Gate(cap)
+        assert gate.bare
+        for in_use in range(2 * cap + 1):
+            room = has_room(in_use, cap, 0, reserved=False, waiting=0, waiting_reserved=0)
+            assert isinstance(gate.decide(ANY, 0.0, in_use=in_use), Receipt) is room
+            assert gate.full(in_use) is not room
 
 
 def test_cap_may_be_changed_at_any_time():
