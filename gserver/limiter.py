@@ -19,7 +19,6 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 import gevent
-from gevent.greenlet import Greenlet
 from gevent.pool import Pool
 
 from gserver import slots
@@ -212,12 +211,13 @@ class Limiter:
 
     # ---- endings -------------------------------------------------------------------------
 
-    def ended(self, greenlet: Greenlet[..., Any], receipt: Receipt, ending: Ending) -> None:
+    def ended(self, holder: slots.Holder, receipt: Receipt, ending: Ending) -> None:
         """An admitted connection has ended and its socket is closed: its slot comes back.
 
-        Called once for each, by the connection's end alone (``gserver/connection.py``).
+        Called once for each, by the connection's end alone (``gserver/connection.py``; for the
+        connections of unmodified programs, ``gserver/legacy/holders.py``).
         """
-        slots.give_back(self.pool, greenlet)
+        slots.give_back(self.pool, holder)
         self.counters.finished[ending] += 1
         self.gate.give_back(receipt, monotonic())
         self._occupancy_changed()
