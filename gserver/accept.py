@@ -106,10 +106,14 @@ class AcceptLoop:
     # ---- accepting -----------------------------------------------------------------------
 
     def _readable(self) -> None:
+        self.take(self._max_accept)
+
+    def take(self, most: int) -> None:
+        """Take up to ``most`` clients from the kernel's queue now. Returns when it is empty."""
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
         arrived = self._limiter.arrived
         at_the_cap = 0
-        for _ in range(self._max_accept):
+        for _ in range(most):
             try:
                 fd, address = accept()
             except BlockingIOError:

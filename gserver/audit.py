@@ -37,7 +37,9 @@ class Auditor:
         """
         limiter = self._limiter
         addresses = {sock.getsockname() for sock in listeners if sock is not None}
-        owned = {c.socket.fileno() for c in limiter.connections} | set(limiter.candidates())
+        owned = set(limiter.candidates())
+        for connection in limiter.connections:
+            owned.update(connection.descriptors())
         inodes = _connected_to(addresses, owned, pause)
         leaked_sockets = len(inodes & self._suspect_inodes)
         self._suspect_inodes = inodes

@@ -95,6 +95,10 @@ class Connection:
                     slots.give_back(pool, greenlet)
             raise
 
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptors that are this connection's: for the audit."""
+        return (self.socket.fileno(),)
+
     def _run(self, body: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         ending = Ending.RAISED
         try:
