@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
-from gevent.socket import socket as GeventSocket
 
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
 from gserver.limiter import MAX_REJECTIONS_PER_TURN, Limiter
@@ -34,8 +33,8 @@ class AcceptLoop:
     """Accepts on ``listener`` while started; a :class:`gserver.limiter.Front`.
 
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
-    :param start: called with a gevent socket, the peer's address and the receipt for each
-        client admitted; it owns the socket from then on.
+    :param start: called with the descriptor, the peer's address and the receipt of each client
+        admitted; it owns the descriptor from then on, also when it raises.
     :param rejection: how the others are turned away.
     :param fatal: called with the error when the listener is no listener any more.
     :param max_accept: clients taken in one turn of the loop, 1 or more.
@@ -50,7 +49,7 @@ class AcceptLoop:
         self,
         listener: Any,
         limiter: Limiter,
-        start: Callable[[GeventSocket, Any, Receipt], None],
+        start: Callable[[int, Any, Receipt], None],
         rejection: Rejection,
         fatal: Callable[[OSError], None],
         *,
@@ -58,7 +57,7 @@ class AcceptLoop:
         delays: tuple[float, float],
     ) -> None:
         self._listener = listener
-        self._family, self._type, self._proto = listener.family, listener.type, listener.proto
+        self._family = listener.family
         self._limiter = limiter
         self._start = start
         self._rejection = rejection
@@ -184,9 +183,7 @@ class AcceptLoop:
     # ---- the limiter's verdicts ----------------------------------------------------------
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        self._start(
-            GeventSocket(self._family, self._type, self._proto, fileno=fd), address, receipt
-        )
+        self._start(fd, address, receipt)
 
     def reject(self, fd: int, address: Any, verdict: Rejected) -> None:
         try:

@@ -209,7 +209,9 @@ class _Capped(_GeventServer):
 
     # ---- serving ---------------------------------------------------------------------------
 
-    def _serve(self, sock: GeventSocket, address: Any, receipt: Receipt) -> None:
+    def _serve(self, fd: int, address: Any, receipt: Receipt) -> None:
+        listener = self.socket
+        sock = GeventSocket(listener.family, listener.type, listener.proto, fileno=fd)
         connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
