@@ -14,6 +14,7 @@ it, at about 5 % more CPU a rejection (``tests/test_no_false_rejection.py``).
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -208,6 +209,20 @@ class Limiter:
                     timer.stop()
                     timer.close()
             self._turn = self._later = None
+
+    def forked(self) -> None:
+        """In a forked child, once it has given back its copies of the slots: the books begin
+        anew. Candidates are the parent's: their descriptors are closed here, no verdict given."""
+        for fd, *_ in self._candidates:
+            os.close(fd)
+        self._candidates.clear()
+        for timer in (self._turn, self._later, self._report_timer):
+            if timer is not None:
+                timer.stop()
+                timer.close()
+        self._turn = self._later = self._report_timer = None
+        self._report = RejectionReport()
+        self.counters = Counters()
 
     # ---- endings -------------------------------------------------------------------------
 

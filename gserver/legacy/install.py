@@ -1,0 +1,107 @@
+"""Putting a program that was not written for it under a cap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, Final
+
+import gevent
+import gevent.monkey
+
+from gserver.errors import SettingError
+from gserver.legacy import readiness, sockets
+from gserver.legacy.holders import Holders
+from gserver.legacy.listener import Listener
+from gserver.legacy.service import Service
+from gserver.limiter import Limiter
+from gserver.net.rejection import Close, Rejection
+
+__all__ = ["SETTLE_S", "Installed", "install"]
+
+#: How long a candidate at the cap may wait for a connection that is ending.
+SETTLE_S: Final = 0.005
+
+_installed: Installed | None = None
+
+
+class Installed:
+    """The cap of this process.
+
+    :ivar limiter: its slots and books; ``limiter.max_connections`` may be set at any time.
+    """
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        rejection: Rejection,
+        service: Service,
+        handshake_timeout: float | None,
+    ) -> None:
+        self.limiter = limiter
+        self.holders = Holders(limiter, gevent.get_hub().loop)
+        self._rejection = rejection
+        self._service = service
+        self._handshake_timeout = handshake_timeout
+        sockets.patch(self.holders, self._listening, handshake_timeout)
+        readiness.patch(self.holders)
+
+    def forked(self) -> None:
+        """In a forked child: it has the same cap and books of its own."""
+        self.holders.forked()
+        for listener in self.holders.listeners():
+            if isinstance(listener, Listener):
+                listener.forked()
+
+    def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:
+        if not self._service.includes(raw, frame):
+            return None
+        return Listener(raw.fileno(), self.holders, self._rejection, self._handshake_timeout)
+
+
+def install(
+    max_connections: int | None = None,
+    *,
+    limiter: Limiter | None = None,
+    settle: float | None = None,
+    rejection: Rejection | None = None,
+    only: Iterable[str] = (),
+    handshake_timeout: float | None = 10.0,
+) -> Installed:
+    """Cap every connection that this process accepts on its service, from now on and for good.
+
+    Call it after ``gevent.monkey.patch_all()`` and before the program is imported.
+
+    :param max_connections: the cap, or
+    :param limiter: one made by the caller, perhaps shared with a server of ours.
+    :param settle: see :class:`gserver.Limiter`; :data:`SETTLE_S` by default, since a program
+        with a thread a connection ends one some turns after its client has left.
+    :param rejection: how the excess is turned away; ``Close()`` by default.
+    :param only: the listeners that count (``:8999``, ``127.0.0.1:8999``, ``unix:/path``); by
+        default the first that is not internal, and others with its port.
+    :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
+    :raises SettingError: a value that cannot be used; sockets or threads that are not patched;
+        a second call.
+    """
+    global _installed
+    if _installed is not None:
+        raise SettingError("max_connections", max_connections, "this process has a cap already")
+    for module in ("socket", "threading", "select"):
+        if not gevent.monkey.is_module_patched(module):
+            raise SettingError(
+                "max_connections",
+                max_connections,
+                f"the program's {module} is not patched: gevent.monkey.patch_all() comes first",
+            )
+    if limiter is None:
+        if max_connections is None:
+            raise SettingError("max_connections", None, "give it, or a limiter")
+        limiter = Limiter(max_connections, settle=SETTLE_S if settle is None else settle)
+    elif max_connections is not None or settle is not None:
+        raise SettingError("limiter", limiter, "has its own max_connections and settle")
+    if rejection is not None and not callable(rejection):
+        raise SettingError("rejection", rejection, "must be Close() or Reset()")
+    _installed = Installed(limiter, rejection or Close(), Service(only), handshake_timeout)
+    os.register_at_fork(after_in_child=_installed.forked)
+    return _installed
