@@ -8,7 +8,11 @@ The layout, lowest first:
     service.py    which listeners count
     sockets.py    gevent's sockets, taught the above: where the cap enters the program
     readiness.py  select, poll and selectors, taught it too
+    watch.py      what the cap cannot see or help, told in the log
     install.py    all of it together: install()
+    run.py  signals.py  descriptors.py  messages.py  cli.py
+                  gserver exec: a program run as Python itself would run it
+    entry.py      the same by environment variable
 """
 
 from gserver.legacy.install import Installed, install

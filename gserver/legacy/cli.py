@@ -8,7 +8,7 @@ import click
 import gevent.monkey
 
 from gserver.errors import SettingError
-from gserver.legacy import descriptors, entry, messages, run
+from gserver.legacy import descriptors, entry, messages, run, signals
 from gserver.legacy.install import SETTLE_S, install
 from gserver.net.rejection import Close, Reset
 
@@ -51,6 +51,12 @@ _REJECTIONS: dict[str, type[Close] | type[Reset]] = {"close": Close, "reset": Re
     show_default=True,
     help="Seconds a TLS client has for its handshake; 0: for ever.",
 )
+@click.option(
+    "--reap-after",
+    type=float,
+    help="Seconds after which a connection whose client has left, and that the program has not "
+    "closed, is shut down. Default: never; a client may have shut only its sending side.",
+)
 @click.option("-m", "module", is_flag=True, help="PROGRAM is a module, as for python -m.")
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -60,6 +66,7 @@ def exec_command(
     reject: str,
     only: tuple[str, ...],
     handshake_timeout: float,
+    reap_after: float | None,
     module: bool,
     program: str,
     arguments: tuple[str, ...],
@@ -78,6 +85,7 @@ def exec_command(
                 "the program's own select would see its listener shut and spin; "
                 "give close or reset",
             )
+        messages.to_stderr()
         descriptors.raise_limit(max_connections)
         with entry.not_by_environment():
             gevent.monkey.patch_all()
@@ -87,8 +95,9 @@ def exec_command(
             rejection=_REJECTIONS[reject](),
             only=only,
             handshake_timeout=handshake_timeout or None,
+            reap_after=reap_after,
         )
-        messages.to_stderr()
+        signals.deliver_to_main()
         status = (run.run_module if module else run.run_program)(program, arguments)
     except SettingError as error:
         sys.stderr.write(f"gserver: {error}\n")

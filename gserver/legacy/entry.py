@@ -9,6 +9,7 @@ nothing; with it, ``python -m gevent.monkey old_server.py`` runs under that cap.
     GSERVER_REJECT             close or reset
     GSERVER_ONLY               the listeners that count, separated by spaces
     GSERVER_HANDSHAKE_TIMEOUT  seconds; 0: for ever
+    GSERVER_REAP_AFTER         seconds; unset: never
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def _install() -> None:
         raise SettingError("GSERVER_REJECT", reject, "must be close or reset")
     cap = _number(_SWITCH, int)
     assert cap is not None
+    messages.to_stderr()
     descriptors.raise_limit(cap)
     handshake = _number("GSERVER_HANDSHAKE_TIMEOUT", float)
     install(
@@ -62,8 +64,8 @@ def _install() -> None:
         rejection=rejections[reject](),
         only=environment.get("GSERVER_ONLY", "").split(),
         handshake_timeout=10.0 if handshake is None else handshake or None,
+        reap_after=_number("GSERVER_REAP_AFTER", float),
     )
-    messages.to_stderr()
 
 
 def _number(name: str, kind: Callable[[str], Number]) -> Number | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from types import FrameType
@@ -11,7 +12,7 @@ import gevent
 import gevent.monkey
 
 from gserver.errors import SettingError
-from gserver.legacy import readiness, sockets
+from gserver.legacy import readiness, sockets, watch
 from gserver.legacy.holders import Holders
 from gserver.legacy.listener import Listener
 from gserver.legacy.service import Service
@@ -20,7 +21,11 @@ from gserver.net.rejection import Close, Rejection
 
 __all__ = ["SETTLE_S", "Installed", "install"]
 
-#: How long a candidate at the cap may wait for a connection that is ending.
+log = logging.getLogger("gserver")
+
+#: How long a candidate at the cap may wait for a connection that is ending. Programs with a
+#: thread a connection need nothing, asyncio 1 ms, a select loop nothing; one that forks, up to
+#: 20 ms on a busy machine: give it 0.05 (bench/legacy_settle.py).
 SETTLE_S: Final = 0.005
 
 _installed: Installed | None = None
@@ -38,6 +43,7 @@ class Installed:
         rejection: Rejection,
         service: Service,
         handshake_timeout: float | None,
+        reap_after: float | None,
     ) -> None:
         self.limiter = limiter
         self.holders = Holders(limiter, gevent.get_hub().loop)
@@ -46,6 +52,8 @@ class Installed:
         self._handshake_timeout = handshake_timeout
         sockets.patch(self.holders, self._listening, handshake_timeout)
         readiness.patch(self.holders)
+        watch.name_unpatched_accepts()
+        self._watch = watch.Watch(self.holders, service.uncapped, reap_after)
 
     def forked(self) -> None:
         """In a forked child: it has the same cap and books of its own."""
@@ -68,6 +76,7 @@ def install(
     rejection: Rejection | None = None,
     only: Iterable[str] = (),
     handshake_timeout: float | None = 10.0,
+    reap_after: float | None = None,
 ) -> Installed:
     """Cap every connection that this process accepts on its service, from now on and for good.
 
@@ -81,6 +90,8 @@ def install(
     :param only: the listeners that count (``:8999``, ``127.0.0.1:8999``, ``unix:/path``); by
         default the first that is not internal, and others with its port.
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
+    :param reap_after: seconds after which a connection whose client has left, and that the
+        program has not closed, is shut down for it; None: never.
     :raises SettingError: a value that cannot be used; sockets or threads that are not patched;
         a second call.
     """
@@ -102,6 +113,10 @@ def install(
         raise SettingError("limiter", limiter, "has its own max_connections and settle")
     if rejection is not None and not callable(rejection):
         raise SettingError("rejection", rejection, "must be Close() or Reset()")
-    _installed = Installed(limiter, rejection or Close(), Service(only), handshake_timeout)
+    _installed = Installed(
+        limiter, rejection or Close(), Service(only), handshake_timeout, reap_after
+    )
+    for name in watch.early_imports():
+        log.warning("%s is the socket class of before the patching: it escapes the cap", name)
     os.register_at_fork(after_in_child=_installed.forked)
     return _installed

@@ -82,7 +82,13 @@ class Listener(Followed, AcceptLoop):
 
     @property
     def address(self) -> Any:
+        """As ``getsockname()`` gives it."""
         return self._address
+
+    @property
+    def view(self) -> Any:
+        """A socket object on it, to look at."""
+        return self._listener
 
     # ---- the program's side ----------------------------------------------------------------
 

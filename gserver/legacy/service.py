@@ -35,10 +35,15 @@ class Service:
 
     def __init__(self, only: Iterable[str] = ()) -> None:
         self._only = frozenset(only)
+        self._uncapped: set[str] = set()
         self._chosen: Any = None  # a port, or a unix socket's path
         for text in self._only:
             if not text.startswith("unix:"):
                 host_and_port(text, "--only")
+
+    def uncapped(self) -> frozenset[str]:
+        """The other listeners, as they are written."""
+        return frozenset(self._uncapped)
 
     def includes(self, sock: Any, frame: FrameType | None) -> bool:
         """Whether the listening ``sock`` belongs to the service.
@@ -53,16 +58,19 @@ class Service:
         if self._only:
             if text in self._only or (isinstance(key, int) and f":{key}" in self._only):
                 return True
+            self._uncapped.add(text)
             log.warning("%s is not capped: not among --only %s", text, " ".join(self._only))
             return False
         internal = _internal(frame)
         if internal is not None:
+            self._uncapped.add(text)
             log.info("%s is not capped: %s listens there for itself", text, internal)
             return False
         if self._chosen is None:
             self._chosen = key
         if key == self._chosen:
             return True
+        self._uncapped.add(text)
         log.warning(
             "%s is not capped: the cap is on the first listener; name others with --only", text
         )

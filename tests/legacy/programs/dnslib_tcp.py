@@ -9,7 +9,9 @@ class Resolver(BaseResolver):
         return reply
 
 
-server = DNSServer(Resolver(), port=0, address="127.0.0.1", tcp=True, logger=DNSLogger("-request,-reply"))
+server = DNSServer(
+    Resolver(), port=0, address="127.0.0.1", tcp=True, logger=DNSLogger("-request,-reply")
+)
 print(server.server.server_address[1], flush=True)
 try:
     server.start()
