@@ -7,6 +7,7 @@ leaves clients waiting while the server has nothing else to do.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import logging
 import os
@@ -93,7 +94,7 @@ class AcceptLoop:
         self.stop()
         self._limiter.leave(self, REJECTED[Reason.DRAINING])
         if self._reserve is not None:
-            os.close(self._reserve)
+            _socket.close(self._reserve)
             self._reserve = None
 
     def _stop_timer(self) -> None:
@@ -168,7 +169,7 @@ class AcceptLoop:
         if self._reserve is None:
             self._back_off()  # start() tries to take one again
             return False
-        os.close(self._reserve)
+        _socket.close(self._reserve)
         self._reserve = None
         try:
             fd, address = self._listener._accept()

@@ -13,8 +13,8 @@ it, at about 5 % more CPU a rejection (``tests/test_no_false_rejection.py``).
 
 from __future__ import annotations
 
+import _socket
 import logging
-import os
 from collections import deque
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -214,7 +214,7 @@ class Limiter:
         """In a forked child, once it has given back its copies of the slots: the books begin
         anew. Candidates are the parent's: their descriptors are closed here, no verdict given."""
         for fd, *_ in self._candidates:
-            os.close(fd)
+            _socket.close(fd)  # never gevent's: it may switch greenlets
         self._candidates.clear()
         for timer in (self._turn, self._later, self._report_timer):
             if timer is not None:

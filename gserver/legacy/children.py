@@ -7,6 +7,7 @@ by a pidfd (pidfd_open(2), Linux 5.3), whoever reaps it.
 
 from __future__ import annotations
 
+import _socket
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ class Children:
         self._children.pop(child.pid, None)
         child.watcher.stop()
         child.watcher.close()
-        os.close(child.pidfd)
+        _socket.close(child.pidfd)  # never gevent's: it may switch greenlets
 
     def forget(self) -> None:
         """In a child: its parent's other children are not its own."""

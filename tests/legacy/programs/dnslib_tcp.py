@@ -1,4 +1,4 @@
-from dnslib import A, QTYPE, RR
+from dnslib import QTYPE, RR, A
 from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
 
