@@ -29,6 +29,8 @@ __all__ = ["Followed", "Holders", "Slot"]
 SWEEP_S: Final = 0.25
 _SWEEP_SHARE: Final = 20
 
+_CLOSE_TURNS: Final = 10  # of the loop; later, a sweep finds it
+
 _accept: Final = _socket.socket._accept  # type: ignore[attr-defined]  # not in the stubs
 
 
@@ -179,6 +181,25 @@ class Holders:
         """A socket object was collected, and ``fd`` closed with it. The collector may run
         anywhere, in any thread: what follows from it happens in the loop."""
         self._loop.run_callback_threadsafe(followed.closed, fd)
+
+    def closed_soon(self, followed: Followed, fd: int) -> None:
+        """``fd`` was closed with gevent's ``os.close``, which closes only after the loop's next
+        poll: then, and not before, is the connection closed."""
+        timer = self._loop.timer(0.0)
+        turns = 0
+
+        def look() -> None:
+            nonlocal turns
+            turns += 1
+            if (open_still := _inode(fd) == followed.inode) and turns < _CLOSE_TURNS:
+                timer.start(look)
+                return
+            timer.stop()
+            timer.close()
+            if not open_still:
+                followed.closed(fd)
+
+        look()
 
     def forget(self, followed: Followed) -> None:
         """It is gone: a slot comes back."""

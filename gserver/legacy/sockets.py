@@ -212,7 +212,7 @@ def _patch_descriptors(holders: Holders) -> None:
                 followed.closing()
             close(fd)
             if followed is not None:
-                followed.closed(fd)
+                holders.closed_soon(followed, fd)
 
         return close_descriptor
 

@@ -124,6 +124,7 @@ copy = libc.dup(conn.fileno())
 libc.close(conn.fileno())
 full = service.full()
 os.close(copy)
+eventually(lambda: service.taken == 0)
 found([full, *service.books()])
 """
     ) == [True, 0, True, 0]
@@ -140,6 +141,7 @@ number = first.fileno()
 while os.open("/dev/null", os.O_RDONLY) < number:
     pass  # no lower number is free
 os.close(number)
+eventually(lambda: service.taken == 0)
 second, _ = service.listener.accept()
 same = second.fileno() == number
 first.detach()
