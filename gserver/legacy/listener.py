@@ -77,7 +77,11 @@ class Listener(Followed, AcceptLoop):
         self._take_reserve()
         holders.follow(self, fd)
         self._address = self._listener.getsockname()
-        #: As long as the system allows, whatever the program asked for (G2).
+        self.deepen()
+
+    def deepen(self) -> None:
+        """Make the kernel's queue as long as the system allows, whatever the program asked for:
+        clients that overflow it are told nothing (G2)."""
         self._listener.listen(system_backlog())
 
     @property

@@ -84,6 +84,8 @@ class _Follows(_Mixin):
         _raw.listen(self, *backlog)
         if self.followed is None:
             self.followed = _listening(self, sys._getframe(1)) or _UNCAPPED
+        elif isinstance(self.followed, Listener):
+            self.followed.deepen()
 
     def _accept(self) -> tuple[int, Any]:
         followed = self.followed
