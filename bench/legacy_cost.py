@@ -90,8 +90,10 @@ def main() -> None:
     for kind in found:
         took = statistics.median(times[kind])
         size = statistics.median(sizes[kind])
-        print(f"{kind:8} {took:6.1f} us a connection ({min(times[kind]):.1f} to "
-              f"{max(times[kind]):.1f}), {size:,.0f} bytes a held one")
+        print(
+            f"{kind:8} {took:6.1f} us a connection ({min(times[kind]):.1f} to "
+            f"{max(times[kind]):.1f}), {size:,.0f} bytes a held one"
+        )
     overhead = statistics.median(times["capped"]) - statistics.median(times["patched"])
     memory = statistics.median(sizes["capped"]) - statistics.median(sizes["patched"])
     print(f"overhead {overhead:6.1f} us a connection, {memory:,.0f} bytes a held one")

@@ -39,10 +39,10 @@ def run_program(path: str, arguments: Sequence[str]) -> int:
     """
     sys.argv = [path, *arguments]
     main = _fresh_main()
-    if pkgutil.get_importer(path) is not None:
-        _set_first_path(path)
+    absolute = os.path.join(os.getcwd(), path)  # as CPython makes it: not normalised
+    if pkgutil.get_importer(absolute) is not None:
+        _set_first_path(absolute)
         return _run(lambda: runpy._run_module_as_main("__main__", False))  # type: ignore[attr-defined]
-    absolute = os.path.abspath(path)
     try:
         with io.open_code(absolute) as file:
             source = file.read()
