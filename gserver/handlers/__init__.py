@@ -1,0 +1,1 @@
+"""Handlers: built in, and adapters for those written for something else."""
