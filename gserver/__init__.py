@@ -4,24 +4,33 @@ The layout, lowest first; a module imports only from those above it here:
 
     errors.py            errors, by who is at fault
     admission/           decisions, pure: the gate and its verdicts
+    replies/             busy replies, pure: what each protocol's clients understand
     stats.py  report.py  the books and their snapshot; what the log says about rejections
-    net/                 sockets: listeners, the fates of accept errors, rejections
+    net/                 sockets: listeners, the fates of accept errors, rejections, TCP_INFO,
+                         the PROXY protocol's header
     slots.py             the gevent Pool that is the count of slots
-    limiter.py           one cap: gate, slots, books, and the candidates that settle
+    front.py  one_shot.py    a listener as the limiter sees it; a timer that can be set again
+    candidates.py        who waits a moment at the cap, for endings already under way
+    waiting_room.py      who waits for a slot by the rules' leave
+    rejection_log.py     the report's lines into the log
+    limiter.py           one cap: gate, slots, books
     accept.py            the accept loop of one listener
     connection.py        the one end of a connection: socket closed, then slot back
     tls.py  audit.py     the handshake; slots compared with open sockets
     server.py            gevent's servers with a cap: StreamServer, WSGIServer
     handlers/            the built-in handlers: echo, console
-    daemon/  cli.py      the gserver command
+    probe/               the measuring client: knows nothing of the server
+    daemon/  demo/  cli.py    the gserver command
 
 Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connection.py``.
 """
 
+from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
-from gserver.net.rejection import Close, Rejection, Reset
+from gserver.net.rejection import Close, Refuse, Rejection, Reset
+from gserver.net.reply import Reply
 from gserver.server import StreamServer, WSGIServer
 from gserver.stats import Audit, Ending, Snapshot
 
@@ -30,8 +39,11 @@ __all__ = [
     "Close",
     "Ending",
     "Limiter",
+    "Limits",
     "Reason",
+    "Refuse",
     "Rejection",
+    "Reply",
     "Reset",
     "SettingError",
     "Snapshot",

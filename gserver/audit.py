@@ -37,7 +37,7 @@ class Auditor:
         """
         limiter = self._limiter
         addresses = {sock.getsockname() for sock in listeners if sock is not None}
-        owned = set(limiter.candidates())
+        owned = set(limiter.descriptors())
         for connection in limiter.connections:
             owned.update(connection.descriptors())
         inodes = _connected_to(addresses, owned, pause)

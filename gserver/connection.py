@@ -12,7 +12,7 @@ import logging
 import select
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent.greenlet import Greenlet
@@ -20,6 +20,7 @@ from gevent.monkey import get_original
 from gevent.socket import socket as GeventSocket
 
 from gserver import slots
+from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt
 from gserver.limiter import Limiter
 from gserver.stats import Ending
@@ -39,17 +40,27 @@ class HandshakeFailed(Exception):
         self.timed_out = timed_out
 
 
+class Server(Protocol):
+    """What a connection asks of its server."""
+
+    def do_close(self, sock: Any, *args: Any) -> object: ...
+
+
 class Connection:
     """One admitted client: its socket, its greenlet, its slot.
 
     :ivar socket: what the handler reads and writes; the server sets it to the TLS socket once
         that owns the descriptor.
     :ivar address: the peer's, as ``accept()`` gave it.
+    :ivar server: whose client it is; its ``do_close(socket, address)`` is called at the end.
+    :ivar greenlet: runs the handler; None before the start and after the end.
+
+    :ivar receipt: what the gate wants back at the end.
 
     From :meth:`start` to its end it is in ``limiter.connections``.
     """
 
-    __slots__ = ("_close", "_ended", "_greenlet", "_limiter", "_receipt", "address", "socket")
+    __slots__ = ("_ended", "_limiter", "address", "greenlet", "receipt", "server", "socket")
 
     def __init__(
         self,
@@ -57,15 +68,15 @@ class Connection:
         address: Any,
         receipt: Receipt,
         limiter: Limiter,
-        close: Callable[..., object],
+        server: Server,
     ) -> None:
         self.socket: Any = sock
         self.address = address
-        self._receipt = receipt
+        self.receipt = receipt
         self._limiter = limiter
-        self._close = close
+        self.server = server
         self._ended = False
-        self._greenlet: Any = None
+        self.greenlet: Any = None
 
     def start(self, body: Callable[..., object], *arguments: Any) -> None:
         """Take a slot and schedule ``body(self, *arguments)`` in a greenlet of the pool.
@@ -78,11 +89,10 @@ class Connection:
         greenlet = None
         try:
             greenlet = pool.greenlet_class(self._run, body, arguments)
-            # Killed before it first ran, a greenlet runs nothing, but calls its links: ours
-            # before the pool's, since links are called in the order they were made.
+            # Killed before it first ran, a greenlet runs nothing, but calls its links.
             greenlet.rawlink(self._never_ran)
             slots.take(pool, greenlet)
-            self._greenlet = greenlet
+            self.greenlet = greenlet
             self._limiter.connections.add(self)
             greenlet.start()
         except BaseException:
@@ -115,6 +125,7 @@ class Connection:
         except HandshakeFailed as error:
             ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
             log.debug("TLS handshake with %s failed: %s", self.address, error)
+            self._limiter.note_offence(self.address, Offence.HANDSHAKE)
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):
                 ending = Ending.PEER_GONE
@@ -143,8 +154,8 @@ class Connection:
 
     def _give_back(self, ending: Ending) -> None:
         self._limiter.connections.discard(self)
-        greenlet, self._greenlet = self._greenlet, None  # no cycle for the collector to find
-        self._limiter.ended(greenlet, self._receipt, ending)
+        greenlet, self.greenlet = self.greenlet, None  # no cycle for the collector to find
+        self._limiter.ended(greenlet, self.receipt, ending)
 
     def _end_when_closed(self, raw: Any, ending: Ending) -> None:
         """Where another greenlet still waits for the socket, gevent closes the descriptor only
@@ -166,7 +177,7 @@ class Connection:
         # A makefile() that is still alive would put the close off to its own end.
         sock._io_refs = 0
         try:
-            self._close(sock, self.address)
+            self.server.do_close(sock, self.address)
         except Exception:
             log.exception("closing the connection from %s failed", self.address)
         finally:

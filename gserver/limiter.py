@@ -1,14 +1,8 @@
 """The limiter: one cap, its gate, its slots and its books. Servers may share one.
 
-It also holds the candidates: clients accepted at the cap whose verdict waits for endings that
-are already under way (*settle*).
-
-Why every candidate at the cap waits one turn of the loop, even with ``settle=0``: a client that
-closes its connection and connects again has its FIN in our kernel before its SYN, but a loop
-that accepts in batches can take the new connection in the same batch whose poll came before that
-FIN. Only a poll made *after* the accept is sure to report it. Ten clients that together hold a
-cap of ten and reconnect were turned away 506 times in 34,707 without the turn, 0 in 55,942 with
-it, at about 5 % more CPU a rejection (``tests/test_no_false_rejection.py``).
+Everybody who is accepted comes through here: to a slot (``_admit``), to be turned away
+(``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), or by the
+rules' leave for a stated time (``waiting_room.py``). Every ending comes back here (``ended``).
 """
 
 from __future__ import annotations
@@ -16,51 +10,41 @@ from __future__ import annotations
 import _socket
 import logging
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any
 
-import gevent
 from gevent.pool import Pool
 
 from gserver import slots
 from gserver.admission.gate import Gate
-from gserver.admission.verdict import Reason, Receipt, Rejected
+from gserver.admission.limits import Limits
+from gserver.admission.penalties import Offence
+from gserver.admission.sources import ANY, Source
+from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
+from gserver.admission.waiting import Waiter
+from gserver.candidates import Candidates
 from gserver.errors import SettingError
-from gserver.report import CALM_S, RejectionReport
+from gserver.front import Client, Front
+from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
+from gserver.waiting_room import WaitingRoom
 
-__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "SETTLE_PRIORITY", "Front", "Limiter"]
+__all__ = ["Limiter"]
 
 log = logging.getLogger("gserver")
 
-#: Rejections in one turn of the loop (G5): at 16 the admitted keep a p99 of about 2 ms under a
-#: flood, at 100 it is 8.7 ms, and rejecting is no faster (bench/reject_cost.py).
-MAX_REJECTIONS_PER_TURN: Final = 16
-#: Candidates held at once (G8). At the bound the oldest gets its verdict early.
-MAX_CANDIDATES: Final = 128
-#: Below the connections' watchers (0), above the listeners' (accept.py): endings first, then the
-#: candidates, then newcomers.
-SETTLE_PRIORITY: Final = -1
-
-
-class Front(Protocol):
-    """One listener's side of the limiter: it knows how to start a client and turn one away.
-    Either owns the descriptor from then on."""
-
-    def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot."""
-
-    def reject(self, fd: int, address: Any, verdict: Rejected) -> None:
-        """Turn away. Never raises."""
+_WAIT_TIMEOUT = REJECTED[Reason.WAIT_TIMEOUT]
 
 
 class Limiter:
-    """One hard cap, for one server or shared by several (``StreamServer(limiter=…)``).
+    """One hard cap and its rules, for one server or shared by several (``limiter=…``).
 
-    :param max_connections: the cap: a whole number, 1 or more.
+    :param limits: the cap alone, a whole number of 1 or more, or all the rules.
     :param settle: seconds a candidate at the cap may wait for endings already under way.
         0: one turn of the loop, which is exact for handlers that return on end-of-file without
-        yielding. A handler that needs longer to end wants about that long.
+        yielding. A handler that needs longer to end wants about that long. Where clients may
+        wait by the rules (``Limits.wait``), that is their settle.
     :param pool: the Pool that counts; by default a new one of that size.
     :raises SettingError: a value that cannot be used.
 
@@ -68,22 +52,26 @@ class Limiter:
     """
 
     def __init__(
-        self, max_connections: int, *, settle: float = 0.0, pool: Pool | None = None
+        self, limits: int | Limits, *, settle: float = 0.0, pool: Pool | None = None
     ) -> None:
-        slots.check_cap(max_connections)
+        if not isinstance(limits, Limits):
+            limits = Limits(max_connections=slots.check_cap(limits))
         if isinstance(settle, bool) or not isinstance(settle, int | float) or not settle >= 0:
             raise SettingError("settle", settle, "must be a number of seconds, 0 or more")
-        self.pool = Pool(max_connections) if pool is None else pool
-        self.gate = Gate(max_connections)
+        if settle and limits.wait:
+            raise SettingError("settle", settle, "goes without wait, which is at least as long")
+        self.pool = Pool(limits.max_connections) if pool is None else pool
+        self.gate = Gate.from_limits(limits)
         self.counters = Counters()
-        self.settle = float(settle)
-        #: What holds slots: for the audit. The pool, not this, is the count.
+        #: What holds slots, for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
-        self._candidates: deque[tuple[int, Any, Front, float]] = deque()
-        self._turn: Any = None
-        self._later: Any = None
-        self._report = RejectionReport()
-        self._report_timer: Any = None
+        self._candidates = Candidates(self._decide_candidate, float(settle))
+        self._waiting = WaitingRoom(
+            self.gate, self.pool.__len__, self._admit_waiter, self._reject_waiter, self._abandon
+        )
+        self._log = RejectionLog(self._occupancy, self.counters.rejected)
+        self._on_full: list[Callable[[bool], object]] = []
+        self._was_full = False
 
     # ---- the count -----------------------------------------------------------------------
 
@@ -100,6 +88,28 @@ class Limiter:
         self._occupancy_changed()
 
     @property
+    def limits(self) -> Limits:
+        """The rules. Set them at any time: they hold for clients from now on, and those admitted
+        already count as the new rules would count them; nobody is ended."""
+        return self.gate.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        if self.settle and limits.wait:
+            raise SettingError("wait", limits.wait, "goes without settle")
+        slots.resize(self.pool, limits.max_connections)
+        self.gate.replace(limits)
+        for connection in self.connections:
+            source = self._source(connection.address)
+            connection.receipt = self.gate.recount(connection.receipt, source)
+        self._occupancy_changed()
+
+    @property
+    def settle(self) -> float:
+        """Seconds a candidate at the cap may wait."""
+        return self._candidates.settle
+
+    @property
     def full(self) -> bool:
         return self.gate.full(len(self.pool))
 
@@ -108,88 +118,75 @@ class Limiter:
         """Candidates whose verdict is still to come."""
         return len(self._candidates)
 
-    def candidates(self) -> list[int]:
-        """The descriptors of the candidates."""
-        return [candidate[0] for candidate in self._candidates]
+    def descriptors(self) -> list[int]:
+        """Those of clients that have no slot yet: candidates, and those that wait."""
+        return self._candidates.descriptors() + self._waiting.descriptors()
 
     def snapshot(self) -> Snapshot:
+        """The books at this instant."""
         return self.counters.snapshot(
             cap=self.gate.max_connections,
             active=len(self.pool),
-            pending=len(self._candidates),
+            pending=self.pending,
+            waiting=len(self._waiting),
+            gate=self.gate.figures(),
             now=monotonic(),
         )
 
+    def on_full(self, callback: Callable[[bool], object]) -> None:
+        """Call ``callback`` with True whenever the last slot is taken, with False whenever one
+        is free again; at once, if it is taken now."""
+        self._on_full.append(callback)
+        if self.full:
+            callback(True)
+
+    def off_full(self, callback: Callable[[bool], object]) -> None:
+        """Call it no more. Nothing happens if it never was."""
+        if callback in self._on_full:
+            self._on_full.remove(callback)
+
     # ---- arrivals ------------------------------------------------------------------------
 
-    def arrived(self, fd: int, address: Any, front: Front) -> bool:
-        """Decide on a client just accepted. True when it was admitted.
+    @property
+    def holding(self) -> bool:
+        """Whether every newcomer is a candidate, whoever it is: only the cap is asked, and there
+        is no slot, or others wait for one (newcomers never overtake)."""
+        return self.gate.bare and (bool(self._candidates) or self.full)
 
-        The descriptor is the limiter's from here: it goes to ``front.admit`` or
-        ``front.reject``, now or when the candidate's settle is over.
+    def hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
+        """Take clients accepted in this turn of the loop that found no slot: see
+        :meth:`Candidates.hold`."""
+        self.counters.accepted += len(clients)
+        self._candidates.hold(clients, front, quiet=quiet)
+
+    def arrived(self, client: Client, front: Front) -> bool | None:
+        """Decide on a client just accepted, while not :attr:`holding`.
+
+        :return: True: it has a slot, or waits for one. False: it was turned away. None: it found
+            no slot; hand it to :meth:`hold`, before anything else happens.
         """
-        self.counters.accepted += 1
-        candidates = self._candidates
-        now = monotonic()
-        if not candidates:  # newcomers never overtake
-            verdict = self.gate.decide(address, now, in_use=len(self.pool))
-            if isinstance(verdict, Receipt):
-                self._admit(fd, address, front, verdict)
+        fd, address = client
+        source = self._source(address)
+        # Candidates are ahead of it: each may take a slot.
+        in_use = len(self.pool) + len(self._candidates)
+        gate, now = self.gate, monotonic()
+        if gate.may_wait:
+            verdict = gate.decide_or_wait((fd, address, front), source, now, in_use=in_use)
+            if isinstance(verdict, Waiter):
+                self.counters.accepted += 1
+                self._waiting.joined()
                 return True
-            if verdict.reason is not Reason.CAPACITY:  # waiting would not change it
-                self._reject(fd, address, front, verdict)
-                return False
-        elif len(candidates) >= MAX_CANDIDATES:
-            self._decide(*candidates.popleft())
-        candidates.append((fd, address, front, now + self.settle))
-        if len(candidates) == 1:
-            self._wake_after(self.settle)
-        return False
-
-    def _settled(self) -> None:
-        """The timer's callback: every candidate whose time is over, or whose slot is free."""
-        candidates = self._candidates
-        turned_away = 0
-        now = monotonic()
-        while candidates:
-            fd, address, front, deadline = candidates[0]
-            verdict = self.gate.decide(address, now, in_use=len(self.pool))
-            if isinstance(verdict, Receipt):
-                candidates.popleft()
-                self._admit(fd, address, front, verdict)
-            elif deadline <= now and turned_away < MAX_REJECTIONS_PER_TURN:
-                candidates.popleft()
-                self._reject(fd, address, front, verdict)
-                turned_away += 1
-            else:
-                self._wake_after(max(0.0, deadline - now))
-                return
-
-    def _decide(self, fd: int, address: Any, front: Front, deadline: float) -> None:
-        verdict = self.gate.decide(address, monotonic(), in_use=len(self.pool))
-        if isinstance(verdict, Receipt):
-            self._admit(fd, address, front, verdict)
         else:
-            self._reject(fd, address, front, verdict)
-
-    def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
-        self.counters.admitted += 1
-        try:
-            front.admit(fd, address, receipt)
-        except Exception:
-            log.exception("connection from %s not started", address)
-            self.counters.finished[Ending.NOT_STARTED] += 1
-            self.gate.give_back(receipt, monotonic())
-        in_use = len(self.pool)
-        self.counters.occupancy(in_use, self.gate.full(in_use), monotonic())
-
-    def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
-        self.counters.rejected[verdict.reason] += 1
-        report = self._report
-        report.saw(address[0] if address.__class__ is tuple else "unix")
-        if not report.rejecting:
-            self._begin_report(verdict.reason)
-        front.reject(fd, address, verdict)
+            verdict = gate.decide(source, now, in_use=in_use)
+        if isinstance(verdict, Rejected) and verdict.reason is Reason.CAPACITY:
+            return None
+        self.counters.accepted += 1
+        if isinstance(verdict, Receipt):
+            self._candidates.admitted_one()
+            self._admit(fd, address, front, verdict)
+            return True
+        self._reject(fd, address, front, verdict)
+        return False
 
     def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
         """Turn away, without asking the gate, a client accepted just now."""
@@ -197,32 +194,71 @@ class Limiter:
         self._reject(fd, address, front, verdict)
 
     def leave(self, front: Front, verdict: Rejected) -> None:
-        """A listener closes: its candidates get ``verdict`` at once."""
-        staying = deque(c for c in self._candidates if c[2] is not front)
-        leaving = [c for c in self._candidates if c[2] is front]
-        self._candidates = staying
-        for fd, address, _, _ in leaving:
+        """A listener closes: who came by it and has no slot yet gets ``verdict`` at once."""
+        for fd, address in self._candidates.leave(front):
             self._reject(fd, address, front, verdict)
-        if not staying:
-            for timer in (self._turn, self._later):
-                if timer is not None:
-                    timer.stop()
-                    timer.close()
-            self._turn = self._later = None
+        for waiter in self._waiting.leave(front):
+            fd, address, _ = waiter.client
+            self._reject(fd, address, front, verdict)
+
+    def _source(self, address: Any) -> Source:
+        return self.gate.source(address) if self.gate.needs_source else ANY
+
+    def _decide_candidate(self, fd: int, address: Any, front: Front, over: bool) -> bool:
+        """Ask again for a candidate. On the path of every rejection."""
+        gate = self.gate
+        source = gate.source(address) if gate.needs_source else ANY
+        verdict = gate.recheck(source, monotonic(), in_use=len(self.pool))
+        if isinstance(verdict, Receipt):
+            self._admit(fd, address, front, verdict)
+            return True
+        if over:
+            self._reject(fd, address, front, verdict)
+        return over
+
+    def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
+        self.counters.admitted += 1
+        try:
+            front.admit(fd, address, receipt)
+        except BaseException as error:
+            self.counters.finished[Ending.NOT_STARTED] += 1
+            self.gate.give_back(receipt, monotonic())
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C, say: for the program; the books balance all the same
+            log.exception("connection from %s not started", address)
+        self._note_occupancy()
+
+    def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
+        counters, reason = self.counters, verdict.reason
+        counters.rejected[reason] += 1
+        self._log.saw(address, reason)
+        try:
+            front.turn_away[reason](fd)
+        except OSError:
+            counters.rejection_errors += 1
+        except Exception:  # a rejection that is not one of ours
+            counters.rejection_errors += 1
+            log.exception("rejecting %s failed", address)
+
+    # ---- those who wait ------------------------------------------------------------------
+
+    def _admit_waiter(self, waiter: Waiter) -> None:
+        fd, address, front = waiter.client
+        self._admit(fd, address, front, waiter.receipt)
+
+    def _reject_waiter(self, waiter: Waiter) -> None:
+        fd, address, front = waiter.client
+        self._reject(fd, address, front, _WAIT_TIMEOUT)
+
+    def _abandon(self, waiter: Waiter) -> None:
+        self.counters.abandoned += 1
+        _socket.close(waiter.client[0])  # nobody is there to be told anything
 
     def forked(self) -> None:
-        """In a forked child, once it has given back its copies of the slots: the books begin
-        anew. Candidates are the parent's: their descriptors are closed here, no verdict given."""
-        for fd, *_ in self._candidates:
-            _socket.close(fd)  # never gevent's: it may switch greenlets
-        self._candidates.clear()
-        for timer in (self._turn, self._later, self._report_timer):
-            if timer is not None:
-                timer.stop()
-                timer.close()
-        self._turn = self._later = self._report_timer = None
-        self._report = RejectionReport()
+        """In a forked child, once it has let go of what is its parent's: the books begin anew."""
+        self._log.close()
         self.counters = Counters()
+        self._log = RejectionLog(self._occupancy, self.counters.rejected)
 
     # ---- endings -------------------------------------------------------------------------
 
@@ -237,57 +273,25 @@ class Limiter:
         self.gate.give_back(receipt, monotonic())
         self._occupancy_changed()
 
+    def note_offence(self, address: Any, offence: Offence) -> None:
+        """A client has misbehaved: the penalties, if they are on, hold it against its source."""
+        self.gate.note_offence(self._source(address), offence, monotonic())
+
+    def _occupancy(self) -> tuple[int, int, bool]:
+        return len(self.pool), self.gate.max_connections, self.full
+
     def _occupancy_changed(self) -> None:
+        """A slot may have become free."""
+        self._note_occupancy()
+        if not self._was_full:
+            self._candidates.slot_came_back()
+            self._waiting.slot_came_back()
+
+    def _note_occupancy(self) -> None:
         in_use = len(self.pool)
         full = self.gate.full(in_use)
         self.counters.occupancy(in_use, full, monotonic())
-        if self._candidates and not full:
-            self._wake_after(0.0)
-
-    def _wake_after(self, seconds: float) -> None:
-        # Timers, not callbacks: libev runs timers after its poll, in order of priority, so the
-        # endings that this poll reported are handled first. A timer of zero never blocks the
-        # poll. A gevent timer's delay is fixed when it is made: the one of zero is kept.
-        loop = gevent.get_hub().loop
-        if self._later is not None:
-            self._later.stop()
-            self._later.close()
-            self._later = None
-        if seconds > 0.0:
-            self._later = loop.timer(seconds, 0.0, True, SETTLE_PRIORITY)
-            self._later.start(self._settled)
-        else:
-            if self._turn is None:
-                self._turn = loop.timer(0.0, 0.0, True, SETTLE_PRIORITY)
-            self._turn.start(self._settled)
-
-    # ---- the log -------------------------------------------------------------------------
-
-    def _begin_report(self, reason: Reason) -> None:
-        log.warning(
-            self._report.begin(
-                monotonic(),
-                reason,
-                len(self.pool),
-                self.gate.max_connections,
-                self.counters.rejected,
-            )
-        )
-        # ref=False: a report to come keeps no program alive.
-        self._report_timer = gevent.get_hub().loop.timer(CALM_S, CALM_S, False)
-        self._report_timer.start(self._tick_report)
-
-    def _tick_report(self) -> None:
-        lines = self._report.tick(
-            monotonic(),
-            len(self.pool),
-            self.gate.max_connections,
-            full=self.full,
-            totals=self.counters.rejected,
-        )
-        for line in lines:
-            log.warning(line)
-        if not self._report.rejecting:
-            self._report_timer.stop()
-            self._report_timer.close()
-            self._report_timer = None
+        if full is not self._was_full:
+            self._was_full = full
+            for callback in self._on_full:
+                callback(full)

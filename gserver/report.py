@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from gserver.admission.verdict import Reason
 
@@ -43,8 +43,12 @@ class RejectionReport:
         """Whether a state is open that only :meth:`tick` ends."""
         return self._began is not None
 
-    def saw(self, host: str) -> None:
-        """Count one rejected client by its host. On the path of every rejection: keep it cheap."""
+    def saw(self, address: Any) -> None:
+        """Count one rejected client by its host. On the path of every rejection: keep it cheap.
+
+        :param address: as ``accept()`` gives it: a tuple that begins with the host; else unix.
+        """
+        host = address[0] if address.__class__ is tuple else "unix"
         hosts = self._hosts
         if host in hosts:
             hosts[host] += 1

@@ -8,23 +8,28 @@ is larger.
 
 from __future__ import annotations
 
+import _socket
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import gevent.pywsgi
 import gevent.server
 from gevent.socket import socket as GeventSocket
 
 from gserver import slots
 from gserver.accept import AcceptLoop
-from gserver.admission.verdict import Receipt
+from gserver.admission.limits import Limits
+from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
 from gserver.connection import Connection
 from gserver.errors import SettingError
 from gserver.limiter import Limiter
+from gserver.net import door
 from gserver.net.listeners import system_backlog, tcp_listener
-from gserver.net.rejection import Close, Rejection
+from gserver.net.rejection import Refuse, Rejection, by_reason
+from gserver.net.reply import Reply
 from gserver.stats import Audit, Snapshot
 from gserver.tls import cooperative_wrap, handshake
 
@@ -56,11 +61,16 @@ class _Capped(_GeventServer):
     #: Seconds a TLS client has for its handshake; None: for ever.
     handshake_timeout: float | None = 10.0
 
+    #: Whether a socket handed in was bound to a port by its number, not to port 0: Refuse shuts
+    #: and opens it, and would lose a port that the kernel chose.
+    _bound_to_number = False
+
     def __init__(
         self,
         *args: Any,
         max_connections: int | None = None,
-        rejection: Rejection | None = None,
+        limits: Limits | None = None,
+        rejection: Rejection | Mapping[str, Rejection] | None = None,
         settle: float | None = None,
         limiter: Limiter | None = None,
         handshake_timeout: float | None = None,
@@ -70,7 +80,9 @@ class _Capped(_GeventServer):
 
         :param max_connections: the cap. Left out, ``spawn``'s own limit is the cap (a whole
             number, or a Pool with a size); without either, there is none.
-        :param rejection: how the excess is turned away: ``Close()``, the default, or ``Reset()``.
+        :param limits: the cap and all the other rules, instead of ``max_connections``.
+        :param rejection: how the excess is turned away: ``Close()``, the default, ``Reset()``,
+            ``Reply(…)`` or ``Refuse()``; or a mapping from reasons (``gserver.Reason``).
         :param settle: see :class:`gserver.Limiter`.
         :param limiter: a cap shared with other servers, instead of the two above.
         :param handshake_timeout: seconds a TLS client has for its handshake; 10 by default.
@@ -78,17 +90,22 @@ class _Capped(_GeventServer):
             a ``spawn`` that cannot count. Nothing is left open.
         """
         self._limiter = limiter
+        self._shared = limiter is not None
         self._wanted = max_connections
         self._settle = settle
-        self._rejection: Rejection = Close() if rejection is None else rejection
+        self._limits = limits
+        self._rejections = by_reason(rejection)
         self._accepting: AcceptLoop | None = None
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
             self.handshake_timeout = handshake_timeout
-        if not callable(self._rejection):
-            raise SettingError("rejection", rejection, "must be Close() or Reset()")
         context = kwargs.get("ssl_context")
         super().__init__(*args, **kwargs)
+        try:
+            self._check_rejections()
+        except SettingError:
+            self.close()
+            raise
         if context is not None and self._limiter is not None:
             vars(self)["wrap_socket"] = cooperative_wrap(context)  # as gevent's own does
 
@@ -132,24 +149,60 @@ class _Capped(_GeventServer):
             raise SettingError("max_connections", None, "a server without a cap keeps no books")
         return self._limiter
 
+    def _check_rejections(self) -> None:
+        """What cannot go together, so that it is found here and not by the first client."""
+        limiter = self._limiter
+        for how in self._rejections.values():
+            if isinstance(how, Reply) and how.script.tls != self.ssl_enabled:
+                raise SettingError(
+                    "rejection",
+                    how,
+                    "is a TLS alert: only a TLS listener's clients understand it"
+                    if how.script.tls
+                    else "is plain text, which a TLS listener's clients do not understand; "
+                    "give Reply('tls-alert'), Close() or Reset()",
+                )
+        if limiter is None or not isinstance(self._rejections[Reason.CAPACITY], Refuse):
+            return
+        if not door.SUPPORTED:
+            problem = "needs Linux"
+        elif self.family not in (_socket.AF_INET, _socket.AF_INET6):
+            problem = "needs TCP: a unix socket that is shut does not come back"
+        elif hasattr(self, "socket") and not self._bound_to_number:
+            problem = "needs an address, not a socket: opening it again may lose its port"
+        elif limiter.settle:
+            problem = "goes without settle: who is refused cannot wait"
+        elif limiter.limits.wait:
+            problem = "goes without wait: who is refused cannot wait"
+        else:
+            return
+        raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
+
     # ---- gevent's hooks --------------------------------------------------------------------
 
     def set_spawn(self, spawn: Any) -> None:
         # gevent's own would shadow full() on the instance and have the pool's semaphore start
         # the accept loop: with a cap neither may happen, so it is not called.
         if self._limiter is None:
-            found = slots.pool_for(spawn, self._wanted)
+            limits, wanted = self._limits, self._wanted
+            if limits is not None:
+                if wanted not in (None, limits.max_connections):
+                    raise SettingError("max_connections", wanted, f"disagrees with {limits}")
+                wanted = limits.max_connections
+            found = slots.pool_for(spawn, wanted)
             if found is None:
                 if self._settle is not None:
                     raise SettingError("settle", self._settle, "needs a cap: max_connections")
                 super().set_spawn(spawn)
                 return
             pool, cap = found
-            self._limiter = Limiter(cap, settle=self._settle or 0.0, pool=pool)
+            self._limiter = Limiter(limits or cap, settle=self._settle or 0.0, pool=pool)
         elif not (isinstance(spawn, str) and spawn == "default"):
             raise SettingError("spawn", spawn, "the limiter has its own pool; leave one out")
-        elif self._wanted is not None or self._settle is not None:
-            raise SettingError("limiter", self._limiter, "has its own max_connections and settle")
+        elif (self._wanted, self._settle, self._limits) != (None, None, None):
+            raise SettingError(
+                "limiter", self._limiter, "has its own max_connections, limits and settle"
+            )
         self.pool = self._limiter.pool
         self._spawn = self.pool.spawn
 
@@ -170,8 +223,13 @@ class _Capped(_GeventServer):
     def init_socket(self) -> None:
         adopted = hasattr(self, "socket")  # and brought its own, perhaps small, backlog
         super().init_socket()
-        if adopted and self._limiter is not None:
+        if self._limiter is None:
+            return
+        if adopted:
             self.socket.listen(self.backlog)
+        elif isinstance(self._rejections[Reason.CAPACITY], Refuse):
+            bound: Any = door.bound_to_number(self.socket, self.backlog)
+            self.socket = bound
 
     def start_accepting(self) -> None:
         if self._limiter is None:
@@ -182,8 +240,9 @@ class _Capped(_GeventServer):
                 self.socket,
                 self._limiter,
                 self._serve,
-                self._rejection,
+                self._rejections,
                 self._listener_failed,
+                backlog=self.backlog,
                 max_accept=self.max_accept,
                 delays=(self.min_delay, self.max_delay),
             )
@@ -207,12 +266,28 @@ class _Capped(_GeventServer):
             accepting.close()
         super().close()
 
+    def stop(self, timeout: float | None = None) -> None:
+        """As gevent's: close, give the admitted ``timeout`` seconds (:attr:`stop_timeout` by
+        default), then kill them. Of a shared ``limiter`` only this server's own."""
+        limiter = self._limiter
+        if limiter is None or not self._shared:
+            super().stop(timeout)
+        else:
+            self.close()
+            own = [c.greenlet for c in limiter.connections if c.server is self and c.greenlet]
+            gevent.joinall(own, self.stop_timeout if timeout is None else timeout)
+            gevent.killall(own, timeout=1)
+        # Those who were being told that the server is busy have had the time the others had.
+        for how in self._rejections.values():
+            if isinstance(how, Reply):
+                how.close_all()
+
     # ---- serving ---------------------------------------------------------------------------
 
     def _serve(self, fd: int, address: Any, receipt: Receipt) -> None:
         listener = self.socket
         sock = GeventSocket(listener.family, listener.type, listener.proto, fileno=fd)
-        connection = Connection(sock, address, receipt, self._capped_limiter(), self.do_close)
+        connection = Connection(sock, address, receipt, self._capped_limiter(), self)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
         connection.start(self._tls_body if self.ssl_args else _plain_body, self.handle)

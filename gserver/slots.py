@@ -2,7 +2,7 @@
 
 Functions over any gevent Pool, so that ``spawn=Pool(n)`` works as it is. gevent's own
 ``Pool._discard`` releases the semaphore each time it is called; :func:`give_back` is idempotent
-and takes gevent's link away, so that the slot comes back at once and only once.
+and :func:`take` leaves no link behind, so that the slot comes back when it is told to and once.
 """
 
 from __future__ import annotations
@@ -76,11 +76,14 @@ def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None
 
 
 def take(pool: Pool, holder: Holder) -> None:
-    """Take a slot for ``holder``, which has not started, without ever blocking.
+    """Take a slot for ``holder``, not started yet, without ever blocking. Only
+    :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon as
+    the greenlet has ended, be its socket closed or not.
 
     :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
     """
     pool.add(cast(Any, holder), blocking=False)
+    holder.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
 
 
 def give_back(pool: Pool, holder: Holder) -> bool:

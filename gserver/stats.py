@@ -2,7 +2,7 @@
 
 The books balance at every instant (guarantee G9)::
 
-    accepted == admitted + sum(rejected) + pending
+    accepted == admitted + sum(rejected) + pending + waiting + abandoned
     admitted == sum(finished) + active
 
 ``active`` is not counted here: it is the length of the pool, the only count of slots.
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from gserver.admission.figures import GateFigures
 from gserver.admission.verdict import Reason
 
 __all__ = ["Audit", "Counters", "Ending", "Snapshot"]
@@ -64,12 +65,17 @@ class Snapshot:
     :ivar peak: most slots taken at once.
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle.
+    :ivar waiting: accepted, and waiting for a slot as the rules let them.
+    :ivar abandoned: left while waiting.
     :ivar admitted: given a slot.
     :ivar rejected: turned away, by reason.
     :ivar finished: admitted and ended since, by how it ended.
     :ivar accept_errors: errors of ``accept()``, by the name of the errno.
     :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
     :ivar time_full: seconds with no free slot.
+    :ivar time_refusing: seconds, summed over the listeners, in which the kernel refused clients.
+        Those are counted nowhere.
+    :ivar gate: what the rules hold and have counted.
     :ivar audit: the result of the last audit.
     """
 
@@ -78,19 +84,28 @@ class Snapshot:
     peak: int
     accepted: int
     pending: int
+    waiting: int
+    abandoned: int
     admitted: int
     rejected: Mapping[Reason, int]
     finished: Mapping[Ending, int]
     accept_errors: Mapping[str, int]
     rejection_errors: int
     time_full: float
+    time_refusing: float
+    gate: GateFigures
     audit: Audit
 
     @property
     def balanced(self) -> bool:
         """Whether the books balance (G9)."""
         return (
-            self.accepted == self.admitted + sum(self.rejected.values()) + self.pending
+            self.accepted
+            == self.admitted
+            + sum(self.rejected.values())
+            + self.pending
+            + self.waiting
+            + self.abandoned
             and self.admitted == sum(self.finished.values()) + self.active
         )
 
@@ -101,6 +116,7 @@ class Counters:
 
     accepted: int = 0
     admitted: int = 0
+    abandoned: int = 0
     peak: int = 0
     rejection_errors: int = 0
     rejected: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
@@ -109,6 +125,8 @@ class Counters:
     audit: Audit = _CLEAN
     _full_since: float | None = None
     _time_full: float = 0.0
+    _refusing: int = 0  # listeners that refuse now
+    _time_refusing: float = 0.0
 
     def occupancy(self, in_use: int, full: bool, now: float) -> None:
         """Note that the number of slots taken, or the cap, has just changed."""
@@ -121,7 +139,26 @@ class Counters:
             self._time_full += now - self._full_since
             self._full_since = None
 
-    def snapshot(self, *, cap: int, active: int, pending: int, now: float) -> Snapshot:
+    def refusing_since(self, now: float) -> None:
+        """One more listener refuses."""
+        self._refusing += 1
+        self._time_refusing -= now
+
+    def refusing_until(self, now: float) -> None:
+        """One listener fewer refuses."""
+        self._refusing -= 1
+        self._time_refusing += now
+
+    def snapshot(
+        self,
+        *,
+        cap: int,
+        active: int,
+        pending: int,
+        waiting: int,
+        gate: GateFigures,
+        now: float,
+    ) -> Snapshot:
         """Freeze the counts as they are at ``now``."""
         current = 0.0 if self._full_since is None else now - self._full_since
         return Snapshot(
@@ -130,11 +167,15 @@ class Counters:
             peak=self.peak,
             accepted=self.accepted,
             pending=pending,
+            waiting=waiting,
+            abandoned=self.abandoned,
             admitted=self.admitted,
             rejected=MappingProxyType(dict(self.rejected)),
             finished=MappingProxyType(dict(self.finished)),
             accept_errors=MappingProxyType(dict(self.accept_errors)),
             rejection_errors=self.rejection_errors,
             time_full=self._time_full + current,
+            time_refusing=self._time_refusing + self._refusing * now,
+            gate=gate,
             audit=self.audit,
         )

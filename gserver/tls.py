@@ -57,6 +57,9 @@ def handshake(
     # Nothing switches greenlets between here and the assignment, so no kill can land while the
     # descriptor is on its way from one socket to the other.
     try:
+        # A peer that is gone already: gevent's SSLSocket would raise half-made, with the
+        # descriptor in it, and leave the closing to the collector.
+        connection.socket.getpeername()
         sock = wrap(connection.socket, **arguments)
     except OSError as error:  # the peer was gone already, or had sent garbage
         raise HandshakeFailed(str(error), timed_out=False) from None

@@ -1,45 +1,372 @@
-"""The gate: the only place that compares the count with the cap."""
+"""The gate: the only place that compares the count with the cap (by ``capacity``).
+
+The rules, in the order in which they are asked:
+
+1. access lists (``denied``)
+2. penalties (``penalty``)
+3. the source's rate (``source_rate``), before the total so that one source's flood doesn't use
+   up everybody's
+4. the total rate (``rate``)
+5. the source's slots (``source``)
+6. the slots (``capacity``; or the client waits: ``wait_full``, ``wait_timeout``)
+7. early drop (``early_drop``)
+
+An attempt that is within a rate (3, 4) is consumed, whatever later rules say. Counts are only
+taken once every rule has agreed, so a refusal has nothing to roll back, and nothing that it could
+forget to.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import random
+from collections.abc import Callable
+from typing import Any, Final
 
+from gserver.admission.capacity import has_room, slots_open
+from gserver.admission.figures import GateFigures, Tallies
+from gserver.admission.limits import Limits
+from gserver.admission.penalties import Offence
+from gserver.admission.per_source import SourceCounts
+from gserver.admission.rules import Rules
+from gserver.admission.sources import Source
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
+from gserver.admission.waiting import Waiter, WaitQueue
 
 __all__ = ["Gate"]
 
 _NOTHING_TAKEN: Final = Receipt()
 _FULL: Final = REJECTED[Reason.CAPACITY]
+_RATE: Final = REJECTED[Reason.RATE]
+_SOURCE: Final = REJECTED[Reason.SOURCE]
+_EARLY_DROP: Final = REJECTED[Reason.EARLY_DROP]
+_WAIT_FULL: Final = REJECTED[Reason.WAIT_FULL]
+#: Who has not said yet whom it speaks for (PROXY protocol): until it has, any slot is open to it,
+#: and nobody's count is raised for it.
+_UNCLASSIFIED: Final = Source("unclassified", reserved=True, exempt=True)
 
 
 class Gate:
     """Decides on one client at a time.
 
+    ``Gate(cap)`` compares with the cap and does nothing else; :meth:`from_limits` has the rules.
+
     :param max_connections: the cap, 1 or more. May be changed at any time: raising admits at
-        once, lowering admits nobody until enough have left and ends nobody.
+        once, lowering admits nobody until enough have left and ends nobody. With no more slots
+        than are reserved, only those get in for whom they are.
+    :ivar needs_source: a rule asks who the client is. While false, spare :meth:`source` and pass
+        :data:`gserver.admission.sources.ANY`.
+    :ivar may_wait: clients may wait: ask :meth:`decide_or_wait` instead of :meth:`decide`.
     """
 
-    __slots__ = ("max_connections",)
+    __slots__ = (
+        "_bare",
+        "_counts",
+        "_draw",
+        "_others_fault_at",
+        "_queue",
+        "_rules",
+        "_tallies",
+        "max_connections",
+        "may_wait",
+        "needs_source",
+    )
 
     def __init__(self, max_connections: int) -> None:
         self.max_connections = max_connections
+        self._counts = SourceCounts()
+        self._queue = WaitQueue()
+        self._draw: Callable[[], float] = random.random
+        self._tallies = Tallies()
+        #: When a client was last turned away for what others did.
+        self._others_fault_at = float("-inf")
+        self._use(Rules(Limits(max_connections=max_connections), self._tallies))
 
-    def decide(self, source: str, now: float, *, in_use: int) -> Receipt | Rejected:
-        """Admit or reject one client.
+    @classmethod
+    def from_limits(cls, limits: Limits, *, draw: Callable[[], float] = random.random) -> Gate:
+        """A gate with all the rules that ``limits`` calls for.
 
-        :param source: the client as the rules count it.
+        :param draw: gives a random number, 0 to less than 1, for early drop.
+        """
+        gate = cls(limits.max_connections)
+        gate._draw = draw
+        gate._use(Rules(limits, gate._tallies))
+        return gate
+
+    # -- settings ---------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The settings as they were given; :attr:`max_connections` may have changed since."""
+        return self._rules.limits
+
+    def replace(self, limits: Limits) -> None:
+        """Put other rules in force, for clients from now on; nobody admitted is ended.
+
+        Counts of slots are kept: what was admitted under the old rules is given back under the
+        new. Clients that the old rules didn't count, or counted under another prefix, are counted
+        as the new ones would by :meth:`recount`. Rates and penalties are kept where their settings
+        are the same and begin anew where not. Those who wait go on, as long as the new settings
+        let them.
+        """
+        self.max_connections = limits.max_connections
+        self._use(Rules(limits, self._tallies, self._rules))
+
+    def _use(self, rules: Rules) -> None:
+        self._rules = rules
+        queue, limits = self._queue, rules.limits
+        queue.wait, queue.places = limits.wait, limits.wait_queue
+        queue.lifo = limits.wait_order == "lifo"
+        #: There is only the cap to ask. Not so while somebody waits, though waiting be off by now:
+        #: newcomers must not overtake them.
+        self._bare = not rules.any and not queue
+        self.needs_source = rules.needs_source
+        self.may_wait = limits.wait > 0
+
+    def source(self, address: object) -> Source:
+        """Who a client is to the rules: see :meth:`gserver.admission.sources.Sources.of`."""
+        return self._rules.sources.of(address)
+
+    def recount(self, receipt: Receipt, source: Source) -> Receipt:
+        """Count an admitted client as the rules now in force do, whatever the cap for a source.
+
+        :param receipt: what it was admitted with; it is void afterwards.
+        :return: the receipt to give back in its stead.
+        """
+        self._counts.give_back(receipt)
+        if self._rules.per_source is None or source.exempt:
+            return _NOTHING_TAKEN
+        return self._counts.take(source.name)
+
+    @property
+    def bare(self) -> bool:
+        """There is only the cap to ask: at a full one every client's verdict is the same."""
+        return self._bare
+
+    def full(self, in_use: int) -> bool:
+        """Whether no slot is left, not even a reserved one."""
+        return self._slots_open(True, in_use) == 0
+
+    # -- verdicts ---------------------------------------------------------------------------
+
+    def decide(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
+        """Admit or reject one client. Ask once for each: an attempt is counted each time.
+
+        :param source: the client as the rules count it, from :meth:`source`.
         :param now: seconds on any clock that does not go back.
         :param in_use: slots taken at this instant, by the pool's own count.
         :return: a receipt to be handed to :meth:`give_back` when the connection ends, or the
             verdict that turns the client away, in which case nothing is held.
         """
-        if in_use < self.max_connections:
-            return _NOTHING_TAKEN
-        return _FULL
+        if self._bare:
+            return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
+        rejected = self._screen(source, now)
+        if rejected is not None:
+            return rejected
+        return self._place(source, now, in_use, self._has_room(source, in_use))
 
-    def full(self, in_use: int) -> bool:
-        """Whether a client that counts against the whole cap would be turned away now."""
-        return in_use >= self.max_connections
+    def decide_or_wait(
+        self, client: Any, source: Source, now: float, *, in_use: int
+    ) -> Receipt | Waiter | Rejected:
+        """Like :meth:`decide`, but a client that finds all slots taken may wait for one.
+
+        :param client: what the caller wants back with the :class:`Waiter`.
+        :return: a :class:`Waiter` besides, which ends in one of :meth:`next_waiter`,
+            :meth:`expire`, :meth:`leave` and :meth:`dismiss`.
+        """
+        verdict = self.decide(source, now, in_use=in_use)
+        if verdict is not _FULL or not self.may_wait:
+            return verdict
+        return self._join(client, source, now)
+
+    def recheck(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
+        """Ask again for a client that :meth:`decide` rejected for capacity and that is held.
+
+        Only the counts are asked: its attempt has been counted, and it has passed the rest.
+        """
+        if self._bare:
+            return self.decide(source, now, in_use=in_use)
+        if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
+            return _SOURCE
+        if not self._has_room(source, in_use):
+            self._others_fault_at = now
+            return _FULL
+        return self._take(source)
 
     def give_back(self, receipt: Receipt, now: float) -> None:
-        """Hand back, once, what an admission took."""
+        """Hand back what an admission took. A second time does nothing."""
+        if receipt.counted_as is not None:
+            self._counts.give_back(receipt)
+
+    # -- the PROXY protocol's two steps -----------------------------------------------------
+
+    def reserve(self, now: float, *, in_use: int) -> bool:
+        """Step one: whether there is a slot for a client that has yet to say who it is.
+
+        The caller takes the slot at once if so. Reserved slots are open to it until
+        :meth:`classify` says for whom it is: bound the time for the header.
+        """
+        return self._has_room(_UNCLASSIFIED, in_use)
+
+    def reserve_or_wait(self, client: Any, now: float, *, in_use: int) -> bool | Waiter | Rejected:
+        """Like :meth:`reserve`, but a client that finds all slots taken may wait for one.
+
+        It waits before its header is read, so it is not counted for any source meanwhile.
+        """
+        if self.reserve(now, in_use=in_use):
+            return True
+        self._others_fault_at = now
+        if not self.may_wait:
+            return _FULL
+        return self._join(client, _UNCLASSIFIED, now)
+
+    def classify(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
+        """Step two: every rule, by the source the header told. Ask once for each client.
+
+        :param in_use: slots taken by *others* than this client. Whoever waits is not ahead of it:
+            it has its slot.
+        :return: as :meth:`decide` does. If rejected, the caller frees the slot.
+        """
+        rejected = self._screen(source, now)
+        if rejected is not None:
+            return rejected
+        return self._place(source, now, in_use, self._slots_open(source.reserved, in_use) > 0)
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    def waiters(self) -> list[Waiter]:
+        """Everybody who waits, in no particular order."""
+        return self._queue.everybody()
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When :meth:`expire` has something to do next, in seconds; None: nobody waits."""
+        return self._queue.deadline()
+
+    def next_waiter(self, *, in_use: int) -> Waiter | None:
+        """Whose turn it is, now that ``in_use`` slots are taken; None: nobody's.
+
+        Ask whenever a slot may have come free, until None, before any newcomer's verdict. The
+        waiter is admitted and out of the queue; its receipt is its connection's from here on.
+        """
+        queue = self._queue
+        if not queue:
+            return None
+        return queue.next(
+            open_to_all=self._slots_open(False, in_use) > 0,
+            open_to_reserved=self._slots_open(True, in_use) > 0,
+        )
+
+    def expire(self, now: float) -> list[Waiter]:
+        """Those who have waited long enough: to be rejected, for ``wait_timeout``."""
+        queue, expired = self._queue, []
+        while (first := queue.first()) is not None and first.arrived + queue.wait <= now:
+            queue.remove(first)
+            self._counts.give_back(first.receipt)
+            self._others_fault_at = now
+            expired.append(first)
+        return expired
+
+    def leave(self, waiter: Waiter) -> bool:
+        """A waiter has gone away. False if it was not waiting any more."""
+        if not self._queue.remove(waiter):
+            return False
+        self._counts.give_back(waiter.receipt)
+        return True
+
+    def dismiss(self) -> list[Waiter]:
+        """Everybody who waits, in the order of arrival: to be rejected, for ``draining``."""
+        dismissed = []
+        while (first := self._queue.first()) is not None:
+            self.leave(first)
+            dismissed.append(first)
+        return dismissed
+
+    # -- misbehaviour and figures -----------------------------------------------------------
+
+    def note_offence(self, source: Source, offence: Offence, now: float) -> None:
+        """A source has misbehaved. Shuts it out for a while if the penalties are on."""
+        self._rules.note_offence(source, offence, now)
+
+    def figures(self) -> GateFigures:
+        """A snapshot of what the gate holds and has counted."""
+        rates, penalties, tallies = self._rules.source_rates, self._rules.penalties, self._tallies
+        return GateFigures(
+            waiting=len(self._queue),
+            sources_counted=len(self._counts),
+            sources_remembered=0 if rates is None else len(rates),
+            sources_penalised=0 if penalties is None else len(penalties),
+            source_rate_overflow=tallies.source_rate_overflow
+            + (0 if rates is None else rates.overflowed),
+            penalty_overflow=tallies.penalty_overflow
+            + (0 if penalties is None else penalties.overflowed),
+            would_reject=dict(tallies.would_reject),
+            offences=dict(tallies.offences),
+        )
+
+    def top_sources(self, n: int) -> list[tuple[str, int]]:
+        """The ``n`` sources that hold most, as far as ``per_source`` counts them."""
+        return self._counts.top(n)
+
+    # -- the rules, in their order ----------------------------------------------------------
+
+    def _screen(self, source: Source, now: float) -> Rejected | None:
+        """Rules 1 to 4: whether it may attempt at all."""
+        rejected = self._rules.screen(source, now, self._others_fault_at)
+        if rejected is _RATE:
+            self._others_fault_at = now
+        return rejected
+
+    def _place(self, source: Source, now: float, in_use: int, has_room: bool) -> Receipt | Rejected:
+        """Rules 5 to 7: whether there is a place for it. Takes it only if all agree."""
+        rules = self._rules
+        dry = rules.dry_run
+        if self._is_over(source) and not (dry and rules.only_counts(Reason.SOURCE)):
+            return _SOURCE
+        if not has_room:
+            self._others_fault_at = now
+            return _FULL
+        drop = rules.early_drop
+        if (
+            drop is not None
+            and not source.reserved
+            and drop.drops(in_use, self._draw())
+            and not (dry and rules.only_counts(Reason.EARLY_DROP))
+        ):
+            self._others_fault_at = now
+            return _EARLY_DROP
+        return self._take(source)
+
+    def _has_room(self, source: Source, in_use: int) -> bool:
+        queue = self._queue
+        return has_room(
+            in_use,
+            self.max_connections,
+            self._rules.reserve,
+            reserved=source.reserved,
+            waiting=queue.waiting,
+            waiting_reserved=queue.waiting_reserved,
+        )
+
+    def _slots_open(self, reserved: bool, in_use: int) -> int:
+        cap, reserve = self.max_connections, self._rules.reserve
+        return slots_open(in_use, cap, reserve, reserved=reserved)
+
+    def _is_over(self, source: Source) -> bool:
+        cap = self._rules.per_source
+        return cap is not None and not source.exempt and self._counts.of(source.name) >= cap
+
+    def _take(self, source: Source) -> Receipt:
+        # Over its cap and here only in dry run: then it holds nothing, as if it were not here.
+        if self._rules.per_source is None or source.exempt or self._is_over(source):
+            return _NOTHING_TAKEN
+        return self._counts.take(source.name)
+
+    def _join(self, client: Any, source: Source, now: float) -> Waiter | Rejected:
+        if not self._queue.has_place:
+            return _WAIT_FULL
+        return self._queue.join(client, source, self._take(source), now)

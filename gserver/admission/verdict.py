@@ -12,17 +12,35 @@ __all__ = ["REJECTED", "Reason", "Receipt", "Rejected"]
 class Reason(enum.StrEnum):
     """Why a client was turned away. Closed: every value is a metric label and a log word."""
 
-    CAPACITY = "capacity"  # all slots are taken
+    CAPACITY = "capacity"  # all slots this client may have are taken
+    DENIED = "denied"  # the access lists say no
+    PENALTY = "penalty"  # shut out for a while, for what it did before
+    SOURCE_RATE = "source_rate"  # its source attempts too often
+    RATE = "rate"  # all sources together attempt too often
+    SOURCE = "source"  # its source holds as many slots as one source may
+    EARLY_DROP = "early_drop"  # drawn while the slots ran low
+    WAIT_TIMEOUT = "wait_timeout"  # waited as long as it may, and no slot came free
+    WAIT_FULL = "wait_full"  # all slots are taken, and all places to wait
     DESCRIPTORS = "descriptors"  # EMFILE or ENFILE: the process or the system has no more
     DRAINING = "draining"  # the server is stopping
 
 
-@dataclass(frozen=True, slots=True)
 class Receipt:
     """What an admission took, handed back once, at the connection's end (``Gate.give_back``).
 
     The slot itself is not in it: the pool is the only count of slots.
+
+    :ivar counted_as: the source whose count it raised, or None: nothing was taken, or it has
+        been given back.
     """
+
+    __slots__ = ("counted_as",)
+
+    def __init__(self, counted_as: str | None = None) -> None:
+        self.counted_as = counted_as
+
+    def __repr__(self) -> str:
+        return f"Receipt({self.counted_as!r})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,15 @@ import gevent.monkey
 from gserver.errors import SettingError
 from gserver.legacy import descriptors, entry, messages, run, signals
 from gserver.legacy.install import SETTLE_S, install
-from gserver.net.rejection import Close, Reset
+from gserver.net.rejection import Close, Refuse, Reset
 
 __all__ = ["exec_command"]
 
-_REJECTIONS: dict[str, type[Close] | type[Reset]] = {"close": Close, "reset": Reset}
+_REJECTIONS: dict[str, type[Close] | type[Reset] | type[Refuse]] = {
+    "close": Close,
+    "reset": Reset,
+    "refuse": Refuse,
+}
 
 
 @click.command(
@@ -32,7 +36,7 @@ _REJECTIONS: dict[str, type[Close] | type[Reset]] = {"close": Close, "reset": Re
 )
 @click.option(
     "--reject",
-    type=click.Choice([*_REJECTIONS, "refuse"]),
+    type=click.Choice(list(_REJECTIONS)),
     default="close",
     show_default=True,
     help="What the others see.",
@@ -78,13 +82,6 @@ def exec_command(
     "gserver: ".
     """
     try:
-        if reject == "refuse":
-            raise SettingError(
-                "--reject",
-                reject,
-                "the program's own select would see its listener shut and spin; "
-                "give close or reset",
-            )
         messages.to_stderr()
         descriptors.raise_limit(max_connections)
         with entry.not_by_environment():

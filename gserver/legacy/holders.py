@@ -88,6 +88,8 @@ class Slot(Followed):
     """
 
     __slots__ = ("_holders", "address", "ending", "receipt")
+    server: Final = None  # none of ours, and no greenlet: the program serves it
+    greenlet: Final = None
 
     def __init__(self, holders: Holders, address: Any, receipt: Receipt) -> None:
         super().__init__()
@@ -240,7 +242,6 @@ class Holders:
         self.children.forget()
         for slot in self.slots():
             slot.give_back()
-        self.limiter.forked()
 
     def listeners(self) -> Iterator[Followed]:
         """What is followed besides slots."""

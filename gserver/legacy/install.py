@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any, Final
 
 import gevent
 import gevent.monkey
 
+from gserver import slots
+from gserver.admission.limits import Limits
+from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
 from gserver.legacy import readiness, sockets, watch
 from gserver.legacy.holders import Holders
 from gserver.legacy.listener import Listener
 from gserver.legacy.service import Service
 from gserver.limiter import Limiter
-from gserver.net.rejection import Close, Rejection
+from gserver.net.rejection import Refuse, Rejection, by_reason
+from gserver.net.reply import Reply
 
 __all__ = ["SETTLE_S", "Installed", "install"]
 
@@ -40,14 +44,14 @@ class Installed:
     def __init__(
         self,
         limiter: Limiter,
-        rejection: Rejection,
+        rejections: Mapping[Reason, Rejection],
         service: Service,
         handshake_timeout: float | None,
         reap_after: float | None,
     ) -> None:
         self.limiter = limiter
         self.holders = Holders(limiter, gevent.get_hub().loop)
-        self._rejection = rejection
+        self._rejections = rejections
         self._service = service
         self._handshake_timeout = handshake_timeout
         sockets.patch(self.holders, self._listening, handshake_timeout)
@@ -61,19 +65,24 @@ class Installed:
         for listener in self.holders.listeners():
             if isinstance(listener, Listener):
                 listener.forked()
+        for how in self._rejections.values():
+            if isinstance(how, Reply):
+                how.close_all()
+        self.limiter.forked()
 
     def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:
         if not self._service.includes(raw, frame):
             return None
-        return Listener(raw.fileno(), self.holders, self._rejection, self._handshake_timeout)
+        return Listener(raw.fileno(), self.holders, self._rejections, self._handshake_timeout)
 
 
 def install(
     max_connections: int | None = None,
     *,
+    limits: Limits | None = None,
     limiter: Limiter | None = None,
     settle: float | None = None,
-    rejection: Rejection | None = None,
+    rejection: Rejection | Mapping[str, Rejection] | None = None,
     only: Iterable[str] = (),
     handshake_timeout: float | None = 10.0,
     reap_after: float | None = None,
@@ -83,10 +92,12 @@ def install(
     Call it after ``gevent.monkey.patch_all()`` and before the program is imported.
 
     :param max_connections: the cap, or
+    :param limits: the cap and all the other rules, or
     :param limiter: one made by the caller, perhaps shared with a server of ours.
     :param settle: see :class:`gserver.Limiter`; :data:`SETTLE_S` by default, since a program
         with a thread a connection ends one some turns after its client has left.
-    :param rejection: how the excess is turned away; ``Close()`` by default.
+    :param rejection: how the excess is turned away, as for :class:`gserver.StreamServer`, but
+        for ``Refuse()``: the program's own select would see its listener shut, and spin.
     :param only: the listeners that count (``:8999``, ``127.0.0.1:8999``, ``unix:/path``); by
         default the first that is not internal, and others with its port.
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
@@ -105,17 +116,24 @@ def install(
                 max_connections,
                 f"the program's {module} is not patched: gevent.monkey.patch_all() comes first",
             )
+    rejections = by_reason(rejection)
+    if isinstance(rejections[Reason.CAPACITY], Refuse):
+        raise SettingError(
+            "rejection",
+            "refuse",
+            "the program's own select would see its listener shut, and spin; "
+            "give close, reset or reply",
+        )
+    given = [it for it in (max_connections, limits, limiter) if it is not None]
+    if len(given) != 1:
+        raise SettingError("max_connections", max_connections, "give it, or limits, or a limiter")
     if limiter is None:
-        if max_connections is None:
-            raise SettingError("max_connections", None, "give it, or a limiter")
-        limiter = Limiter(max_connections, settle=SETTLE_S if settle is None else settle)
-    elif max_connections is not None or settle is not None:
-        raise SettingError("limiter", limiter, "has its own max_connections and settle")
-    if rejection is not None and not callable(rejection):
-        raise SettingError("rejection", rejection, "must be Close() or Reset()")
-    _installed = Installed(
-        limiter, rejection or Close(), Service(only), handshake_timeout, reap_after
-    )
+        if settle is None:
+            settle = 0.0 if limits is not None and limits.wait else SETTLE_S
+        limiter = Limiter(limits or slots.check_cap(max_connections), settle=settle)
+    elif settle is not None:
+        raise SettingError("settle", settle, "the limiter has its own")
+    _installed = Installed(limiter, rejections, Service(only), handshake_timeout, reap_after)
     for name in watch.early_imports():
         log.warning("%s is the socket class of before the patching: it escapes the cap", name)
     os.register_at_fork(after_in_child=_installed.forked)

@@ -12,16 +12,18 @@ import _socket
 import errno
 import os
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 import gevent
 from gevent.socket import socket as GeventSocket
 
 from gserver.accept import AcceptLoop
-from gserver.admission.verdict import Receipt
+from gserver.admission.penalties import Offence
+from gserver.admission.verdict import Reason, Receipt
+from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.connection import HandshakeFailed
 from gserver.legacy.holders import Followed, Holders, Slot
-from gserver.limiter import MAX_REJECTIONS_PER_TURN
 from gserver.net.listeners import system_backlog
 from gserver.net.rejection import Rejection
 from gserver.stats import Ending
@@ -51,7 +53,7 @@ class Listener(Followed, AcceptLoop):
         self,
         fd: int,
         holders: Holders,
-        rejection: Rejection,
+        rejections: Mapping[Reason, Rejection],
         handshake_timeout: float | None,
     ) -> None:
         Followed.__init__(self)
@@ -62,6 +64,7 @@ class Listener(Followed, AcceptLoop):
         self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
         self._handshaking: set[gevent.Greenlet[..., None]] = set()
         self._asked = False  # inside the program's accept()
+        self._last_error: OSError | None = None
         self._error: OSError | None = None  # what that is to raise
         self._wake_timer: Any = None
         AcceptLoop.__init__(
@@ -69,20 +72,22 @@ class Listener(Followed, AcceptLoop):
             _view(fd),
             holders.limiter,
             self._admitted,
-            rejection,
+            rejections,
             self._fatal_error,
+            backlog=system_backlog(),
             max_accept=MAX_REJECTIONS_PER_TURN,
             delays=_DELAYS,
         )
-        self._take_reserve()
+        self._take_descriptors()
         holders.follow(self, fd)
         self._address = self._listener.getsockname()
         self.deepen()
+        holders.limiter.on_full(self._overload)
 
     def deepen(self) -> None:
         """Make the kernel's queue as long as the system allows, whatever the program asked for:
         clients that overflow it are told nothing (G2)."""
-        self._listener.listen(system_backlog())
+        self._listener.listen(self._backlog)
 
     @property
     def address(self) -> Any:
@@ -151,6 +156,7 @@ class Listener(Followed, AcceptLoop):
             done = True
         except HandshakeFailed as error:
             slot.ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
+            self._limiter.note_offence(address, Offence.HANDSHAKE)
         except gevent.GreenletExit:
             slot.ending = Ending.KILLED
         finally:
@@ -166,7 +172,7 @@ class Listener(Followed, AcceptLoop):
     def _readable(self) -> None:
         if self._limiter.full:
             self._holders.sweep()
-            self.take(self._max_accept)
+            super()._readable()
         else:
             self.stop()  # there is room: the program's own accept() sees the client
 
@@ -179,25 +185,30 @@ class Listener(Followed, AcceptLoop):
         self._ready.append((fd, address))
         if not self._asked:
             self.wake()
-        if self._limiter.full:
-            for listener in self._holders.listeners():
-                if isinstance(listener, Listener):
-                    listener.start()
+
+    def _take_descriptors(self) -> None:
+        """The few that accepting at the cap needs, now: then there may be none left."""
+        self.start()
+        self.stop()
+
+    def _overload(self, full: bool) -> None:
+        if full:
+            self.start()  # it stops itself when there is room and a client comes
 
     def _go_on_after(self, error: OSError) -> bool:
-        if self._asked:
-            self._error = error
-        if super()._go_on_after(error):
-            self._error = None
-            return True
-        return False
+        self._last_error = error
+        return super()._go_on_after(error)
 
     def _back_off(self) -> None:
-        if not self._asked:  # else the program gets the error, as without us
+        if self._asked:
+            self._error = self._last_error  # the program deals with it, as without us
+        else:
             super()._back_off()
 
     def _fatal_error(self, error: OSError) -> None:
-        self.stop()  # the program's next accept() tells it
+        if self._asked:
+            self._error = error
+        self.stop()  # else the program's next accept() tells it
 
     # ---- waking the program ----------------------------------------------------------------
 
@@ -232,6 +243,7 @@ class Listener(Followed, AcceptLoop):
 
     def gone(self) -> None:
         self._holders.forget(self)
+        self._limiter.off_full(self._overload)
         self.close()
         self._listener.detach()
         gevent.killall(list(self._handshaking), block=False)
@@ -249,8 +261,10 @@ class Listener(Followed, AcceptLoop):
 
     def forked(self) -> None:
         """In a forked child: the clients that wait here are the parent's."""
+        turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
-        self._take_reserve()
+        self.turn_away = turn_away
+        self._take_descriptors()
         gevent.killall(list(self._handshaking), block=False)
         while self._ready:
             _socket.close(self._ready.popleft()[0])

@@ -1,18 +1,25 @@
 """Turning a client away: the only code that does. On the raw descriptor, before any work.
 
-A rejection is a callable that takes the descriptor and releases it, whatever happens. What the
-client sees is its :attr:`~Rejection.name`.
+What the client sees is a rejection's :attr:`~Rejection.name`; a rejection gives, for a listener's
+family and loop, the function that does it. For :class:`Close` that is close(2) itself, with no
+Python in between: at the cap it is called once for every client of a flood.
+
+Four of them: :class:`Close`, :class:`Reset`, :class:`Refuse`, and ``Reply`` in ``reply.py``.
 """
 
 from __future__ import annotations
 
 import _socket
 import struct
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-__all__ = ["Close", "Rejection", "Reset"]
+from gserver.admission.verdict import Reason
+from gserver.errors import SettingError
+from gserver.net.loop import Loop
 
-_RAW_SOCKET: Final = _socket.socket
+__all__ = ["Close", "Refuse", "Rejection", "Reset", "by_reason"]
+
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
@@ -22,12 +29,10 @@ class Rejection(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, fd: int, family: int) -> None:
-        """Turn away the client on ``fd``, a connected stream socket of ``family``.
-
-        ``fd`` is released when this returns or raises. Raises :class:`OSError` when the close
-        failed: the caller counts it.
-        """
+    def on(self, family: int, loop: Loop) -> Callable[[int], object]:
+        """The function that turns away the client on a descriptor, a connected stream socket of
+        ``family``. It owns the descriptor from then on, whether it returns or raises
+        :class:`OSError`."""
         ...
 
 
@@ -42,8 +47,8 @@ class Close:
     name: Final = "close"
     __slots__ = ()
 
-    def __call__(self, fd: int, family: int) -> None:
-        _socket.close(fd)
+    def on(self, family: int, loop: Loop) -> Callable[[int], object]:
+        return _socket.close
 
     def __repr__(self) -> str:
         return "Close()"
@@ -59,13 +64,80 @@ class Reset:
     name: Final = "reset"
     __slots__ = ()
 
-    def __call__(self, fd: int, family: int) -> None:
-        # Family, type and protocol given: the constructor makes no system call.
-        raw = _RAW_SOCKET(family, _socket.SOCK_STREAM, 0, fd)
-        try:
-            raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _LINGER_ZERO)
-        finally:
-            raw.close()
+    def on(self, family: int, loop: Loop) -> Callable[[int], object]:
+        def reset(
+            fd: int,
+            raw_socket: type[_socket.socket] = _socket.socket,
+            stream: int = _socket.SOCK_STREAM,
+            level: int = _socket.SOL_SOCKET,
+            option: int = _socket.SO_LINGER,
+            linger: bytes = _LINGER_ZERO,
+        ) -> None:
+            # Family, type and protocol given, the constructor only checks with getsockname(2)
+            # that the descriptor is a socket.
+            try:
+                raw = raw_socket(family, stream, 0, fd)
+            except OSError:
+                _socket.close(fd)
+                raise
+            try:
+                raw.setsockopt(level, option, linger)
+            finally:
+                raw.close()
+
+        return reset
 
     def __repr__(self) -> str:
         return "Reset()"
+
+
+class Refuse:
+    """Refuse: while all slots are taken the kernel refuses connections (ECONNREFUSED), and that
+    costs the server nothing at all. Linux, TCP. See ``gserver/net/door.py``.
+
+    It is a state of the listener, not something done to a client: nobody can count or log who was
+    refused, only for how long (``Snapshot.time_refusing``). Whom other rules turn away, or who
+    comes in the moment before the door shuts, gets a reset.
+    """
+
+    name: Final = "refuse"
+    __slots__ = ()
+
+    def on(self, family: int, loop: Loop) -> Callable[[int], object]:
+        return Reset().on(family, loop)
+
+    def __repr__(self) -> str:
+        return "Refuse()"
+
+
+#: Those who get no explanation: whom the operator keeps out, and for whom there is no descriptor
+#: to spend on one.
+_UNEXPLAINED: Final = (Reason.DENIED, Reason.PENALTY, Reason.DESCRIPTORS)
+
+
+def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Reason, Rejection]:
+    """How each reason's clients are turned away.
+
+    :param rejection: for ``capacity``; or a mapping from reasons. What it leaves out is done as
+        ``capacity`` is (:class:`Close` by default); but who is denied, penalised or came when
+        there was no descriptor left is at most reset, not replied to.
+    :raises SettingError: not a rejection, or not a reason.
+    """
+    given = rejection if isinstance(rejection, Mapping) else {"capacity": rejection or Close()}
+    known = set(Reason)
+    for reason, chosen in given.items():
+        if reason not in known:
+            raise SettingError(
+                "rejection", reason, f"is no reason; accepted: {', '.join(sorted(known))}"
+            )
+        if not hasattr(chosen, "on") or not hasattr(chosen, "name"):
+            raise SettingError(
+                "rejection", chosen, "must be Close(), Reset(), Refuse(), Reply(…) or a mapping"
+            )
+    if any(r != Reason.CAPACITY and isinstance(c, Refuse) for r, c in given.items()):
+        raise SettingError("rejection", Refuse(), "is for the reason capacity only")
+    default = given.get(Reason.CAPACITY, Close())
+    plain: Rejection = default if isinstance(default, Close) else Reset()
+    return {
+        reason: given.get(reason, plain if reason in _UNEXPLAINED else default) for reason in Reason
+    }

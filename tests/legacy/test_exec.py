@@ -182,7 +182,7 @@ def test_a_handler_is_what_the_program_set() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--reject", "refuse"), "--reject 'refuse'"),
+        (("--reject", "refuse"), "rejection 'refuse'"),
         (("--only", "8999"), "--only '8999'"),
         (("--settle", "-1"), "settle -1"),
         (("--max-connections", "0"), "max_connections 0"),

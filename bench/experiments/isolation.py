@@ -1,0 +1,54 @@
+"""Do admitted clients notice a flood of people being turned away?
+
+Against a control: the same flood to a sink on this machine, which costs the clients as much and
+never touches the server.
+"""
+
+from __future__ import annotations
+
+from bench.experiments.base import Experiment, Figures, Subject, Unfit, micro
+from bench.results import Figure
+from gserver.probe.isolation import IsolationSettings, run_isolation
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+
+#: Attempts a second of the flood; requests a second of all victims together; seconds a phase.
+FLOOD, REQUESTS, PHASE = 4_000.0, 1_000.0, 1.5
+
+VICTIMS = 10
+
+
+class Isolation(Experiment):
+    name = "isolation"
+    title = f"Echo of admitted clients while {FLOOD:,.0f} a second are turned away"
+    seconds = 8.0
+    figures = (
+        Figure("control", "p50, flood elsewhere", "us"),
+        Figure("flood", "p50, flood here", "us"),
+        Figure("p50", "p50 here/elsewhere", "x", compared=True, plotted=True),
+        Figure("p99", "p99 here/elsewhere", "x", compared=True, plotted=True),
+        Figure("goodput", "goodput here/elsewhere", "x"),
+        Figure("lost", "victims lost"),
+    )
+
+    def measure(self, subject: Subject, run: Run) -> Figures:
+        settings = IsolationSettings(
+            cap=subject.cap,
+            victims=VICTIMS,
+            victim_rate=REQUESTS,
+            rate=FLOOD,
+            duration_s=PHASE,
+        )
+        found = Result("isolation", subject.target.text)
+        run_isolation(subject.target, subject.calibration, run, settings, found)
+        if found.invalid:
+            raise Unfit("; ".join(found.invalid))
+        figures = found.figures
+        return {
+            "control": micro(figures.get("control.p50")),
+            "flood": micro(figures.get("flood.p50")),
+            "p50": figures.get("isolation.p50"),
+            "p99": figures.get("isolation.p99"),
+            "goodput": figures.get("isolation.goodput"),
+            "lost": figures.get("victims_lost"),
+        }

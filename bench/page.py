@@ -1,0 +1,140 @@
+"""A comparison as one self-contained page of HTML: tables, plots, servers, environment.
+
+No script. A result in, text out.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+from html import escape
+
+from bench.results import Figure, Group, Result, Series
+from bench.table import EXPLANATION, comparison, group_rows, partners
+from gserver.probe.html_report import STYLE
+from gserver.probe.outcomes import Outcome
+from gserver.probe.plots import COLOURS
+from gserver.probe.svg import Axis, Chart
+
+__all__ = ["page"]
+
+TITLE = "Servers at their connection limit"
+
+#: Wider than the probe's own page: the tables have a column for each figure.
+WIDER = (
+    "body { max-width:1080px } table { font-size:.85rem } .words td, .words th { text-align:left }"
+)
+
+#: A policy is drawn in the colour of the outcome that its clients have.
+COLOUR = {
+    "fin": COLOURS[Outcome.FIN],
+    "rst": COLOURS[Outcome.RST],
+    "message": COLOURS[Outcome.MESSAGE],
+    "refused": COLOURS[Outcome.REFUSED],
+    "queue": COLOURS[Outcome.QUEUED],
+    "unlimited": COLOURS[Outcome.ADMITTED],
+}
+
+#: Pixels of a server's row in a plot, and beside it for its name.
+ROW, NAMES = 22, 190
+
+
+def page(result: Result) -> str:
+    """Return the page."""
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{TITLE}</title><style>{STYLE}{WIDER}</style><h1>{TITLE}</h1>",
+        f'<p class="note">{escape(EXPLANATION)} In the plots: a small mark a block, a large one '
+        "for their median; shaded, the A/A band around the server that its group is compared "
+        "with.</p>",
+    ]
+    if result.partial:
+        parts.append(f'<p class="warn">Partial: {escape(result.partial)}</p>')
+    for group in result.groups:
+        parts.append(f"<h2>{escape(group.title)}, cap {group.cap}</h2>")
+        parts.append(html_table(list(group_rows(group, result))))
+        parts += [
+            f'<p class="note">{escape(series.label)}: {escape(note)}</p>'
+            for series in group.series
+            for note in series.notes
+        ]
+        parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
+    parts.append("<h2>Servers</h2>" + servers(result))
+    about = {**result.environment, "command_line": shlex.join(result.environment["command_line"])}
+    environment = escape(json.dumps(about, indent=1))
+    parts.append(f"<h2>Environment</h2><pre>{environment}</pre></html>\n")
+    return "\n".join(parts)
+
+
+def html_table(rows: list[list[str]], kind: str = "") -> str:
+    """Return a table whose first row is its head, of the CSS class ``kind``."""
+    head, *body = rows
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
+    return f'<table class="{kind}">' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def servers(result: Result) -> str:
+    """Return the table of who took part, and who couldn't."""
+    rows = [["server", "what it is", "policy", "backlog", "version", "its cap counts"]]
+    for info in result.peers.values():
+        rows.append(
+            [info.name, info.title, info.policy, str(info.backlog), info.version, info.counts]
+        )
+    rows += [[name, why, "", "", "", ""] for name, why in result.missing.items()]
+    return html_table(rows, "words")
+
+
+def plot(group: Group, figure: Figure, result: Result) -> str:
+    """Return one figure's plot with its heading; "" when no server has the figure."""
+    shown = [series for series in group.series if present(series, figure)]
+    if not shown:
+        return ""
+    values = [value for series in shown for value in present(series, figure)]
+    title = f"{figure.heading} ({figure.unit})" if figure.unit else figure.heading
+    if figure.unit == "us" and min(values) > 0:
+        x = Axis.log(min(values), max(values), f"{title}, log")
+    else:
+        x = Axis.linear(0.0, max(values) * 1.05, title)
+    count = len(shown)
+    places = {id(series): float(count - i) for i, series in enumerate(shown)}
+    ticks = [(places[id(series)], series.label) for series in shown]
+    chart = Chart(x, Axis(0.5, count + 0.5, ticks, ""), height=70 + ROW * count)
+    chart.LEFT = NAMES
+    draw_bands(chart, group, figure, result, places)
+    for series in shown:
+        colour = COLOUR[result.peers[series.peer].policy]
+        y = places[id(series)]
+        mine = present(series, figure)
+        for value in mine:
+            chart.dot((value, y), colour, f"{series.label}: {value:.4g}", hollow=True)
+        middle = statistics.median(mine)
+        chart.dot((middle, y), colour, f"{series.label}: median {middle:.4g}")
+    return f'<p class="note">{escape(title)}</p>{chart.render()}'
+
+
+def draw_bands(
+    chart: Chart, group: Group, figure: Figure, result: Result, places: dict[int, float]
+) -> None:
+    """Shade the A/A band behind the rows of each group that has one."""
+    if not figure.compared:
+        return
+    for name in dict.fromkeys(series.group for series in group.series):
+        members = [series for series in group.series if series.group == name]
+        reference, twin = partners(members)
+        found = comparison(twin, reference, twin, figure, result.seed)
+        rows = [places[id(series)] for series in members if id(series) in places]
+        if found is None or not rows:
+            continue
+        middle = statistics.median(present(reference, figure))
+        low, high = middle * found.band.low, middle * found.band.high
+        top, bottom = max(rows) + 0.5, min(rows) - 0.5
+        colour = COLOUR[result.peers[reference.peer].policy]
+        chart.area([(low, top), (high, top)], [(low, bottom), (high, bottom)], colour, opacity=0.12)
+
+
+def present(series: Series, figure: Figure) -> list[float]:
+    """Return a row's figures without the blocks that gave none."""
+    return [value for value in series.values(figure.key) if value is not None]

@@ -1,0 +1,50 @@
+"""The peers: other servers with a connection limit, each described in a small file.
+
+base.py       what a peer says of itself: find, render, policy, profile, what its cap counts
+process.py    starting one, waiting until it listens, ending it
+servers/      the programs behind the Python peers;  tokio/  those in Rust
+the rest      one file for each kind of server
+
+:data:`PEERS` is all of them by name, ours first.
+"""
+
+from __future__ import annotations
+
+from bench.peers.article_tokio import Tokio, TokioSequential, TokioThreads
+from bench.peers.asyncio_semaphore import AsyncioSemaphore
+from bench.peers.base import Missing, Peer, Policy
+from bench.peers.envoy import EnvoyLimit
+from bench.peers.gevent_servers import GeventFloor, GeventPool
+from bench.peers.haproxy import HAProxyMaxconn, HAProxyReject
+from bench.peers.nginx_stream import NginxStream
+from bench.peers.ours import GserverClose, GserverReset
+from bench.peers.process import PeerFailed, Running, start
+from bench.peers.redis_maxclients import RedisMaxclients
+from bench.peers.sequential import Sequential
+from bench.peers.threading_server import Threading, ThreadingSemaphore
+from bench.peers.twisted_limit import TwistedLimit
+
+__all__ = ["PEERS", "Missing", "Peer", "PeerFailed", "Policy", "Running", "start"]
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        GserverClose(),
+        GserverReset(),
+        GeventFloor(),
+        Tokio(),
+        TokioThreads(),
+        NginxStream(),
+        HAProxyReject(),
+        EnvoyLimit(),
+        TwistedLimit(),
+        AsyncioSemaphore(),
+        ThreadingSemaphore(),
+        RedisMaxclients(),
+        HAProxyMaxconn(),
+        GeventPool(),
+        Sequential(),
+        TokioSequential(),
+        Threading(),
+    )
+}

@@ -1,0 +1,25 @@
+"""The command line of the Python servers."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The port to listen on, and the cap."""
+
+    port: int
+    max_connections: int
+
+
+def parse() -> Options:
+    """Read ``--port`` and ``--max-connections``; exits with status 2 on anything else."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--max-connections", type=int, default=0)
+    arguments = parser.parse_args()
+    return Options(arguments.port, arguments.max_connections)

@@ -1,0 +1,62 @@
+"""socketserver.ThreadingTCPServer: without a limit as it comes, or with a semaphore.
+
+``--max-connections 0`` is the stock class. Above 0 a slot is taken before the thread is started,
+and given back after the thread has closed its connection.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from typing import Any
+
+from bench.peers.servers.options import HOST, parse
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        try:
+            while data := self.request.recv(4096):
+                self.request.sendall(data)
+        except OSError:
+            pass  # a client's reset is that client's business
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+class LimitedServer(Server):
+    def __init__(self, address: tuple[str, int], cap: int) -> None:
+        self.slots = threading.BoundedSemaphore(cap)
+        super().__init__(address, Echo)
+
+    def process_request(self, request: socket.socket | Any, client_address: Any) -> None:
+        if not self.slots.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.slots.release()  # no thread could be started
+            raise
+
+    def process_request_thread(self, request: socket.socket | Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
+
+
+def main() -> None:
+    options = parse()
+    address = (HOST, options.port)
+    cap = options.max_connections
+    server = LimitedServer(address, cap) if cap else Server(address, Echo)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

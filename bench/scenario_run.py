@@ -1,0 +1,58 @@
+"""``python -m bench run SCENARIO TARGET``: run one scenario file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gserver.errors import SettingError
+from gserver.probe.options import (
+    Reports,
+    measuring,
+    profile_of,
+    profile_options,
+    report_options,
+    seconds,
+)
+from gserver.probe.result import EXIT_USAGE, Result
+from gserver.probe.run import Run
+from gserver.probe.swarm import load_scenario, run_scenario
+from gserver.probe.target import parse_target
+
+
+@click.command("run")
+@click.argument("scenario")
+@click.argument("target")
+@click.option("-u", "--users", type=click.IntRange(1), default=10, show_default=True)
+@click.option("-r", "--spawn-rate", type=float, default=10.0, show_default=True, help="A second.")
+@click.option("-t", "--run-time", type=seconds, default="20s", show_default=True)
+@click.option("--cap", type=click.IntRange(1), help="The server's limit, for over-admissions.")
+@profile_options
+@report_options
+def run(scenario: str, target: str, **flags: Any) -> None:
+    """Run the users of the file SCENARIO against TARGET (HOST:PORT)."""
+    try:
+        loaded, where, reports = load_scenario(scenario), parse_target(target), Reports.of(flags)
+        profile, patience = profile_of(flags)
+    except SettingError as error:
+        click.echo(f"bench: {error}", err=True)
+        raise SystemExit(EXIT_USAGE) from None
+
+    def work(run: Run, result: Result) -> None:
+        result.tool = "bench run"
+        run_scenario(
+            loaded,
+            where,
+            profile,
+            patience,
+            run,
+            result,
+            users=flags["users"],
+            spawn_rate=flags["spawn_rate"],
+            run_time_s=flags["run_time"],
+            cap=flags["cap"],
+            seed=flags["seed"],
+        )
+
+    measuring(loaded.name, target, flags, reports, flags["run_time"] + 30, work)

@@ -1,0 +1,213 @@
+"""The settings of the gate, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gserver.admission.access import Access
+from gserver.admission.networks import parse_networks
+from gserver.admission.verdict import Reason
+from gserver.errors import SettingError
+
+__all__ = ["DRY_RUNNABLE", "Limits"]
+
+#: Rules that can be tried out without rejecting anybody. The cap cannot: the slots are real.
+DRY_RUNNABLE: Final = (
+    Reason.DENIED,
+    Reason.PENALTY,
+    Reason.SOURCE_RATE,
+    Reason.RATE,
+    Reason.SOURCE,
+    Reason.EARLY_DROP,
+)
+_MOST: Final = 10_000_000
+_FASTEST: Final = 1_000_000.0
+_SLOWEST: Final = 1 / 86_400
+_LONGEST: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Who gets in. Every rule but the cap is off by default.
+
+    Lists are given as any iterable of text and kept as tuples. Networks are ``192.0.2.0/24``,
+    ``2001:db8::/32``, a single address, ``unix`` (clients of a unix socket) or ``all``.
+
+    :param max_connections: the cap: the most clients admitted at once, 1 or more.
+    :param reserved: how many of these slots, the last, are kept for ``reserved_for``, less than
+        the cap.
+    :param reserved_for: networks that may take any slot; the total rate and early drop leave
+        them alone too, so that a full or flooded server locks no operator out.
+    :param per_source: the most slots one source may hold, 1 or more; None: no limit.
+    :param source_prefix_v4: leading bits of an IPv4 address that make a source, 1 to 32.
+    :param source_prefix_v6: the same for IPv6, 1 to 128.
+    :param source_exempt: networks to which ``per_source``, ``source_rate`` and penalties don't
+        apply: load balancers, the gateways of address translators.
+    :param rate: attempts per second of all clients together; None: no limit.
+    :param rate_burst: attempts that may come at once after a rest; by default one second's.
+    :param source_rate: attempts per second of each source; None: no limit.
+    :param source_rate_burst: as ``rate_burst``, for each source.
+    :param source_table: the most sources remembered for ``source_rate``, and in each of two tables
+        for penalties: about 160 bytes each (``bench/rules_cost.py``).
+    :param allow: networks that may connect; if there are any, all others may not.
+    :param deny: networks that may not. The most specific entry of both lists wins.
+    :param early_drop: ``start:rate:full``: from ``start`` slots in use on, turn away ``rate``
+        percent by lot, rising to all at ``full``; None: off.
+    :param penalty: seconds of debt for each failed handshake, garbage header or attempt beyond
+        ``source_rate``; 0: off.
+    :param penalty_threshold: seconds of debt from which on a source is shut out until it is paid.
+    :param penalty_max: the most debt, in seconds.
+    :param wait: seconds a client may wait for a slot instead of being rejected at once; 0: off.
+    :param wait_queue: the most clients that wait at once.
+    :param wait_order: ``fifo``, or ``lifo``: the last to come is served first.
+    :param dry_run: rules, by their reason, that only count what they would have rejected.
+    :raises SettingError: a value that cannot be used, by the setting's name.
+    """
+
+    max_connections: int
+    reserved: int = 0
+    reserved_for: Iterable[str] = ()
+    per_source: int | None = None
+    source_prefix_v4: int = 32
+    source_prefix_v6: int = 64
+    source_exempt: Iterable[str] = ()
+    rate: float | None = None
+    rate_burst: int | None = None
+    source_rate: float | None = None
+    source_rate_burst: int | None = None
+    source_table: int = 65_536
+    allow: Iterable[str] = ()
+    deny: Iterable[str] = ()
+    early_drop: str | None = None
+    penalty: float = 0.0
+    penalty_threshold: float = 15.0
+    penalty_max: float = 600.0
+    wait: float = 0.0
+    wait_queue: int = 100
+    wait_order: str = "fifo"
+    dry_run: Iterable[str] = ()
+
+    def __post_init__(self) -> None:
+        self._check_slots()
+        self._check_sources()
+        for setting in ("rate", "source_rate"):
+            self._check_rate(setting)
+        self.early_drop_points()
+        self._check_penalties()
+        _number("wait", self.wait, 0.0, _LONGEST, "seconds")
+        _whole("wait_queue", self.wait_queue, 1, _MOST)
+        if self.wait_order not in ("fifo", "lifo"):
+            raise SettingError("wait_order", self.wait_order, "'fifo' and 'lifo' are accepted")
+        self._check_dry_run()
+
+    def _check_slots(self) -> None:
+        _whole("max_connections", self.max_connections, 1, _MOST)
+        _whole("reserved", self.reserved, 0, _MOST)
+        if self.reserved >= self.max_connections:
+            raise SettingError(
+                "reserved",
+                self.reserved,
+                f"leaves nothing of max_connections {self.max_connections} to everybody else: "
+                "give less",
+            )
+        self._keep_list("reserved_for")
+        if self.reserved and not self.reserved_for:
+            raise SettingError(
+                "reserved", self.reserved, "is for nobody: name networks in reserved_for"
+            )
+        if self.reserved_for and not self.reserved:
+            raise SettingError(
+                "reserved_for", self.reserved_for, "has no slots: say how many with reserved"
+            )
+        parse_networks("reserved_for", self.reserved_for)
+
+    def _check_sources(self) -> None:
+        if self.per_source is not None:
+            _whole("per_source", self.per_source, 1, _MOST)
+        _whole("source_prefix_v4", self.source_prefix_v4, 1, 32)
+        _whole("source_prefix_v6", self.source_prefix_v6, 1, 128)
+        _whole("source_table", self.source_table, 1, _MOST)
+        for setting in ("source_exempt", "allow", "deny"):
+            self._keep_list(setting)
+        parse_networks("source_exempt", self.source_exempt)
+        Access(self.allow, self.deny)
+
+    def _check_rate(self, setting: str) -> None:
+        rate, burst = getattr(self, setting), getattr(self, f"{setting}_burst")
+        if rate is not None:
+            _number(setting, rate, _SLOWEST, _FASTEST, "attempts per second")
+        if burst is not None:
+            _whole(f"{setting}_burst", burst, 1, _MOST)
+            if rate is None:
+                raise SettingError(f"{setting}_burst", burst, f"needs {setting}")
+
+    def _check_penalties(self) -> None:
+        _number("penalty", self.penalty, 0.0, _LONGEST, "seconds")
+        _number("penalty_threshold", self.penalty_threshold, 0.0, _LONGEST, "seconds")
+        lowest = max(1.0, self.penalty_threshold, self.penalty)
+        _number("penalty_max", self.penalty_max, lowest, _LONGEST, "seconds")
+
+    def _check_dry_run(self) -> None:
+        self._keep_list("dry_run")
+        configured = {
+            Reason.DENIED: self.allow or self.deny,
+            Reason.PENALTY: self.penalty,
+            Reason.SOURCE_RATE: self.source_rate,
+            Reason.RATE: self.rate,
+            Reason.SOURCE: self.per_source,
+            Reason.EARLY_DROP: self.early_drop,
+        }
+        for word in self.dry_run:
+            if word not in DRY_RUNNABLE:
+                accepted = ", ".join(DRY_RUNNABLE)
+                raise SettingError("dry_run", word, f"is no rule to try out; accepted: {accepted}")
+            if not configured[Reason(word)]:
+                raise SettingError("dry_run", word, "that rule is off: there is nothing to try out")
+
+    def _keep_list(self, setting: str) -> None:
+        given = getattr(self, setting)
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise SettingError(setting, given, "must be a list")
+        object.__setattr__(self, setting, tuple(given))
+
+    def early_drop_points(self) -> tuple[int, int, int] | None:
+        """``early_drop`` as numbers: slots, percent, slots; None when off."""
+        if self.early_drop is None:
+            return None
+        try:
+            start, rate, full = (int(part) for part in self.early_drop.split(":"))
+            if not (0 <= start < full <= _MOST and 0 <= rate <= 100):
+                raise ValueError
+        except (ValueError, AttributeError):
+            raise SettingError(
+                "early_drop",
+                self.early_drop,
+                "start:rate:full is accepted, like 80:30:100: slots in use, percent, slots in "
+                "use, with start less than full",
+            ) from None
+        return start, rate, full
+
+    def burst_of(self, setting: str) -> int:
+        """The burst of ``rate`` or ``source_rate``, given or one second's worth of attempts."""
+        burst: int | None = getattr(self, f"{setting}_burst")
+        return burst if burst is not None else max(1, math.ceil(getattr(self, setting)))
+
+    @property
+    def most_open(self) -> int:
+        """The most clients that are admitted or waiting at once: for the bound on descriptors."""
+        return self.max_connections + (self.wait_queue if self.wait else 0)
+
+
+def _whole(setting: str, value: object, low: int, high: int) -> None:
+    # bool is an int: max_connections=True is a mistake, not a cap of 1.
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SettingError(setting, value, f"must be a whole number from {low} to {high}")
+
+
+def _number(setting: str, value: object, low: float, high: float, unit: str) -> None:
+    # Not a number compares false with everything, and so is refused.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise SettingError(setting, value, f"must be from {low:g} to {high:g} {unit}")

@@ -1,0 +1,288 @@
+"""The ``gserver`` command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, NoReturn
+
+import click
+
+from gserver.daemon.output import BackgroundWriter, log_to
+from gserver.daemon.signals import StopSignals
+from gserver.errors import SettingError
+from gserver.handlers.console import Console, escape
+from gserver.handlers.echo import echo
+from gserver.net.listeners import system_backlog
+from gserver.net.rejection import Close, Rejection, Reset
+
+__all__ = ["cli", "main"]
+
+_REJECTIONS: dict[str, Callable[[], Rejection]] = {"close": Close, "reset": Reset}
+_MOST = 2**31 - 1
+_A_YEAR = 365 * 86_400
+_FAILURE = 1
+_USAGE_ERROR = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+class _Count(click.ParamType[int]):
+    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        digits = str(value)
+        # int() alone would also read "1_0" and other alphabets' digits.
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
+        if not 1 <= number <= _MOST:
+            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
+        return number
+
+
+class _Seconds(click.ParamType[float]):
+    """Seconds, 0 to a year: a timer takes no number without a bound."""
+
+    name = "SECONDS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= _A_YEAR:
+            raise SettingError(
+                _name(param), value, f"must be a number of seconds, 0 to {_A_YEAR:,} (a year)"
+            )
+        return number
+
+
+def _name(param: click.Parameter | None) -> str:
+    return param.opts[0] if param is not None else "value"
+
+
+def _version() -> str:
+    try:
+        return version("gserver")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class _Group(click.Group):
+    """A group that imports some of its commands only when they are named: `gserver serve` needs
+    nothing of the probe."""
+
+    lazy: ClassVar[dict[str, str]] = {"probe": "gserver.probe.cli"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.lazy])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(self.lazy[cmd_name]), cmd_name)
+        return found
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 on success, 1 on failure, 2 when an option or an argument cannot be "
+    "used.",
+)
+@click.version_option(_version(), message="gserver %(version)s")
+def cli() -> None:
+    """A TCP server that knows when it is full, and says so at once.
+
+    It serves a limited number of clients at a time. The next one is turned away at once, instead
+    of being left in the kernel's queue, connected and unanswered.
+
+    \b
+      gserver demo     see the difference
+      gserver serve    try it with: nc 127.0.0.1 8999
+    """
+
+
+@cli.command()
+@click.argument("handler", default="console", metavar="[HANDLER]")
+@click.option(
+    "--listen",
+    multiple=True,
+    default=["127.0.0.1:8999"],
+    metavar="ADDRESS",
+    help="HOST:PORT, [IPv6]:PORT, :PORT (on every address), unix:/path or unix:@name (abstract). "
+    "Port 0 takes a free one. May be repeated: all listeners share one cap.  "
+    "[default: 127.0.0.1:8999]",
+)
+@click.option(
+    "--max-connections",
+    type=_Count(),
+    default=100,
+    show_default=True,
+    help="The cap: serve at most N clients at a time.",
+)
+@click.option(
+    "--reject",
+    type=click.Choice(list(_REJECTIONS)),
+    default="close",
+    show_default=True,
+    help="How to turn a client away: 'close' sends an end-of-file; 'reset' sends a reset, which "
+    "leaves no TIME_WAIT behind and is advised above 2,000 rejections a second.",
+)
+@click.option(
+    "--settle",
+    type=_Seconds(),
+    default=0,
+    show_default=True,
+    help="Before turning a client away, wait up to SECONDS for a connection that is just ending. "
+    "For handlers that take a moment to end.",
+)
+@click.option(
+    "--backlog",
+    type=_Count(),
+    default=system_backlog,
+    help="Let the kernel queue up to N clients until they are accepted.  "
+    "[default: the system's limit, somaxconn]",
+)
+@click.option(
+    "--drain-timeout",
+    type=_Seconds(),
+    default=10,
+    show_default=True,
+    help="On SIGTERM or SIGINT admit nobody, and end the clients that have not finished after "
+    "SECONDS. A second signal ends the server at once.",
+)
+@click.option(
+    "--app-dir",
+    default=".",
+    metavar="DIR",
+    help="Look for MODULE in DIR first.  [default: the current directory]",
+)
+def serve(
+    handler: str,
+    listen: tuple[str, ...],
+    max_connections: int,
+    reject: str,
+    settle: float,
+    backlog: int,
+    drain_timeout: float,
+    app_dir: str,
+) -> None:
+    """Serve clients with HANDLER, and turn away those over the cap.
+
+    HANDLER is one of:
+
+    \b
+      console         print what clients send, with their address (the default)
+      echo            send everything back
+      MODULE:HANDLER  call HANDLER(socket, address) in MODULE; a gevent socket
+
+    The first line on standard output says where it listens. The log goes to standard error.
+
+    \b
+    Examples:
+      gserver serve
+      gserver serve echo --listen :7 --max-connections 1000 --reject reset
+      gserver serve mypkg.app:handle --listen unix:/run/app.sock
+    """
+    stop = StopSignals(drain_timeout)
+    from gserver.daemon.loading import load_handler
+    from gserver.daemon.serve import ServeSettings
+    from gserver.daemon.serve import serve as run
+
+    out = BackgroundWriter(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    err = BackgroundWriter(2)
+    try:
+        serving: Callable[[Any, Any], object]
+        if handler == "console":
+            serving = Console(out.write)
+        elif handler == "echo":
+            serving = echo
+        else:
+            serving = load_handler(handler, app_dir)
+        log_to(err)
+        settings = ServeSettings(
+            listen=listen,
+            max_connections=max_connections,
+            rejection=_REJECTIONS[reject](),
+            settle=settle,
+            backlog=backlog,
+            drain_timeout=drain_timeout,
+        )
+        run(settings, serving, stop, out)
+    finally:
+        out.close()
+        err.close()
+
+
+@cli.command()
+def demo() -> None:
+    """Show, in a few seconds, what a full server does to its clients.
+
+    First a server that serves one client after the other: the second one connects, and is met
+    with silence until the first one leaves. Then a capped server: the second one is told at once.
+    """
+    from gserver.demo import run
+
+    if not run(click.echo):
+        raise SystemExit(1)
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit: the user's errors are one line and status 2."""
+    _open_standard_streams()
+    program = "gserver"
+    try:
+        status = cli.main(prog_name=program, standalone_mode=False)
+    except SettingError as error:
+        _fail(f"{program}: {error}")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(_USAGE_ERROR)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else program
+        _fail(f"{command}: {error.format_message().rstrip('.')}. Try '{command} --help'.")
+    except click.ClickException as error:
+        _fail(f"{program}: {error.format_message()}")
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:  # `gserver --help | head -1`
+        _forget_output()
+        sys.exit(_FAILURE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _forget_output()
+        _fail(f"{program}: cannot write the output: {error.strerror}", _FAILURE)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(text: str, status: int = _USAGE_ERROR) -> NoReturn:
+    """Exit with one line, whatever the user gave: it may hold newlines and control characters."""
+    print(escape(text, leave="\\"), file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def _forget_output() -> None:
+    """What is left in the buffer cannot be written: its flush at exit must not fail too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_standard_streams() -> None:
+    """A descriptor 0 to 2 that was closed would be given to the first socket opened, and what
+    is printed would go to a client."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest one free is this one
+    # Python leaves None for each one closed, and print(file=None) goes to the other one.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  # for good

@@ -1,0 +1,1 @@
+"""The daemon: what `gserver serve` is made of."""

@@ -1,0 +1,74 @@
+"""One connection attempt: its times, what it came to, and its socket while it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gserver.probe.outcomes import Outcome
+
+__all__ = ["Attempt", "Patience"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an attempt listens before it speaks, and until it gives up. Seconds."""
+
+    quiet_s: float = 0.010
+    deadline_s: float = 2.0
+
+
+class Attempt:
+    """One connection. Times are :func:`time.monotonic_ns`; 0 means: not yet.
+
+    After an outcome that leaves the connection open, an attempt started with ``keep`` goes on
+    being watched: :attr:`served` is when its turn came after all, :attr:`ended` when the server
+    ended it.
+    """
+
+    __slots__ = (
+        "ended",
+        "ended_by",
+        "finished",
+        "heard",
+        "index",
+        "intended",
+        "keep",
+        "outcome",
+        "probed",
+        "quiet_at",
+        "received",
+        "served",
+        "sock",
+        "started",
+        "timed",
+        "watcher",
+    )
+
+    def __init__(self, index: int, intended: int, keep: bool) -> None:
+        self.index = index
+        self.intended = intended
+        self.keep = keep
+        self.started = 0
+        self.finished = 0
+        self.outcome: Outcome | None = None
+        self.probed = False
+        self.received = b""
+        self.heard = 0  # when the last of it came, or the oracle said accepted
+        self.quiet_at = 0  # when it will have been quiet for quiet-time
+        self.timed = False  # stands in the engine's deadline queue
+        self.served = 0
+        self.ended = 0
+        self.ended_by: Outcome | None = None
+        self.sock: Any = None  # _socket.socket, which has no public name for the type checker
+        self.watcher: Any = None
+
+    @property
+    def is_held(self) -> bool:
+        """Proven served, not closed by us, and not ended by the server."""
+        return self.sock is not None and self.served != 0 and self.ended == 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Connected or connecting, without a verdict that says yes or no."""
+        return self.sock is not None and self.served == 0 and self.ended == 0

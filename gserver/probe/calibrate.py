@@ -1,0 +1,226 @@
+"""Calibration: what one admitted client sees when the server is far below its limit."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from gevent import socket as gsocket
+
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.engine import Engine, ignore
+from gserver.probe.errors import TargetError
+from gserver.probe.oracle import Oracle
+from gserver.probe.outcomes import Outcome
+from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
+from gserver.probe.run import Run
+from gserver.probe.target import Target
+
+__all__ = ["Calibration", "calibrate"]
+
+_GREETING_S: Final = 0.3  # how long a server that speaks first may take before we do
+_REPLY_S: Final = 0.7
+_HOLD_S: Final = 0.5
+_TRIES: Final = 3
+_RETRIES: Final = 4
+_BETWEEN_S: Final = 0.05
+_TCPI_RTT: Final = 68  # offset in struct tcp_info (linux/tcp.h), microseconds, u32
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was learned at concurrency 1.
+
+    :param admitted_s: connect to the sign of admission, median, seconds, quiet-time included.
+    :param closes_after_s: the server ended the held connection by itself after that long;
+        None: not within half a second.
+    :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
+    """
+
+    profile: Profile
+    patience: Patience
+    admitted_s: float
+    closes_after_s: float | None
+    oracle: Oracle | None
+
+    def engine(
+        self,
+        target: Target,
+        *,
+        on_outcome: Callable[[Attempt], None] = ignore,
+        on_change: Callable[[Attempt], None] = ignore,
+    ) -> Engine:
+        """An engine that judges as was learned; the caller closes it before :meth:`close`."""
+        return Engine(
+            target,
+            self.profile,
+            self.patience,
+            oracle=self.oracle,
+            on_outcome=on_outcome,
+            on_change=on_change,
+        )
+
+    def close(self) -> None:
+        """Close the oracle's socket. May be called again."""
+        if self.oracle is not None:
+            self.oracle.close()
+
+    def as_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "profile": self.profile.name,
+            "quiet_time_s": self.patience.quiet_s,
+            "deadline_s": self.patience.deadline_s,
+            "admitted_s": self.admitted_s,
+            "closes_by_itself_after_s": self.closes_after_s,
+            "oracle": self.oracle is not None,
+        }
+
+
+def calibrate(target: Target, profile: Profile | None, patience: Patience, run: Run) -> Calibration:
+    """Connect a few times, one after the other, and learn what admission looks like.
+
+    :param profile: None: find out what the server speaks.
+    :raises TargetError: it cannot be reached, or nobody is admitted.
+    """
+    run.tell(f"calibrating against {target.text}")
+    if profile is None:
+        profile = _detect(target, patience)
+    oracle: Oracle | None
+    try:
+        oracle = Oracle()
+    except OSError:
+        oracle = None
+    engine = Engine(target, profile, patience, oracle=oracle)
+    try:
+        latencies = []
+        for _ in range(_TRIES):
+            attempt = _one(engine, run, patience)
+            if attempt.sock is not None and engine.accepted(attempt) is None:
+                engine.oracle = None  # the kernel has no such row: a server of another host
+            _must_be_admitted(attempt, target, profile)
+            latencies.append((attempt.finished - attempt.started) / 1e9)
+            rtt_s = _round_trip_s(attempt)
+            engine.end(attempt)
+        attempt = _one(engine, run, patience)
+        _must_be_admitted(attempt, target, profile)
+        run.until(lambda: attempt.ended, _HOLD_S)
+        closes_after = (attempt.ended - attempt.finished) / 1e9 if attempt.ended else None
+        usable = engine.oracle
+    except BaseException:
+        if oracle is not None:
+            oracle.close()
+        raise
+    finally:
+        engine.close()
+    if oracle is not None and usable is None:
+        oracle.close()
+    if rtt_s * 4 > patience.quiet_s:
+        patience = replace(patience, quiet_s=rtt_s * 4)
+    return Calibration(
+        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable
+    )
+
+
+def _one(engine: Engine, run: Run, patience: Patience) -> Attempt:
+    # A server with a limit of one may still be giving back the slot of the attempt before.
+    for _ in range(_RETRIES):
+        run.pause(_BETWEEN_S)
+        attempt = engine.start(keep=True)
+        run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
+        if attempt.outcome is Outcome.ADMITTED:
+            break
+        engine.end(attempt)
+    return attempt
+
+
+def _round_trip_s(attempt: Attempt) -> float:
+    if attempt.sock is None:
+        return 0.0
+    info = attempt.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_RTT + 4)
+    return int(struct.unpack_from("=I", info, _TCPI_RTT)[0]) / 1e6
+
+
+def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> None:
+    outcome = attempt.outcome
+    if outcome is Outcome.ADMITTED:
+        return
+    where = f"{target.text}, profile {profile.name}"
+    text = attempt.received[:60]
+    reasons = {
+        Outcome.REFUSED: "the connection is refused: is the server running there?",
+        Outcome.SYN_PENDING: "no answer to the handshake: is the address right?",
+        Outcome.UNKNOWN: f"connected, then nothing that could be read as admission ({text!r}); "
+        "give --profile, or --send and --expect",
+        Outcome.HANG: "no reply to the probe; give --profile (silent, when the server never "
+        "answers), or --send and --expect",
+        Outcome.QUEUED: "the server did not accept a single connection: is it full already?",
+        Outcome.MESSAGE: f"a single client is told {text!r}: is it full already, or is the "
+        "profile wrong?",
+        Outcome.FIN: "a single client is turned away with FIN: is it full already?",
+        Outcome.RST: "a single client is turned away with RST: is it full already?",
+        Outcome.LOCAL: "this machine could not make the connection",
+    }
+    why = reasons.get(outcome, "interrupted") if outcome is not None else "interrupted"
+    raise TargetError(f"{where}: {why}")
+
+
+def _detect(target: Target, patience: Patience) -> Profile:
+    sock = gsocket.socket(target.family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(patience.deadline_s)
+        sock.connect(target.address)
+        greeting = _hear(sock, _GREETING_S)
+        if greeting is None:
+            raise TargetError(f"{target.text}: a single client is turned away: is it full already?")
+        if greeting:
+            return _who_greets(greeting)
+        named = PROFILE_BY_PORT.get(target.address[1])
+        if named is not None:
+            return PROFILES[named]
+        sock.sendall(PROBE_LINE)
+        return _who_replies(_hear(sock, _REPLY_S) or b"")
+    except OSError as error:
+        reason = "connection refused: is the server running there?"
+        if not isinstance(error, ConnectionRefusedError):
+            reason = str(error)
+        raise TargetError(f"{target.text}: {reason}") from None
+    finally:
+        sock.close()
+
+
+def _hear(sock: gsocket.socket, seconds: float) -> bytes | None:
+    """What comes within *seconds*: text, empty for nothing, None for the end."""
+    sock.settimeout(seconds)
+    try:
+        return sock.recv(4096) or None
+    except TimeoutError:
+        return b""
+
+
+def _who_greets(greeting: bytes) -> Profile:
+    for profile in PROFILES.values():
+        if profile.speaks is Speaks.SERVER and profile.expect is not None:
+            if profile.reject is not None and profile.reject.search(greeting):
+                raise TargetError(f"a single client is told {greeting[:60]!r}: full already?")
+            if profile.expect.search(greeting):
+                return profile
+    return PROFILES["banner"]
+
+
+def _who_replies(reply: bytes) -> Profile:
+    for name in ("redis", "echo"):
+        profile = PROFILES[name]
+        if profile.expect is not None and profile.expect.search(reply):
+            return profile
+    if reply.startswith(b"HTTP/"):
+        return PROFILES["http"]
+    if not reply:
+        return PROFILES["silent"]
+    # Some protocol of lines: an admitted client gets at the cap what it got here.
+    same = re.compile(re.escape(reply[:64].splitlines()[0]))
+    return Profile("line", Speaks.CLIENT, send=PROBE_LINE, expect=same, ping=PROBE_LINE)

@@ -1,0 +1,246 @@
+"""``probe churn``: clients leave and join at the cap."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from time import monotonic_ns
+
+import gevent
+from gevent.event import Event
+
+from gserver.probe.attempt import Attempt
+from gserver.probe.calibrate import Calibration
+from gserver.probe.errors import TargetError
+from gserver.probe.ledger import Falsehood, Ledger
+from gserver.probe.outcomes import REJECTIONS, Outcome
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.stats import summarise
+from gserver.probe.target import Target
+
+__all__ = ["ChurnSettings", "run_churn"]
+
+_AGAIN_S = 0.001  # between one client's rejection and its next try
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnSettings:
+    """:param tries: close-then-reconnect, one after the other.
+    :param rate: leavers a second in the second part, which lasts *duration_s*.
+    :param joiners: clients that knock all the time in it.
+    :param grace_s: how long a closed connection may still count before a rejection is certainly
+        false.
+    """
+
+    cap: int
+    tries: int
+    rate: float
+    duration_s: float
+    joiners: int
+    grace_s: float
+    seed: int
+
+
+def run_churn(
+    target: Target, calibration: Calibration, run: Run, settings: ChurnSettings, result: Result
+) -> None:
+    """Both parts, figures into *result*.
+
+    :raises TargetError: the cap cannot be filled.
+    """
+    churn = _Churn(target, calibration, run, settings)
+    try:
+        churn.fill()
+        churn.serially()
+        churn.at_once()
+        if churn.engine.failure is not None:
+            raise churn.engine.failure
+    finally:
+        churn.engine.close()
+    churn.report(result)
+
+
+class _Churn:
+    def __init__(
+        self, target: Target, calibration: Calibration, run: Run, settings: ChurnSettings
+    ) -> None:
+        self.run = run
+        self.settings = settings
+        self.target = target
+        self.patience = calibration.patience
+        self.ledger = Ledger(settings.cap, int(settings.grace_s * 1e9))
+        self.held: list[Attempt] = []
+        self.lost = 0
+        self.local_errors = 0
+        self.false: Counter[Falsehood] = Counter()
+        self.outcomes: Counter[Outcome] = Counter()
+        self.serial_first_try = 0
+        self.serial_done = 0
+        self.serial_lag: list[int] = []
+        self.serial_connect_lag: list[int] = []
+        self.serial_false: Counter[Falsehood] = Counter()
+        self.lag: list[int] = []
+        self.connect_lag: list[int] = []
+        self.freed: list[int] = []  # our closes that nobody has been admitted for yet
+        self._waiters: dict[Attempt, Event] = {}
+        self.engine = calibration.engine(
+            target,
+            on_outcome=self._on_outcome,
+            on_change=self._on_change,
+        )
+
+    # -- hub callbacks ----------------------------------------------------------------------
+
+    def _on_outcome(self, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        assert outcome is not None
+        self.outcomes[outcome] += 1
+        if outcome is Outcome.ADMITTED:
+            self.ledger.admitted(attempt, attempt.finished)
+            self.held.append(attempt)
+            if self.freed:
+                closed = self.freed.pop(0)
+                self.lag.append(attempt.finished - closed)
+                self.connect_lag.append(max(0, attempt.started - closed))
+        elif outcome in REJECTIONS:
+            self.false[self.ledger.rejected(attempt, attempt.finished)] += 1
+        else:
+            self.ledger.rejected(attempt, attempt.finished)  # no answer is no false rejection
+            self.local_errors += outcome is Outcome.LOCAL
+            self.engine.end(attempt)
+        waiter = self._waiters.pop(attempt, None)
+        if waiter is not None:
+            waiter.set()
+
+    def _on_change(self, attempt: Attempt) -> None:
+        if attempt.ended and attempt in self.held:
+            self.held.remove(attempt)
+            self.ledger.lost()
+            self.lost += 1
+
+    # -- one step ---------------------------------------------------------------------------
+
+    def _try(self) -> Attempt:
+        """One attempt, until its outcome."""
+        attempt = self.engine.start(keep=True)
+        if attempt.outcome is None:
+            self.ledger.begin(attempt, attempt.started)
+            waiter = self._waiters[attempt] = Event()
+            waiter.wait(self.patience.deadline_s + 1)
+        return attempt
+
+    def _leave(self, attempt: Attempt) -> int:
+        self.held.remove(attempt)
+        now = monotonic_ns()
+        self.ledger.closed(now)
+        self.engine.end(attempt, reset=False)
+        return now
+
+    # -- the parts --------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        barren = 0
+        while len(self.held) < self.settings.cap and not self.run.stopped:
+            self.run.tell(f"filling: {len(self.held)} of {self.settings.cap}")
+            missing = min(128, self.settings.cap - len(self.held))
+            gevent.joinall([gevent.spawn(self._try) for _ in range(missing)])
+            barren = 0 if len(self.held) == self.settings.cap else barren + 1
+            if barren > self.settings.cap // 128 + 5:
+                raise TargetError(
+                    f"{self.target.text}: only {len(self.held)} of {self.settings.cap} were "
+                    "admitted; is --cap right, and nobody else connected?"
+                )
+            if barren:
+                self.run.pause(0.05)
+        self.false.clear()
+        self.outcomes.clear()
+
+    def serially(self) -> None:
+        """Close one, reconnect at once, until admitted; as often as was asked for."""
+        for done in range(self.settings.tries):
+            if self.run.stopped or not self.held:
+                break
+            self.run.tell(f"close, then reconnect: {done} of {self.settings.tries}")
+            closed = self._leave(self.held[0])
+            tries = 0
+            while not self.run.stopped:
+                attempt = self._try()
+                tries += 1
+                if attempt.outcome is Outcome.ADMITTED:
+                    self.serial_lag.append(attempt.finished - closed)
+                    self.serial_connect_lag.append(attempt.started - closed)
+                    self.serial_first_try += tries == 1
+                    self.serial_done += 1
+                    break
+                gevent.sleep(_AGAIN_S)
+        self.serial_false = self.false.copy()
+
+    def at_once(self) -> None:
+        """Leavers at a rate, joiners that knock all the time."""
+        draw = random.Random(self.settings.seed)
+        ends = monotonic_ns() + int(self.settings.duration_s * 1e9)
+        over = Event()
+        joiners = [gevent.spawn(self._join, over) for _ in range(self.settings.joiners)]
+        began = monotonic_ns()
+        while monotonic_ns() < ends and not self.run.stopped:
+            if len(self.held) >= self.settings.cap:
+                self.freed.append(self._leave(draw.choice(self.held)))
+            passed = (monotonic_ns() - began) / 1e9
+            self.run.tell(f"leaving and joining: {passed:.1f} of {self.settings.duration_s:g} s")
+            self.run.pause(draw.expovariate(self.settings.rate))
+        over.set()
+        gevent.joinall(joiners, timeout=self.patience.deadline_s + 2)
+
+    def _join(self, over: Event) -> None:
+        while not over.is_set():
+            self._try()
+            gevent.sleep(_AGAIN_S)
+
+    # -- the report -------------------------------------------------------------------------
+
+    def report(self, result: Result) -> None:
+        settings = self.settings
+        over = max(0, self.ledger.peak - settings.cap)
+        certain, possible = self.false[Falsehood.CERTAIN], self.false[Falsehood.POSSIBLE]
+        serial, lag = summarise(self.serial_lag), summarise(self.lag)
+        to_connect = summarise(self.serial_connect_lag)
+        result.figures |= {
+            "over_admissions": over,
+            "false_rejections.certain": certain,
+            "false_rejections.possible": possible,
+            "reconnect.rejected": self.serial_false.total(),
+            "reconnect.tries": self.serial_done,
+            "reconnect.first_try": self.serial_first_try,
+            "dropped_while_held": self.lost,
+        }
+        result.figures |= {o.value: n for o, n in self.outcomes.items()}
+        result.figures |= serial.flat("reconnect.lag") | lag.flat("freed_slot_lag")
+        result.figures |= to_connect.flat("reconnect.connect_lag")
+        result.lines += [
+            ("cap", f"{settings.cap} connections held"),
+            (
+                "close, then reconnect",
+                f"{self.serial_first_try} of {self.serial_done} admitted at the first try",
+            ),
+            (
+                "false rejections",
+                f"{certain} certain; possible: {self.serial_false[Falsehood.POSSIBLE]} of those "
+                f"who reconnected, {possible - self.serial_false[Falsehood.POSSIBLE]} of the "
+                "joiners (another's answer may have been under way)",
+            ),
+            ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
+            ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
+        ]
+        result.latencies["freed-slot lag (our close to)"] = {
+            "reconnect: its connect": to_connect,
+            "reconnect: admitted": serial,
+            "joiners: its connect": summarise(self.connect_lag),
+            "joiners: next admitted": lag,
+        }
+        result.details["quiet_time_in_lag_s"] = self.patience.quiet_s
+        if self.lost:
+            result.warnings.append(f"the server ended {self.lost} held connections by itself")
+        if self.local_errors:
+            result.invalid.append(f"{self.local_errors} attempts failed on this machine")

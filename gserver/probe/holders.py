@@ -1,0 +1,110 @@
+"""Holders: connections that were proven served and are kept, so that the server is full."""
+
+from __future__ import annotations
+
+from gserver.probe.attempt import Attempt
+from gserver.probe.calibrate import Calibration
+from gserver.probe.cap import find_cap
+from gserver.probe.errors import TargetError
+from gserver.probe.outcomes import Outcome
+from gserver.probe.run import Run
+from gserver.probe.target import Target
+
+__all__ = ["Holders", "cap_or_found"]
+
+_STEP = 128
+_ROUNDS_WITHOUT_GAIN = 5
+
+
+class Holders:
+    """Opens and keeps connections to *target*. :meth:`close` ends them all.
+
+    :attr:`held` is who holds now; :attr:`dropped` when the server ended one (monotonic ns).
+    """
+
+    def __init__(self, target: Target, calibration: Calibration, run: Run) -> None:
+        self.held: set[Attempt] = set()
+        self.dropped: list[int] = []
+        self.target = target
+        self._run = run
+        self._patience = calibration.patience
+        self.engine = calibration.engine(
+            target,
+            on_change=self._on_change,
+        )
+
+    def _on_change(self, attempt: Attempt) -> None:
+        if attempt.ended and attempt in self.held:
+            self.held.discard(attempt)
+            self.dropped.append(attempt.ended)
+
+    def fill(self, count: int) -> None:
+        """Hold *count* in all.
+
+        :raises TargetError: the server does not let in that many.
+        """
+        barren = 0
+        while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
+            before = len(self.held)
+            batch = [
+                self.engine.start(keep=True) for _ in range(min(_STEP, count - len(self.held)))
+            ]
+            self._run.until(
+                lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]
+                self._patience.deadline_s + 1,
+            )
+            for attempt in batch:
+                if attempt.is_held:
+                    self.held.add(attempt)
+                else:
+                    self.engine.end(attempt)
+            self._run.tell(f"holding {len(self.held)} of {count}")
+            barren = 0 if len(self.held) > before else barren + 1
+            if barren:
+                self._run.pause(0.05)
+        if len(self.held) < count and not self._run.stopped:
+            raise TargetError(
+                f"{self.target.text}: only {len(self.held)} of {count} connections were admitted; "
+                "is --cap right, and nobody else connected?"
+            )
+
+    def check_full(self) -> Outcome | None:
+        """Try one more. What became of it; it is closed again.
+
+        :raises TargetError: it was admitted.
+        """
+        attempt = self.engine.start(keep=True)
+        self._run.until(lambda: attempt.outcome, self._patience.deadline_s + 1)
+        self.engine.end(attempt)
+        if attempt.outcome is Outcome.ADMITTED:
+            raise TargetError(
+                f"{self.target.text}: admits more than {len(self.held)}; give the real --cap, or "
+                "leave it out to have it found"
+            )
+        return attempt.outcome
+
+    def release(self, attempt: Attempt) -> None:
+        """Close one, from our side, with FIN."""
+        self.held.discard(attempt)
+        self.engine.end(attempt, reset=False)
+
+    def close(self) -> None:
+        """End all. May be called again."""
+        self.held.clear()
+        self.engine.close()
+
+
+def cap_or_found(
+    target: Target, calibration: Calibration, run: Run, cap: int | None, maximum: int
+) -> int:
+    """The cap that was given, or the limit that ``probe cap`` finds.
+
+    :raises TargetError: none given and none found.
+    """
+    if cap is not None:
+        return cap
+    finding = find_cap(target, calibration, run, maximum=maximum)
+    if finding.limit is None:
+        raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
+    run.pause(0.2)  # for the slots of the search to come back
+    return finding.limit

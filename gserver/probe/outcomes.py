@@ -1,0 +1,128 @@
+"""Outcomes: what a client observed, and the pure rules that say so.
+
+No sockets, no gevent, no clock: ``engine.py`` reads the socket and asks these functions. The
+server's gate gives *verdicts*; what arrives at a client is an *outcome*, and the two must not be
+mixed: a server may believe that it rejected someone who sees nothing but silence.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from typing import Final
+
+from gserver.probe.profiles import Profile, Speaks
+
+__all__ = [
+    "CODE_OF",
+    "OUTCOMES",
+    "REJECTIONS",
+    "Next",
+    "Outcome",
+    "of_close",
+    "of_data",
+    "of_deadline",
+    "of_errno",
+    "of_quiet",
+]
+
+
+class Outcome(enum.StrEnum):
+    """What one connection attempt came to. Closed: every value is a table row."""
+
+    ADMITTED = "admitted"  # the expected greeting or reply; silent server: quiet and accepted
+    FIN = "fin"  # end of file before any sign of admission
+    RST = "rst"  # ECONNRESET, from whichever call reported it
+    MESSAGE = "message"  # the reject pattern, or text that was not expected and then the end
+    REFUSED = "refused"  # ECONNREFUSED: nobody listens, or the kernel refuses for the server
+    QUEUED = "queued"  # connected, quiet, and the server has not accepted it
+    UNKNOWN = "unknown"  # connected, quiet, and nobody can say whether it was accepted
+    SYN_PENDING = "syn_pending"  # no SYN-ACK by the deadline
+    HANG = "hang"  # no verdict by the deadline although one was due
+    LOCAL = "local"  # our own fault (descriptors, ports): makes the run invalid
+
+
+#: Outcomes by the code that stands for them in the record arrays.
+OUTCOMES: Final = tuple(Outcome)
+CODE_OF: Final = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+
+#: The four ways of being told at once. Their latency is the rejection latency, each kind apart.
+REJECTIONS: Final = (Outcome.FIN, Outcome.RST, Outcome.MESSAGE, Outcome.REFUSED)
+
+
+class Next(enum.Enum):
+    """What to do when quiet-time has passed without a verdict."""
+
+    WAIT = "wait"
+    SEND = "send"
+
+
+# By errno, not by call: a reset that arrives during the handshake is reported by connect, one
+# that arrives after it by recv or send, and the client sees the same thing. EPIPE is a reset
+# received after a FIN (tcp_reset() in net/ipv4/tcp_input.c).
+_BY_ERRNO: Final = {
+    errno.ECONNREFUSED: Outcome.REFUSED,
+    errno.ECONNRESET: Outcome.RST,
+    errno.ECONNABORTED: Outcome.RST,
+    errno.EPIPE: Outcome.RST,
+    errno.ETIMEDOUT: Outcome.SYN_PENDING,
+}
+
+
+def of_errno(number: int) -> Outcome:
+    """The outcome behind an error number of connect, send or recv; unknown ones are ours."""
+    return _BY_ERRNO.get(number, Outcome.LOCAL)
+
+
+def of_close(received: bytes, number: int = 0) -> Outcome:
+    """The server ended the connection before any sign of admission.
+
+    :param received: what had come before the end.
+    :param number: 0 for end of file, else the error number.
+    """
+    if received:
+        return Outcome.MESSAGE
+    return of_errno(number) if number else Outcome.FIN
+
+
+def of_data(profile: Profile, received: bytes, *, probed: bool) -> Outcome | None:
+    """Judge all that has arrived so far.
+
+    :param probed: our probe has been sent, so a reply can be one.
+    :return: the outcome, or None: not decided by this text alone. Text that nobody expected
+        becomes MESSAGE when the connection ends after it, and UNKNOWN when it stays open.
+    """
+    if profile.reject is not None and profile.reject.search(received):
+        return Outcome.MESSAGE
+    if profile.expect is None or (profile.speaks is Speaks.CLIENT and not probed):
+        return None
+    return Outcome.ADMITTED if profile.expect.search(received) else None
+
+
+def of_quiet(
+    profile: Profile, received: bytes, *, probed: bool, accepted: bool | None
+) -> Outcome | Next:
+    """Quiet-time has passed on a connected socket since it opened or last received.
+
+    :param accepted: what the oracle says; None when there is none.
+    """
+    if profile.speaks is Speaks.CLIENT:
+        return Next.WAIT if probed else Next.SEND
+    if profile.speaks is Speaks.SERVER:
+        # A greeting without a pattern counts once the server has let it stand: a busy message
+        # is followed by the end within quiet-time.
+        return Outcome.ADMITTED if received and profile.expect is None else Next.WAIT
+    return Outcome.ADMITTED if accepted else Next.WAIT
+
+
+def of_deadline(
+    profile: Profile, received: bytes, *, connected: bool, accepted: bool | None
+) -> Outcome:
+    """Nothing decided the attempt in time."""
+    if not connected:
+        return Outcome.SYN_PENDING
+    if accepted is False:
+        return Outcome.QUEUED
+    if profile.speaks is Speaks.NOBODY:
+        return Outcome.ADMITTED if accepted else Outcome.UNKNOWN
+    return Outcome.UNKNOWN if received else Outcome.HANG

@@ -1,0 +1,128 @@
+"""One run: its time limit, Ctrl-C, and progress on standard error."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import gevent
+from gevent import get_hub
+from gevent.event import Event
+
+__all__ = ["Run", "collector_off"]
+
+_STEP_S = 0.002
+
+
+class Run:
+    """What a command needs from the outside: how long it may go on, and whom to tell.
+
+    :param limit_s: seconds after which every wait ends and the result is partial.
+    :param stream: where progress goes; None: nowhere.
+
+    Use as a context manager: SIGINT and SIGTERM then end the waits, and the command returns
+    what it has, marked partial. A second SIGINT is an ordinary KeyboardInterrupt.
+    """
+
+    def __init__(self, limit_s: float, *, stream: IO[str] | None = sys.stderr) -> None:
+        self.began = time.monotonic()
+        self.ends = self.began + limit_s
+        self.partial = ""  # why, when it is
+        self._stop = Event()
+        self._stream = stream
+        self._rewrites = stream is not None and stream.isatty()
+        self._told = 0.0
+        self._shown = ""
+        self._watchers: list[Any] = []
+        self._handlers: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> Run:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers.append((number, signal.getsignal(number)))
+            watcher = get_hub().loop.signal(number)
+            watcher.start(self._interrupt, number)
+            self._watchers.append(watcher)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._forget_signals()
+        if self._rewrites and self._shown and self._stream is not None:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+    def _forget_signals(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+            watcher.close()
+        self._watchers.clear()
+        for number, handler in self._handlers:  # libev leaves the default action behind
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _interrupt(self, number: int) -> None:
+        self.stop(f"interrupted by {signal.Signals(number).name}")
+        self._forget_signals()
+
+    def stop(self, why: str) -> None:
+        """End every wait; the result is partial because of *why*."""
+        if not self.partial:
+            self.partial = why
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to end now: interrupted, or its time is over."""
+        if not self._stop.is_set() and time.monotonic() >= self.ends:
+            self.stop("its time was over")
+        return self._stop.is_set()
+
+    def pause(self, seconds: float) -> bool:
+        """Let *seconds* pass; False when the run was stopped before they had."""
+        left = self.ends - time.monotonic()
+        if seconds < left:
+            return not self._stop.wait(seconds)
+        self._stop.wait(max(left, 0))
+        return not self.stopped
+
+    def until(self, condition: Callable[[], object], seconds: float) -> bool:
+        """Wait for *condition*, at most *seconds*; whether it held (False when stopped)."""
+        deadline = time.monotonic() + seconds
+        while not self.stopped:
+            if condition():
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            gevent.sleep(_STEP_S)
+        return False
+
+    def tell(self, text: str) -> None:
+        """Show where the run is. On a terminal one line, rewritten; else a line a second."""
+        if self._stream is None or text == self._shown:
+            return
+        now = time.monotonic()
+        if now - self._told < (0.1 if self._rewrites else 1.0):
+            return
+        self._told, self._shown = now, text
+        line = f"[{now - self.began:5.1f} s] {text}"
+        self._stream.write(f"\r\033[K{line[:118]}" if self._rewrites else line + "\n")
+        self._stream.flush()
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """No garbage collection while measuring; what is there already is never looked at again."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()

@@ -1,0 +1,180 @@
+"""``probe slow``: silent, byte-trickling and half-closing clients. Who holds a slot, how long?"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from time import monotonic
+
+import gevent
+from gevent import socket as gsocket
+
+from gserver.probe.calibrate import Calibration
+from gserver.probe.errors import TargetError
+from gserver.probe.holders import Holders
+from gserver.probe.outcomes import Outcome
+from gserver.probe.profiles import Profile
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.target import Target
+
+__all__ = ["KINDS", "run_slow"]
+
+KINDS = ("silent", "trickle", "half_close")
+_TRICKLE_S = 0.5
+_SETTLE_S = 0.3
+
+
+@dataclass(slots=True)
+class _Client:
+    """One slow client. ``closed_s``: seconds from connect until the server ended it."""
+
+    kind: str
+    sock: gsocket.socket
+    began: float = field(default_factory=monotonic)
+    closed_s: float | None = None
+    received: int = 0
+
+    def behave(self, profile: Profile) -> None:
+        """Until the server ends the connection, or this greenlet is killed."""
+        text = profile.send or b"x"
+        try:
+            if self.kind == "half_close":
+                self.sock.sendall(text)
+                self.sock.shutdown(socket.SHUT_WR)
+            sender = gevent.spawn(self._trickle, text) if self.kind == "trickle" else None
+            try:
+                while data := self.sock.recv(4096):
+                    self.received += len(data)
+            finally:
+                if sender is not None:
+                    sender.kill()
+        except OSError:
+            pass
+        self.closed_s = monotonic() - self.began
+
+    def _trickle(self, text: bytes) -> None:
+        # The first half of the probe over and over, never its end: a request that does not finish.
+        half = text[: max(1, len(text) // 2)]
+        try:
+            while True:
+                for i in range(len(half)):
+                    self.sock.send(half[i : i + 1])
+                    gevent.sleep(_TRICKLE_S)
+        except OSError:
+            pass
+
+
+def run_slow(
+    target: Target,
+    calibration: Calibration,
+    run: Run,
+    result: Result,
+    *,
+    cap: int,
+    count: int,
+    duration_s: float,
+) -> None:
+    """Each kind in turn: *count* of them beside ``cap - count`` ordinary clients.
+
+    :param duration_s: how long to watch each kind.
+    :raises TargetError: the ordinary clients are not admitted.
+    """
+    count = min(count, cap)
+    result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
+    for kind in KINDS:
+        if run.stopped:
+            return
+        _one_kind(target, calibration, run, result, kind, cap, count, duration_s)
+
+
+def _one_kind(
+    target: Target,
+    calibration: Calibration,
+    run: Run,
+    result: Result,
+    kind: str,
+    cap: int,
+    count: int,
+    duration_s: float,
+) -> None:
+    holders = Holders(target, calibration, run)
+    clients: list[_Client] = []
+    greenlets: list[gevent.Greenlet[..., None]] = []
+    try:
+        if cap > count:
+            holders.fill(cap - count)
+        for _ in range(count):
+            sock = gsocket.socket(target.family, socket.SOCK_STREAM)
+            client = _Client(kind, sock)
+            clients.append(client)
+            sock.settimeout(calibration.patience.deadline_s)
+            try:
+                sock.connect(target.address)
+            except OSError as error:
+                raise TargetError(
+                    f"{target.text}: a {kind} client could not connect: {error}"
+                ) from None
+            sock.settimeout(None)
+            greenlets.append(gevent.spawn(client.behave, calibration.profile))
+        run.pause(_SETTLE_S)
+        turned_away = _room(holders, run, calibration, count)
+        if run.stopped:
+            return
+        taken = sum(o is not Outcome.ADMITTED for o in turned_away)
+        run.tell(f"{kind}: {taken} of {count} hold a slot; watching for {duration_s:g} s")
+        watched_s = _watch(run, clients, kind, duration_s)
+        closed = sorted(c.closed_s for c in clients if c.closed_s is not None)
+        at_end = f"interrupted after {watched_s:.1f} s"
+        if not run.stopped:
+            still = _room(holders, run, calibration, count)
+            taken_at_end = sum(o is not Outcome.ADMITTED for o in still)
+            at_end = f"{taken_at_end} after {watched_s:.1f} s"
+            result.figures[f"{kind}.slots_at_end"] = taken_at_end
+    finally:
+        gevent.killall(greenlets)
+        for client in clients:
+            client.sock.close()
+        holders.close()
+        run.pause(_SETTLE_S)  # for their slots to come back before the next kind
+    answered = sum(client.received > 0 for client in clients)
+    when = f"after {closed[0]:.2f} to {closed[-1]:.2f} s" if closed else "none"
+    others = {o.value for o in turned_away if o is not None and o is not Outcome.ADMITTED}
+    result.lines.append(
+        (
+            kind.replace("_", "-"),
+            f"{taken} of {count} hold a slot at first, {at_end}; "
+            f"ended by the server: {len(closed)} of {count} ({when}); answered: {answered}"
+            + (f"; an ordinary client then sees {', '.join(sorted(others))}" if others else ""),
+        )
+    )
+    result.figures |= {
+        f"{kind}.slots": taken,
+        f"{kind}.closed": len(closed),
+        f"{kind}.answered": answered,
+    }
+    if closed:
+        result.figures[f"{kind}.closed_after_max"] = closed[-1]
+    result.details[kind] = {"closed_after_s": closed, "turned_away": sorted(others)}
+
+
+def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> list[Outcome | None]:
+    """What *count* ordinary clients come to now; all closed again."""
+    batch = [holders.engine.start(keep=True) for _ in range(count)]
+    run.until(lambda: all(a.outcome for a in batch), calibration.patience.deadline_s + 1)
+    for attempt in batch:
+        holders.engine.end(attempt, reset=False)
+    return [attempt.outcome for attempt in batch]
+
+
+def _watch(run: Run, clients: list[_Client], kind: str, duration_s: float) -> float:
+    """Until all are closed, at most *duration_s*; how long it was."""
+    began = monotonic()
+    ends = began + duration_s
+    while monotonic() < ends and not run.stopped:
+        open_still = sum(client.closed_s is None for client in clients)
+        if not open_still:
+            break
+        run.tell(f"{kind}: {open_still} still open, {ends - monotonic():.0f} s left")
+        run.pause(min(0.1, duration_s))
+    return monotonic() - began

@@ -1,0 +1,219 @@
+"""``probe storm``: open-loop rejections at a held cap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from time import monotonic_ns
+
+from gserver.probe.calibrate import Calibration
+from gserver.probe.flood import Flood, FloodPlan, FloodResult
+from gserver.probe.holders import Holders
+from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
+from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.stats import most_at_once, summarise
+from gserver.probe.target import Target
+from gserver.probe.validity import judge
+
+__all__ = ["StormSettings", "report_flood", "run_storm"]
+
+#: Below that, a page more or less is most of the difference.
+_ENOUGH_FOR_MEMORY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StormSettings:
+    """:param pid: the server's first process, for its CPU time and memory; None: whoever listens
+    there, when that can be seen.
+    """
+
+    cap: int
+    rate: float
+    duration_s: float
+    processes: int = 1
+    sources: int = 0
+    reset_on_close: bool = False
+    pid: int | None = None
+
+
+def run_storm(
+    target: Target, calibration: Calibration, run: Run, settings: StormSettings, result: Result
+) -> None:
+    """Hold the cap, flood, and write the figures into *result*.
+
+    :raises TargetError: the cap cannot be held, or is not one.
+    """
+    plan = FloodPlan(
+        target,
+        calibration.profile,
+        calibration.patience,
+        settings.rate,
+        settings.duration_s,
+        settings.processes,
+        settings.sources,
+        settings.reset_on_close,
+    )
+    pid = settings.pid
+    if pid is None and calibration.oracle is not None:
+        rows = calibration.oracle.listeners(target.address[1])
+        pid = listening_process([row.inode for row in rows])
+        settings = replace(settings, pid=pid)
+    result.details["server_pid"] = pid
+    holders = Holders(target, calibration, run)
+    flood = None
+    try:
+        before = measure(pid, memory=True)
+        holders.fill(settings.cap)
+        held = measure(pid, memory=True)
+        holders.check_full()
+        if run.stopped:
+            result.partial = run.partial
+            return
+        flood = Flood(plan)
+        start, waits = measure(pid), _time_waits(calibration, target)
+        found = flood.run(run, "storm")
+        result.partial = run.partial
+        end = measure(pid)
+        made = _time_waits(calibration, target) - waits
+        if holders.engine.failure is not None:
+            raise holders.engine.failure
+        # The holders' intervals: all begin before the flood, some are ended by the server in it.
+        served = [(0, when) for when in holders.dropped]
+        served += [(0, monotonic_ns())] * len(holders.held) + found.served
+        dropped = len(holders.dropped)
+    finally:
+        if flood is not None:
+            flood.close()
+        holders.close()
+    report_flood(result, found)
+    _report_holding(result, settings, most_at_once(served), dropped, (before, held))
+    _report_cost(result, settings, start, end)
+    if calibration.oracle is not None:
+        _report_time_wait(result, settings, made, start, end)
+
+
+def report_flood(result: Result, found: FloodResult) -> None:
+    """Write a flood's figures, tables, records and validity, all after warm-up."""
+    rows = found.measured()
+    if not rows and not result.partial:
+        result.invalid.append("no attempt came to an outcome after the warm-up")
+    counts = Counter(row[3] for row in rows)
+    outcome_table, response_table = {}, {}
+    for outcome in OUTCOMES:
+        if not counts[outcome]:
+            continue
+        mine = [row for row in rows if row[3] is outcome]
+        outcome_table[outcome.value] = latency = summarise([row[2] - row[1] for row in mine])
+        response_table[outcome.value] = response = summarise([row[2] - row[0] for row in mine])
+        result.figures |= latency.flat(outcome.value)
+        result.figures |= response.flat(f"{outcome.value}.response")
+    rejections = [row for row in rows if row[3] in REJECTIONS]
+    reject = summarise([row[2] - row[1] for row in rejections])
+    result.figures |= reject.flat("reject")
+    result.figures |= summarise([r[2] - r[0] for r in rejections]).flat("reject.response")
+    slip = summarise([row[1] - row[0] for row in rows])
+    result.figures |= slip.flat("slip")
+    outcome_p99 = summarise([row[2] - row[1] for row in rows]).percentiles.get("p99")
+    health = found.health(slip.percentiles.get("p99"), outcome_p99)
+    if not result.partial:
+        warnings, invalid = judge(health)
+        result.warnings += warnings
+        result.invalid += invalid
+    result.details["client"] = health.as_json()
+    reached = found.started / found.duration_s
+    result.figures |= {
+        "rate": reached,
+        "dropped": found.dropped,
+        "hangs": counts[Outcome.HANG],
+        "queued": counts[Outcome.QUEUED],
+        "syn_pending": counts[Outcome.SYN_PENDING],
+        "unknown": counts[Outcome.UNKNOWN],
+        "admitted": counts[Outcome.ADMITTED],
+        "rejected": len(rejections),
+        "client_cpu": max(found.cpu_shares, default=0.0),
+    }
+    result.latencies["outcome latency (connect to outcome)"] = outcome_table
+    result.latencies["response latency (intended start to outcome)"] = response_table
+    result.latencies["slip (actual less intended start)"] = {"all attempts": slip}
+    result.lines += [
+        (
+            "rate",
+            f"{reached:.0f} attempts a second for {found.duration_s:g} s, the first tenth "
+            f"dropped; client at {result.figures['client_cpu']:.0%} of a core",
+        ),
+        ("outcomes", ", ".join(f"{n} {o.value}" for o, n in counts.most_common()) or "none"),
+    ]
+    unanswered = sum(
+        counts[o] for o in (Outcome.HANG, Outcome.QUEUED, Outcome.SYN_PENDING, Outcome.UNKNOWN)
+    )
+    if unanswered:
+        result.lines.append(
+            ("without an answer", f"{unanswered} clients waited their whole deadline for nothing")
+        )
+    result.records, result.start_ns = found.records, found.start_ns
+    result.warm_up_s = found.duration_s / 10
+
+
+def _report_holding(
+    result: Result,
+    settings: StormSettings,
+    served: int,
+    dropped: int,
+    memory: tuple[Usage, Usage],
+) -> None:
+    over = max(0, served - settings.cap)
+    result.figures["over_admissions"] = over
+    result.figures["dropped_while_held"] = dropped
+    text = f"{settings.cap} connections throughout"
+    if dropped:
+        text = f"{settings.cap} connections, of which the server ended {dropped}"
+        result.warnings.append(f"the cap was not held: the server ended {dropped} connections")
+    result.lines.insert(0, ("held", text))
+    result.lines.append(("over-admissions", f"{over} certain (most served at once: {served})"))
+    sockets = (memory[1].socket_memory - memory[0].socket_memory) / settings.cap
+    result.figures["socket_memory_per_held"] = sockets
+    if settings.pid is not None and memory[1].server_pss:
+        each = (memory[1].server_pss - memory[0].server_pss) / settings.cap
+        result.figures["memory_per_held"] = each
+        if settings.cap >= _ENOUGH_FOR_MEMORY:
+            result.lines.append(("memory a held client", f"{each / 1024:.1f} KiB (PSS)"))
+
+
+def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usage) -> None:
+    # The counters cover the whole flood, warm-up included: divide by all of its attempts.
+    assert result.records is not None
+    rows = list(result.records.rows())
+    rejected = sum(row[3] in REJECTIONS for row in rows)
+    if not rejected:
+        return
+    machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
+    result.figures["machine_cpu_per_attempt"] = machine
+    if settings.pid is not None:
+        server = (end.server_cpu_s - start.server_cpu_s) / rejected
+        result.figures["cpu_per_rejection"] = server
+        result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))
+    result.lines.append(
+        ("machine CPU", f"{machine * 1e6:.1f} us an attempt, client and all else included")
+    )
+
+
+def _time_waits(calibration: Calibration, target: Target) -> int:
+    return calibration.oracle.time_waits(target.address[1]) if calibration.oracle else 0
+
+
+def _report_time_wait(
+    result: Result, settings: StormSettings, made: int, start: Usage, end: Usage
+) -> None:
+    rejected = sum(row[3] in REJECTIONS for row in result.records.rows()) if result.records else 0
+    if not rejected:
+        return
+    # What a full table threw away was made too. What expires while we flood (60 s) is missed.
+    overflow = end.time_wait_overflow - start.time_wait_overflow
+    each = (max(0, made) + overflow) / rejected
+    result.figures |= {"time_wait_per_rejection": each, "time_wait_overflow": overflow}
+    thrown = f", {overflow} of them thrown away by a full table" if overflow else ""
+    closes = "RST" if settings.reset_on_close else "FIN"
+    text = f"{each:.2f} made a rejection on the server's port{thrown} (clients close with {closes})"
+    result.lines.append(("TIME_WAIT", text))

@@ -1,0 +1,67 @@
+"""The target: one resolved TCP address, and the source addresses to come from."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from gserver.errors import SettingError
+
+__all__ = ["PORTS_PER_SOURCE", "Target", "parse_target", "source_addresses"]
+
+#: Connections planned per source address before another is taken. The usual range of ephemeral
+#: ports holds 28,232 (``net.ipv4.ip_local_port_range``), some of them in use by others.
+PORTS_PER_SOURCE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect: resolved once, so that no resolver is in any figure."""
+
+    text: str
+    family: int
+    address: tuple[str, int]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the address is of 127.0.0.0/8 or ::1."""
+        return ipaddress.ip_address(self.address[0].partition("%")[0]).is_loopback
+
+
+def parse_target(text: str) -> Target:
+    """Resolve ``HOST:PORT``, ``[V6]:PORT`` or ``:PORT`` (this host).
+
+    :raises SettingError: not of that form, or the name does not resolve.
+    """
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not port_text.isascii() or not port_text.isdecimal():
+        raise SettingError("TARGET", text, "give HOST:PORT, such as 127.0.0.1:6379")
+    port = int(port_text)
+    if not 0 < port < 65536:
+        raise SettingError("TARGET", text, "the port must be 1 to 65535")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SettingError("TARGET", text, f"the name does not resolve: {error}") from None
+    family, _, _, _, address = found[0]
+    return Target(text, family, (str(address[0]), port))
+
+
+def source_addresses(target: Target, count: int) -> list[str]:
+    """*count* source addresses for connections to *target*; empty: leave it to the kernel.
+
+    Only 127.0.0.0/8 has addresses to spare. One address holds about 28,000 connections to one
+    target (``net.ipv4.ip_local_port_range``), those in TIME_WAIT included.
+
+    :raises SettingError: more than one asked for, and the target is not of 127.0.0.0/8.
+    """
+    if count <= 1:
+        return []
+    if target.family != socket.AF_INET or not target.is_loopback:
+        raise SettingError("--sources", count, "only for targets in 127.0.0.0/8; use 1")
+    if count > 60_000:
+        raise SettingError("--sources", count, "at most 60000")
+    first = int(ipaddress.IPv4Address("127.1.0.1"))
+    return [str(ipaddress.IPv4Address(first + i)) for i in range(count)]

@@ -1,0 +1,61 @@
+"""Puts what :mod:`gserver.report` has to say into the log, while clients are turned away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from gserver.admission.verdict import Reason
+from gserver.report import CALM_S, RejectionReport
+
+__all__ = ["RejectionLog"]
+
+log = logging.getLogger("gserver")
+
+
+class RejectionLog:
+    """One cap's log of rejections.
+
+    :param occupancy: slots in use, the cap, and whether it is full, now.
+    :param totals: rejections so far by reason; read, never changed.
+    """
+
+    def __init__(
+        self, occupancy: Callable[[], tuple[int, int, bool]], totals: Mapping[Reason, int]
+    ) -> None:
+        self._occupancy = occupancy
+        self._totals = totals
+        self._report = RejectionReport()
+        self._timer: Any = None
+
+    def saw(self, address: Any, reason: Reason) -> None:
+        """A client was turned away, and is in the totals. On the path of every rejection."""
+        report = self._report
+        report.saw(address)
+        if not report.rejecting:
+            self._begin(reason)
+
+    def _begin(self, reason: Reason) -> None:
+        in_use, cap, _ = self._occupancy()
+        log.warning(self._report.begin(monotonic(), reason, in_use, cap, self._totals))
+        # ref=False: a report to come keeps no program alive.
+        self._timer = gevent.get_hub().loop.timer(CALM_S, CALM_S, False)
+        self._timer.start(self._tick)
+
+    def _tick(self) -> None:
+        in_use, cap, full = self._occupancy()
+        for line in self._report.tick(monotonic(), in_use, cap, full=full, totals=self._totals):
+            log.warning(line)
+        if not self._report.rejecting:
+            self.close()
+
+    def close(self) -> None:
+        """Report no more of what has been."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None

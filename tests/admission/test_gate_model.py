@@ -1,0 +1,300 @@
+"""The gate against the model: arrivals, departures, waits, resizes and rule changes at random."""
+
+from __future__ import annotations
+
+import collections
+from fractions import Fraction
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gserver.admission.gate import Gate
+from gserver.admission.limits import Limits
+from gserver.admission.penalties import Offence
+from gserver.admission.verdict import Receipt, Rejected
+from gserver.admission.waiting import Waiter
+
+from .model import DENIED, EXEMPT, OPERATORS, Client, Model
+
+HOSTS = ["10.0.0.1", "192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"]
+
+# Rates, bursts and times are such that every sum of them is exact in binary.
+rates = st.sampled_from([None, None, 0.5, 2.0])
+RULES = {
+    "denied": "deny",
+    "penalty": "penalty",
+    "source_rate": "source_rate",
+    "rate": "rate",
+    "source": "per_source",
+    "early_drop": "early_drop",
+}
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limits:
+    reserved = draw(st.sampled_from([0, 0, 1, 2]))
+    given = {
+        "max_connections": reserved + draw(st.integers(1, 5)),
+        "reserved": reserved,
+        "reserved_for": [str(OPERATORS)] if reserved else [],
+        "per_source": draw(st.sampled_from([None, 1, 2])),
+        "source_prefix_v4": draw(st.sampled_from([32, 32, 24])),
+        "source_exempt": draw(st.sampled_from([[], [str(EXEMPT)]])),
+        "rate": draw(rates),
+        "source_rate": draw(rates),
+        "deny": draw(st.sampled_from([[], [str(DENIED)]])),
+        "early_drop": draw(st.sampled_from([None, None, "1:50:5"])),
+        "penalty": draw(st.sampled_from([0, 8])),
+        "wait": draw(st.sampled_from([0, 1.0])),
+        "wait_queue": draw(st.integers(1, 3)),
+        "wait_order": draw(st.sampled_from(["fifo", "lifo"])),
+    }
+    for name in ("rate", "source_rate"):
+        if given[name]:
+            given[f"{name}_burst"] = draw(st.integers(1, 3))
+    on = [reason for reason, setting in RULES.items() if given[setting]]
+    given["dry_run"] = draw(st.lists(st.sampled_from(on), max_size=2)) if on else []
+    return Limits(**given)
+
+
+class GateMachine(RuleBasedStateMachine):
+    @initialize(first=limits())
+    def begin(self, first: Limits) -> None:
+        self.drawn = 0.0
+        self.gate = Gate.from_limits(first, draw=lambda: self.drawn)
+        self.model = Model(first)
+        self.held: list[Client] = []  # rejected for capacity, asked for again: settle
+        self.books: collections.Counter[str] = collections.Counter()
+
+    # -- arrivals
+
+    def note(self, client: Client, verdict: object, expected: str) -> None:
+        """Compare a verdict, and let the model have what it led to."""
+        model = self.model
+        if isinstance(verdict, Receipt):
+            outcome = "admitted"
+        elif isinstance(verdict, Waiter):
+            outcome = "waiting"
+        else:
+            assert isinstance(verdict, Rejected)
+            outcome = verdict.reason.value
+        if expected == "capacity" and outcome.startswith("wait"):
+            full = len(model.waiting) >= model.limits.wait_queue
+            expected = "wait_full" if full else "waiting"
+        assert outcome == expected
+        if outcome in ("admitted", "waiting"):
+            model.hold(client)
+            client.handle, client.arrived = verdict, model.now
+            client.stands_with_operators = model.is_operator(client)
+            (model.active if outcome == "admitted" else model.waiting).append(client)
+        if outcome != "waiting":
+            self.books[outcome] += 1
+
+    @rule(
+        hosts=st.lists(st.sampled_from(HOSTS), min_size=1, max_size=6),
+        drawn=st.floats(0, 1, exclude_max=True),
+        wait=st.booleans(),
+    )
+    def arrive(self, hosts: list[str], drawn: float, wait: bool) -> None:
+        for host in hosts:
+            self.one_arrives(host, drawn, wait)
+
+    def one_arrives(self, host: str, drawn: float, wait: bool) -> None:
+        client, model, gate = Client(host), self.model, self.gate
+        self.books["arrived"] += 1
+        self.drawn = drawn
+        expected = model.verdict(client, Fraction(drawn))
+        source = gate.source((host, 1))
+        if wait:
+            verdict = gate.decide_or_wait(client, source, model.now, in_use=model.in_use)
+            if model.limits.wait:
+                assert not (isinstance(verdict, Rejected) and verdict.reason == "capacity")
+        else:
+            verdict = gate.decide(source, model.now, in_use=model.in_use)
+            if expected == "capacity":
+                self.held.append(client)
+                assert isinstance(verdict, Rejected)
+                assert verdict.reason == "capacity"
+                return
+        self.note(client, verdict, expected)
+
+    @precondition(lambda self: self.held)
+    @rule(give_up=st.booleans())
+    def ask_again(self, give_up: bool) -> None:
+        client, model = self.held.pop(0), self.model
+        expected = model.verdict_again(client)
+        source = self.gate.source((client.host, 1))
+        verdict = self.gate.recheck(source, model.now, in_use=model.in_use)
+        if expected == "capacity" and not give_up:
+            assert verdict.reason == "capacity"
+            self.held.append(client)
+        else:
+            self.note(client, verdict, expected)
+
+    # -- the PROXY protocol: a slot first, the source later
+
+    @rule(host=st.sampled_from(HOSTS), wait=st.booleans())
+    def reserve(self, host: str, wait: bool) -> None:
+        client, model, gate = Client(host), self.model, self.gate
+        self.books["arrived"] += 1
+        model.unclassified.add(client)
+        room = model.is_served_behind(model.waiting, client, model.in_use)
+        if not wait:
+            got = gate.reserve(model.now, in_use=model.in_use)
+            assert got == room
+            if room:
+                model.pending.append(client)
+            else:
+                self.books["capacity"] += 1
+            return
+        verdict = gate.reserve_or_wait(client, model.now, in_use=model.in_use)
+        if room:
+            assert verdict is True
+            model.pending.append(client)
+            return
+        model.others_fault_at = model.now
+        if isinstance(verdict, Waiter):
+            assert model.limits.wait
+            assert len(model.waiting) < model.limits.wait_queue
+            client.handle, client.arrived = verdict, model.now
+            client.stands_with_operators = True
+            model.waiting.append(client)
+        else:
+            assert verdict.reason == ("wait_full" if model.limits.wait else "capacity")
+            self.books[verdict.reason.value] += 1
+
+    @precondition(lambda self: self.model.pending)
+    @rule(drawn=st.floats(0, 1, exclude_max=True))
+    def classify(self, drawn: float) -> None:
+        model = self.model
+        client = model.pending[0]
+        model.unclassified.discard(client)
+        self.drawn = drawn
+        expected = model.verdict(client, Fraction(drawn), own_slot=True)
+        source = self.gate.source((client.host, 1))
+        verdict = self.gate.classify(source, model.now, in_use=model.in_use - 1)
+        model.pending.remove(client)
+        self.note(client, verdict, expected)
+
+    # -- endings
+
+    @precondition(lambda self: self.model.active)
+    @rule(which=st.integers(0), twice=st.booleans())
+    def depart(self, which: int, twice: bool) -> None:
+        active = self.model.active
+        client = active.pop(which % len(active))
+        for _ in range(1 + twice):
+            self.gate.give_back(client.handle, self.model.now)
+        self.books["finished"] += 1
+
+    @rule()
+    def slots_came_free(self) -> None:
+        model = self.model
+        while (waiter := self.gate.next_waiter(in_use=model.in_use)) is not None:
+            client = model.next_waiter()
+            assert waiter.client is client
+            model.waiting.remove(client)
+            if client in model.unclassified:
+                model.pending.append(client)
+            else:
+                client.handle = waiter.receipt
+                model.active.append(client)
+                self.books["admitted"] += 1
+        assert model.next_waiter() is None
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(which=st.integers(0))
+    def leave(self, which: int) -> None:
+        waiting = self.model.waiting
+        client = waiting.pop(which % len(waiting))
+        assert self.gate.leave(client.handle)
+        assert not self.gate.leave(client.handle)
+        self.books["abandoned"] += 1
+
+    @rule(quarters=st.integers(0, 12))
+    def time_passes(self, quarters: int) -> None:
+        model = self.model
+        model.now += quarters / 4
+        expired = [
+            client for client in model.waiting if client.arrived + model.limits.wait <= model.now
+        ]
+        assert [waiter.client for waiter in self.gate.expire(model.now)] == expired
+        model.waiting = [client for client in model.waiting if client not in expired]
+        self.books["wait_timeout"] += len(expired)
+        if expired:
+            model.others_fault_at = model.now
+
+    @rule()
+    def drain_those_who_wait(self) -> None:
+        model = self.model
+        assert [waiter.client for waiter in self.gate.dismiss()] == model.waiting
+        self.books["draining"] += len(model.waiting)
+        model.waiting = []
+
+    # -- misbehaviour, resizes, other rules
+
+    @rule(host=st.sampled_from(HOSTS), offence=st.sampled_from(Offence), times=st.integers(1, 3))
+    def misbehave(self, host: str, offence: Offence, times: int) -> None:
+        for _ in range(times):
+            self.gate.note_offence(self.gate.source((host, 1)), offence, self.model.now)
+            self.model.offend(Client(host))
+
+    @rule(cap=st.integers(1, 8))
+    def resize(self, cap: int) -> None:
+        self.gate.max_connections = self.model.cap = cap
+
+    @rule(new=limits(), recount=st.booleans())
+    def other_rules(self, new: Limits, recount: bool) -> None:
+        model = self.model
+        self.gate.replace(new)
+        model.replace(new)
+        assert self.gate.limits == new
+        if recount:
+            for client in model.active:
+                source = self.gate.source((client.host, 1))
+                client.handle = self.gate.recount(client.handle, source)
+                counts = new.per_source is not None and not model.is_exempt(client)
+                client.counted_as = model.name(client) if counts else None
+
+    # -- always
+
+    @invariant()
+    def books_balance(self) -> None:
+        model, books = self.model, self.books
+        rejected = sum(
+            count
+            for outcome, count in books.items()
+            if outcome not in ("arrived", "admitted", "finished", "abandoned")
+        )
+        pending = len(model.pending) + len(self.held)
+        assert books["arrived"] == (
+            books["admitted"] + rejected + pending + len(model.waiting) + books["abandoned"]
+        )
+        assert books["admitted"] == books["finished"] + len(model.active)
+
+    @invariant()
+    def counts_are_the_models(self) -> None:
+        model = self.model
+        counted = [client.counted_as for client in model.active + model.waiting]
+        expected = collections.Counter(name for name in counted if name is not None)
+        assert dict(self.gate.top_sources(99)) == expected
+        figures = self.gate.figures()
+        assert figures.sources_counted == len(expected)
+        assert figures.waiting == self.gate.waiting == len(model.waiting)
+        assert {k.value: v for k, v in figures.would_reject.items() if v} == model.would
+
+    def teardown(self) -> None:
+        self.gate.dismiss()
+        for client in self.model.active:
+            self.gate.give_back(client.handle, self.model.now)
+        assert self.gate.figures().sources_counted == 0
+
+
+TestGate = GateMachine.TestCase
+TestGate.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)

@@ -1,0 +1,158 @@
+"""What holds for every test: it ends what it starts, and its loop saw no unexpected error."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import psutil
+import pytest
+from gevent.hub import Hub
+from greenlet import greenlet
+from support import eventually
+
+from gserver import slots
+from gserver.limiter import Limiter
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-long", action="store_true", help="run the tests marked long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-long"):
+        return
+    skip = pytest.mark.skip(reason="long: give --run-long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loop() -> None:
+    """The hub, with the descriptors it makes once, before anybody counts them."""
+    hub = gevent.get_hub()
+    hub.threadpool.apply(lambda: None)
+    gevent.spawn(lambda: None).join()
+
+
+@pytest.fixture
+def hub_errors(monkeypatch: pytest.MonkeyPatch, _loop: None) -> list[BaseException]:
+    """What the hub would have printed as a traceback. A test that expects it empties the list."""
+    errors: list[BaseException] = []
+    monkeypatch.setattr(
+        gevent.get_hub(),
+        "print_exception",
+        lambda context, kind, value, tb: errors.append(value or kind()),
+    )
+    return errors
+
+
+@pytest.fixture
+def limiters(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Limiter]]:
+    """Every limiter made in the test."""
+    made: list[weakref.ref[Limiter]] = []
+    original = Limiter.__init__
+
+    def remember(self: Limiter, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(Limiter, "__init__", remember)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(
+    _loop: None, hub_errors: list[BaseException], limiters: list[weakref.ref[Limiter]]
+) -> Iterator[None]:
+    """No descriptor, greenlet, child process or slot outlives its test."""
+    descriptors = _descriptors()
+    greenlets = {id(g) for g in _greenlets()}
+    children = {child.pid for child in psutil.Process().children()}
+
+    yield
+
+    for reference in limiters:
+        _end_report(reference())
+
+    def left() -> list[str]:
+        found = [f"descriptor {fd}: {what}" for fd, what in _descriptors() - descriptors]
+        found += [f"greenlet {g!r}" for g in _greenlets() if id(g) not in greenlets]
+        found += [
+            f"child {child}" for child in psutil.Process().children() if child.pid not in children
+        ]
+        for reference in limiters:
+            limiter = reference()
+            if limiter is not None:
+                found += _held(limiter)
+        return found
+
+    if left():
+        gc.collect()
+        try:
+            eventually(lambda: not left(), within=3.0)
+        except AssertionError:
+            pytest.fail("left behind:\n" + "\n".join(left()), pytrace=False)
+    if hub_errors:
+        pytest.fail(f"errors in the loop: {hub_errors!r}", pytrace=False)
+
+
+def _end_report(limiter: Limiter | None) -> None:
+    """Its last line, "accepting again", would come in the middle of another test."""
+    if limiter is not None and limiter._log._timer is not None:
+        limiter._log._timer.stop()
+        limiter._log._timer.close()
+
+
+def _held(limiter: Limiter) -> list[str]:
+    books = limiter.snapshot()
+    found = []
+    if books.active:
+        found.append(f"{books.active} slots")
+    if books.pending:
+        found.append(f"{books.pending} candidates")
+    if limiter.connections:
+        found.append(f"connections {limiter.connections}")
+    if slots.semaphore_error(limiter.pool):
+        found.append(f"semaphore off by {slots.semaphore_error(limiter.pool)}")
+    if not books.balanced:
+        found.append(f"unbalanced books {books}")
+    return found
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    """(number, what it is): a socket's text holds its inode."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found
+
+
+def _greenlets() -> list[Any]:
+    """This thread's greenlets that have begun, or are scheduled to, and have not ended."""
+    main = _main_of(gevent.getcurrent())
+    found = []
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if not issubclass(kind, greenlet) or issubclass(kind, Hub):
+            continue
+        if thing.parent is None or thing.dead or _main_of(thing) is not main:
+            continue
+        if thing or (isinstance(thing, gevent.Greenlet) and thing.started):
+            found.append(thing)
+    return found
+
+
+def _main_of(thing: Any) -> Any:
+    """The main greenlet of the thread that this one belongs to."""
+    while thing.parent is not None:
+        thing = thing.parent
+    return thing

@@ -1,0 +1,79 @@
+"""A limited echo server: ``limited_server.py CAP POLICY``, one policy at its cap.
+
+``fin``, ``rst``, ``message``, ``refuse`` (the listener is shut while full), ``queue`` (accepts no
+more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come within 5 ms of each
+other are judged by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
+(FIN; the admitted are never answered) and ``slow_to_free`` (FIN; a slot comes back 100 ms after
+its client has left).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+
+import gevent
+from gevent import socket as gsocket
+
+CAP, POLICY = int(sys.argv[1]), sys.argv[2]
+held = 0
+counted = 0
+last = 0.0
+parked: list[gsocket.socket] = []
+
+
+def serve(sock: gsocket.socket) -> None:
+    global held
+    try:
+        while data := sock.recv(4096):
+            if POLICY != "quiet":
+                sock.sendall(data)
+    except OSError:
+        pass
+    sock.close()
+    if POLICY == "slow_to_free":
+        gevent.sleep(0.1)
+    if POLICY != "leaky":
+        held -= 1
+
+
+def turn_away(sock: gsocket.socket) -> None:
+    if POLICY == "hang":
+        parked.append(sock)
+        return
+    if POLICY == "message":
+        sock.sendall(b"busy, try later\r\n")
+    if POLICY == "rst":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+with socket.socket() as finder:  # bound by number: the kernel forgets a port 0 at shutdown
+    finder.bind(("127.0.0.1", 0))
+    port = finder.getsockname()[1]
+listener = gsocket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", port))
+listener.listen(1024)
+sys.stdout.write(f"{port}\n")
+sys.stdout.flush()
+while True:
+    while POLICY == "queue" and held >= CAP:
+        gevent.sleep(0.002)
+    if POLICY == "refuse" and held >= CAP:
+        listener.shutdown(socket.SHUT_RD)
+        while held >= CAP:
+            gevent.sleep(0.002)
+        listener.listen(1024)
+    sock, _ = listener.accept()
+    now = time.monotonic()
+    if POLICY != "sloppy" or now - last > 0.005:
+        counted = held
+    last = now
+    if counted < CAP:
+        held += 1
+        gevent.spawn(serve, sock)
+    else:
+        turn_away(sock)

@@ -1,0 +1,158 @@
+"""``probe cap`` finds the right limit and the right policy, and claims no admission too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gserver.probe.attempt import Patience
+from gserver.probe.calibrate import calibrate
+from gserver.probe.cap import CapFinding, find_cap
+from gserver.probe.errors import TargetError
+from gserver.probe.outcomes import Outcome
+from gserver.probe.profiles import PROFILES, Profile
+from gserver.probe.run import Run
+from gserver.probe.target import parse_target
+
+PATIENCE = Patience(quiet_s=0.02, deadline_s=0.5)
+
+
+def find(
+    port: int,
+    profile: Profile | None = None,
+    *,
+    maximum: int = 500,
+    expected: int | None = None,
+    patience: Patience = PATIENCE,
+) -> CapFinding:
+    target = parse_target(f"127.0.0.1:{port}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, profile, patience, run)
+        try:
+            finding = find_cap(target, calibration, run, maximum=maximum, expected=expected)
+        finally:
+            calibration.close()
+        assert not run.partial
+    return finding
+
+
+@pytest.mark.parametrize("cap", [1, 10])
+@pytest.mark.parametrize(
+    ("policy", "outcome"),
+    [
+        ("fin", Outcome.FIN),
+        ("rst", Outcome.RST),
+        ("message", Outcome.MESSAGE),
+        ("refuse", Outcome.REFUSED),
+        ("queue", Outcome.QUEUED),
+        ("hang", Outcome.HANG),
+    ],
+)
+def test_limit_and_policy_are_found(
+    start_server: Callable[..., int], cap: int, policy: str, outcome: Outcome
+) -> None:
+    finding = find(start_server("limited_server", cap, policy))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
+    assert finding.policy is outcome
+    # RST: who is in the queue when a listener is shut; and who, on a busy machine, is closed
+    # later than quiet-time, when our probe lies unread.
+    assert set(finding.turned_away) - {Outcome.RST} == {outcome} - {Outcome.RST}
+    if policy != "hang":  # who hangs is never served, whatever becomes free
+        assert finding.fits_after_close == 1
+    assert finding.dropped_while_held == 0
+
+
+def test_a_larger_limit_is_found_as_exactly(start_server: Callable[..., int]) -> None:
+    finding = find(start_server("limited_server", 333, "fin"))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (333, 333, 0)
+    assert finding.fits_after_close == 1
+
+
+@pytest.mark.parametrize("cap", [1, 10])
+def test_stock_gevent_pool_queues(start_server: Callable[..., int], cap: int) -> None:
+    finding = find(start_server("pool_server", cap))
+    assert (finding.limit, finding.peak, finding.fits_after_close) == (cap, cap, 1)
+    assert set(finding.turned_away) == {Outcome.QUEUED}
+
+
+def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..., int]) -> None:
+    patience = Patience(quiet_s=0.25, deadline_s=2.0)
+    port = start_server("limited_server", 7, "quiet")
+    finding = find(port, PROFILES["silent"], patience=patience)
+    assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
+    assert set(finding.turned_away) == {Outcome.FIN}
+
+
+def test_over_admissions_in_a_burst_are_counted(start_server: Callable[..., int]) -> None:
+    finding = find(start_server("limited_server", 10, "sloppy"), expected=10)
+    assert finding.limit == 10
+    assert finding.peak > 10
+    assert finding.over_admissions == finding.peak - 10
+
+
+def test_a_slot_that_comes_back_late_is_no_lower_limit(start_server: Callable[..., int]) -> None:
+    finding = find(start_server("limited_server", 4, "slow_to_free"))
+    assert (finding.limit, finding.over_admissions, finding.fits_after_close) == (4, 0, 1)
+    assert finding.tries_after_close is not None
+    assert finding.tries_after_close > 1
+
+
+def test_slots_that_never_come_back_are_a_leak_not_a_lower_limit(
+    start_server: Callable[..., int],
+) -> None:
+    # The calibration's five connections are lost to the leak before the search begins.
+    finding = find(start_server("limited_server", 40, "leaky"))
+    assert finding.limit is not None
+    assert 30 <= finding.limit < 40
+    assert finding.slots_lost >= 16
+    assert finding.over_admissions == 0
+
+
+def test_no_limit_is_none_not_the_maximum(zoo: Callable[..., int]) -> None:
+    finding = find(zoo("echo"), maximum=300)
+    assert finding.limit is None
+    assert finding.peak == 300
+    assert finding.policy is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("refuse", "refused"),
+        ("fin", "turned away"),
+        ("reset", "reset"),
+        ("message_fin", "full already"),
+        ("never_accepts", "did not accept"),
+    ],
+)
+def test_a_target_that_admits_nobody_is_its_fault_in_one_line(
+    zoo: Callable[..., int], kind: str, words: str
+) -> None:
+    profile = PROFILES["silent"] if kind == "never_accepts" else None
+    with pytest.raises(TargetError) as caught:
+        find(zoo(kind), profile)
+    assert "\n" not in str(caught.value)
+    if kind != "message_fin":
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("echo", "echo"), ("silent", "silent"), ("banner_late", "smtp")]
+)
+def test_what_the_server_speaks_is_found_out(zoo: Callable[..., int], kind: str, name: str) -> None:
+    target = parse_target(f"127.0.0.1:{zoo(kind)}")
+    with Run(20, stream=None) as run:
+        calibration = calibrate(target, None, PATIENCE, run)
+    calibration.close()
+    assert calibration.profile.name == name
+    assert calibration.closes_after_s is None
+    assert calibration.oracle is not None
+
+
+def test_calibration_sees_that_the_server_closes_by_itself(zoo: Callable[..., int]) -> None:
+    target = parse_target(f"127.0.0.1:{zoo('closes_by_itself', 0.2)}")
+    with Run(20, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], PATIENCE, run)
+    calibration.close()
+    assert calibration.closes_after_s == pytest.approx(0.2, abs=0.15)

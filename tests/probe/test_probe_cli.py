@@ -1,0 +1,243 @@
+"""The commands as a user runs them: exit statuses, reports, Ctrl-C."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ENTRY = "from gserver.probe.cli import probe; probe()"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", ENTRY, *map(str, arguments)]
+
+
+def probe(*arguments: object, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["cap", "nonsense"], "TARGET"),
+        (["cap", "127.0.0.1:1", "--profile", "nonsense"], "--profile"),
+        (["cap", "127.0.0.1:1", "--threshold", "p99 is low"], "--threshold"),
+        (["cap", "127.0.0.1:1", "--json", "/nowhere/x.json"], "--json"),
+        (["cap", "127.0.0.1:1", "--quiet-time", "3s"], "--quiet-time"),
+        (["storm", "127.0.0.1:1", "--rate", "0"], "--rate"),
+        (["storm", "127.0.0.1:1", "--cap", "0"], "--cap"),
+        (["storm", "127.0.0.1:1", "--pid", "99999999"], "--pid"),
+    ],
+)
+def test_usage_is_status_2_and_names_the_setting(arguments: list[str], word: str) -> None:
+    done = probe(*arguments)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_there_is_status_1_in_one_line(zoo: Callable[..., int]) -> None:
+    done = probe("cap", f"127.0.0.1:{zoo('refuse')}")
+    assert done.returncode == 1
+    assert "refused" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_cap_reports_limit_policy_and_thresholds(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 5, 'fin')}"
+    report = tmp_path / "cap.json"
+    done = probe("cap", target, "--json", report, "--threshold", "limit==5")
+    assert done.returncode == 0, done.stderr
+    assert "5 connections served at once" in done.stdout
+    assert "FIN" in done.stdout
+    found = json.loads(report.read_text())
+    assert found["figures"]["limit"] == 5
+    assert found["details"]["cap"]["policy"] == "fin"
+    assert found["environment"]["kernel"]
+    assert probe("cap", target, "--threshold", "limit>5").returncode == 99
+    done = probe("cap", target, "--threshold", "no_such.figure<1")
+    assert done.returncode == 3
+    assert "no figure no_such.figure" in done.stdout
+
+
+def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Path) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 5, 'message')}"
+    report, rows = tmp_path / "storm.json", tmp_path / "storm.csv"
+    done = probe(
+        "storm", target, "--rate", 200, "--duration", "2s", "--json", report, "--csv", rows,
+        "--threshold", "hangs==0", "--threshold", "over_admissions==0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    figures = found["figures"]
+    assert figures["message.count"] == figures["rejected"] == 360  # a tenth is warm-up
+    # The server closes first. (More, when others fill the machine's table meanwhile.)
+    assert figures["time_wait_per_rejection"] >= 0.9
+    assert figures["cpu_per_rejection"] > 1e-6  # the listening process was found
+    assert figures["message.p90"] <= figures["message.response.p90"]
+    assert "message.p99" not in figures  # three samples beyond it
+    assert len(found["records"]["outcome"]) == 400
+    with rows.open() as stream:
+        assert len(list(csv.DictReader(stream))) == 400
+
+
+def test_storm_counts_all_who_are_served_at_once_beyond_the_cap(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'sloppy')}"
+    done = probe(
+        "storm", target, "--cap", 6, "--rate", 2000, "--duration", "1s", "--json", report,
+        "--threshold", "over_admissions>0",
+    )  # fmt: skip
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["over_admissions"] == 0 or done.returncode == 0, done.stdout
+
+
+def test_storm_by_two_processes_makes_every_arrival_once(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 2, 'rst')}"
+    report = tmp_path / "storm.json"
+    done = probe(
+        "storm", target, "--cap", 2, "--rate", 300, "--duration", "1s", "--processes", 2,
+        "--client-close", "rst", "--json", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    if not found["figures"]["time_wait_overflow"]:
+        assert found["figures"]["time_wait_per_rejection"] == 0
+    records = found["records"]
+    intended = sorted(records["intended"])
+    gaps = [b - a for a, b in itertools.pairwise(intended)]
+    assert len(intended) == 300
+    assert max(gaps) - min(gaps) <= 2  # ns: the two interleave evenly
+
+
+def test_a_queueing_server_is_reported_as_unanswered_clients(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('pool_server', 3)}"
+    done = probe(
+        "storm", target, "--cap", 3, "--rate", 50, "--duration", "1s", "--deadline", "500ms",
+        "--threshold", "queued==0",
+    )  # fmt: skip
+    assert done.returncode == 99, done.stdout
+    assert "clients waited their whole deadline for nothing" in done.stdout
+
+
+def test_a_rate_that_cannot_be_kept_is_invalid(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 2, 'fin')}"
+    done = probe("storm", target, "--cap", 2, "--rate", 300_000, "--duration", "1s")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "INVALID: the rate was not kept" in done.stdout
+
+
+def test_a_wrong_cap_is_said_not_measured(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 4, 'fin')}"
+    low = probe("storm", target, "--cap", 3, "--duration", "1s")
+    high = probe("storm", target, "--cap", 9, "--duration", "1s")
+    assert (low.returncode, high.returncode) == (1, 1)
+    assert "admits more than 3" in low.stderr
+    assert "only 4 of 9" in high.stderr
+
+
+def test_ctrl_c_gives_the_partial_result(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 2, 'fin')}"
+    child = subprocess.Popen(
+        command("storm", target, "--cap", 2, "--rate", 200, "--duration", "60s"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stderr is not None
+        while not re.search(r" [1-9]\.\d of 60 s", line := child.stderr.readline()):
+            assert line
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=60)
+    assert child.returncode == 3
+    assert time.monotonic() - began < 30
+    assert "PARTIAL: interrupted by SIGINT" in out
+    assert "fin" in out
+
+
+def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
+    report = tmp_path / "self.json"
+    done = probe("selftest", "--blocks", 2, "--json", report)
+    assert done.returncode in (0, 3), done.stderr  # a busy machine's run may not count
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["fin.count"] > 1000
+    assert figures["noise.p50.low"] <= figures["noise.p50.high"]
+    assert figures["ceiling"] >= 0
+
+
+def test_churn_counts_false_rejections(start_server: Callable[..., int], tmp_path: Path) -> None:
+    """A server whose slot comes back 100 ms late rejects falsely, with certainty after 50 ms."""
+    report = tmp_path / "churn.json"
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'slow_to_free')}"
+    done = probe(
+        "churn", target, "--cap", 3, "--tries", 5, "--duration", "1s", "--rate", 20,
+        "--json", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["reconnect.tries"] == 5
+    assert figures["reconnect.first_try"] == 0
+    assert figures["false_rejections.certain"] > 0
+    assert figures["over_admissions"] == 0
+    assert figures["reconnect.connect_lag.max"] > 0.05
+
+
+def test_churn_at_a_server_that_lets_in_too_many(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'sloppy')}"
+    done = probe(
+        "churn", target, "--cap", 3, "--tries", 0, "--duration", "2s", "--joiners", 20,
+        "--threshold", "over_admissions==0",
+    )  # fmt: skip
+    assert done.returncode == 99, done.stdout + done.stderr
+
+
+def test_slow_clients_hold_slots_until_they_end(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "slow.json"
+    target = f"127.0.0.1:{start_server('limited_server', 4, 'fin')}"
+    done = probe("slow", target, "--cap", 4, "--duration", "1s", "--json", report)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    assert (figures["silent.slots"], figures["silent.closed"]) == (3, 0)
+    assert (figures["trickle.slots"], figures["trickle.closed"]) == (3, 0)
+    # Echo returns at end of file: a client that half-closes gives its slot back.
+    assert (figures["half_close.slots"], figures["half_close.closed"]) == (0, 3)
+
+
+def test_isolation_compares_the_flood_with_a_control_flood(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "isolation.json"
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'fin')}"
+    done = probe(
+        "isolation", target, "--cap", 6, "--duration", "1s", "--rate", 300, "--victim-rate", 200,
+        "--json", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(report.read_text())["figures"]
+    for phase in ("quiet", "control", "flood", "recovery"):
+        assert 150 <= figures[f"{phase}.count"] <= 200
+    assert figures["victims_lost"] == 0
+    assert figures["isolation.p50"] > 0
+    assert figures["isolation.goodput"] > 0.7

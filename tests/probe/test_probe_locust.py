@@ -1,0 +1,51 @@
+"""The locustfile, run headless by the real Locust."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+if importlib.util.find_spec("locust") is None:
+    pytest.skip("no locust: pip install 'gserver[locust]'", allow_module_level=True)
+
+
+def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "locust", "-f", "bench/locustfile.py", "--headless",
+         "--only-summary", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=90,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_rejections_are_counted_by_outcome_and_are_not_zero(
+    start_server: Callable[..., int],
+) -> None:
+    host = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
+    done = run_locust("--host", host, "-u", "8", "-r", "100", "-t", "3s", "--hold", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {
+        match[1]: [float(cell) for cell in match[2].split()]
+        for match in re.finditer(r"^  ([a-z_]+) +([\d. ]+)$", done.stdout, re.MULTILINE)
+    }
+    assert set(rows) == {"admitted", "fin"}
+    assert rows["admitted"][0] == 3
+    count, p50, _, p99, _ = rows["fin"]
+    assert count > 50
+    assert 0 < p50 <= p99
+
+
+def test_no_answer_is_a_failure(start_server: Callable[..., int]) -> None:
+    host = f"127.0.0.1:{start_server('pool_server', 2)}"
+    done = run_locust("--host", host, "-u", "5", "-r", "100", "-t", "4s", "--hold", "10")
+    assert done.returncode == 1  # Locust's own status for failed requests
+    assert re.search(r"^  queued +\d+", done.stdout, re.MULTILINE)

@@ -1,0 +1,133 @@
+"""The pure rules: who was admitted, and what the rest saw."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gserver.errors import SettingError
+from gserver.probe.outcomes import (
+    Next,
+    Outcome,
+    of_close,
+    of_data,
+    of_deadline,
+    of_errno,
+    of_quiet,
+)
+from gserver.probe.pacing import ConstantRate
+from gserver.probe.profiles import PROFILES, profile_named
+from gserver.probe.target import parse_target, source_addresses
+
+profiles = st.sampled_from(list(PROFILES.values()))
+
+
+@given(profiles, st.binary(max_size=20), st.sampled_from([0, errno.ECONNRESET, errno.EPIPE]))
+def test_a_close_before_evidence_is_never_admitted(
+    profile: object, received: bytes, number: int
+) -> None:
+    outcome = of_close(received, number)
+    assert outcome in (Outcome.FIN, Outcome.RST, Outcome.MESSAGE)
+    assert (outcome is Outcome.MESSAGE) == bool(received)
+
+
+@given(profiles, st.binary(max_size=20), st.booleans())
+def test_silence_without_an_oracle_is_never_admitted(
+    profile, received: bytes, connected: bool
+) -> None:
+    assert (
+        of_deadline(profile, received, connected=connected, accepted=None) is not Outcome.ADMITTED
+    )
+    assert of_quiet(profile, b"", probed=True, accepted=None) is Next.WAIT
+
+
+@given(profiles, st.binary(max_size=20))
+def test_what_is_not_accepted_is_never_admitted(profile, received: bytes) -> None:
+    assert of_deadline(profile, received, connected=True, accepted=False) is Outcome.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outcome"),
+    [
+        ("redis", b"+PONG\r\n", Outcome.ADMITTED),
+        ("redis", b"-NOAUTH Authentication required.\r\n", Outcome.ADMITTED),
+        ("redis", b"-ERR max number of clients reached\r\n", Outcome.MESSAGE),
+        ("redis", b"-LOADING\r\n", None),
+        ("postgres", b"R\0\0\0\x08\0\0\0\x03", Outcome.ADMITTED),
+        ("postgres", b"E\0\0\0\x20SFATAL\0VFATAL\0C53300\0Msorry\0\0", Outcome.MESSAGE),
+        ("mysql", b"\x4a\0\0\0\x0a8.0.36\0", Outcome.ADMITTED),
+        ("mysql", b"\x17\0\0\0\xff\x10\x04Too many connections", Outcome.MESSAGE),
+        ("http", b"HTTP/1.1 200 OK\r\n", Outcome.ADMITTED),
+        ("http", b"HTTP/1.1 404 Not Found\r\n", Outcome.ADMITTED),
+        ("http", b"HTTP/1.1 503 Service Unavailable\r\n", Outcome.MESSAGE),
+        ("http", b"HTTP/1.1 429 Too Many Requests\r\n", Outcome.MESSAGE),
+        ("smtp", b"220 mx ESMTP\r\n", Outcome.ADMITTED),
+        ("smtp", b"421 too busy\r\n", Outcome.MESSAGE),
+        ("ssh", b"SSH-2.0-OpenSSH_9.2\r\n", Outcome.ADMITTED),
+        ("ssh", b"Exceeded MaxStartups\r\n", Outcome.MESSAGE),
+        ("echo", b"PING\r\n", Outcome.ADMITTED),
+        ("echo", b"busy\r\n", None),
+    ],
+)
+def test_profiles_read_their_protocol(name: str, text: bytes, outcome: Outcome | None) -> None:
+    assert of_data(PROFILES[name], text, probed=True) is outcome
+
+
+def test_a_text_that_comes_before_our_probe_is_not_its_reply() -> None:
+    assert of_data(PROFILES["echo"], b"PING\r\n", probed=False) is None
+
+
+def test_unknown_error_numbers_are_our_own_fault() -> None:
+    assert of_errno(errno.EMFILE) is Outcome.LOCAL
+    assert of_errno(errno.EADDRNOTAVAIL) is Outcome.LOCAL
+    assert of_errno(errno.ECONNREFUSED) is Outcome.REFUSED
+
+
+@given(
+    st.floats(0.5, 100_000),
+    st.floats(0.01, 5),
+    st.floats(0, 0.99),
+    st.integers(0, 5_000_000_000),
+)
+def test_an_arrival_is_due_exactly_from_its_time_on(
+    rate: float, duration: float, phase: float, elapsed: int
+) -> None:
+    pace = ConstantRate(rate, duration, phase)
+    due = pace.due(elapsed)
+    assert 0 <= due <= pace.planned
+    if due:
+        assert pace.at(due - 1) <= elapsed + 1
+    if due < pace.planned:
+        assert pace.at(due) >= elapsed - 1
+
+
+def test_a_rate_for_a_time_is_that_many_arrivals() -> None:
+    assert ConstantRate(1000, 2.0).planned == 2000
+    assert [ConstantRate(4, 1.0).at(k) for k in range(4)] == [0, 250e6, 500e6, 750e6]
+
+
+@pytest.mark.parametrize("text", ["", "6379", "host:", "h:0", "h:65536", "h:x", "a b:80"])
+def test_a_bad_target_is_one_line(text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_target(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_targets() -> None:
+    assert parse_target(":80").address == ("127.0.0.1", 80)
+    assert parse_target("[::1]:80").address == ("::1", 80)
+    assert source_addresses(parse_target(":80"), 3) == ["127.1.0.1", "127.1.0.2", "127.1.0.3"]
+    with pytest.raises(SettingError):
+        source_addresses(parse_target("[::1]:80"), 3)
+
+
+def test_bad_patterns_and_escapes_are_the_users_fault() -> None:
+    for more in ({"expect": "("}, {"reject": "("}, {"send": "\\x"}):
+        with pytest.raises(SettingError):
+            profile_named("echo", **more)
+    with pytest.raises(SettingError):
+        profile_named("nonsense")
+    assert profile_named("echo", send="hi\\r\\n").send == b"hi\r\n"

@@ -1,0 +1,59 @@
+"""What the server's processes use is read over the whole tree, threads and children included."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from gserver.probe.procstat import listening_process, measure, process_tree
+
+BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+
+
+def test_threads_and_children_count() -> None:
+    before = measure(os.getpid()).server_cpu_s
+    done = threading.Event()
+
+    def burn() -> None:
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:
+            pass
+        burnt.set()
+        done.wait(30)  # an ended thread takes its time with it
+
+    burnt = threading.Event()
+    thread = threading.Thread(target=burn)
+    thread.start()
+    child = subprocess.Popen(
+        [sys.executable, "-c", BUSY + "print('x', flush=True)\ninput()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with child:
+        assert burnt.wait(30)
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert child.pid in process_tree(os.getpid())
+        assert measure(os.getpid()).server_cpu_s - before > 0.55
+        child.kill()
+    done.set()
+    thread.join()
+
+
+def test_memory_and_machine_counters_are_read() -> None:
+    usage = measure(os.getpid(), memory=True)
+    assert usage.server_pss > 1 << 20
+    assert usage.machine_cpu_s > 0
+    assert measure(None).server_cpu_s == 0
+
+
+def test_the_listening_process_is_found_by_the_sockets_inode() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inode = os.fstat(listener.fileno()).st_ino
+        assert listening_process([inode]) == os.getpid()
+    assert listening_process([1]) is None
+    assert listening_process([0]) is None

@@ -1,0 +1,178 @@
+"""Scenario files: users, tasks, shapes and events as a Locust user would write them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gserver.errors import SettingError
+from gserver.probe import LoadShape, Outcome, SocketUser, between, constant, events, task
+from gserver.probe.attempt import Patience
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.swarm import load_scenario, run_scenario, scenario_of
+from gserver.probe.target import parse_target
+
+ROOT = Path(__file__).parents[2]
+SCENARIOS = sorted((ROOT / "bench" / "scenarios").glob("*.py"))
+
+
+def scenario(*classes: type):
+    module = ModuleType("made_up")
+    for cls in classes:
+        cls.__module__ = "made_up"
+        setattr(module, cls.__name__, cls)
+    return scenario_of(module, "made_up")
+
+
+def drive(loaded, port: int, *, users: int = 5, seconds: float = 1.0, cap: int | None = None):
+    result = Result("made_up", "t")
+    with Run(60, stream=None) as run:
+        run_scenario(
+            loaded, parse_target(f"127.0.0.1:{port}"), None, Patience(), run, result,
+            users=users, spawn_rate=1000, run_time_s=seconds, cap=cap, seed=1,
+        )  # fmt: skip
+    return result
+
+
+def test_there_are_scenarios() -> None:
+    assert {"spikes", "full_house", "churners", "slow_clients"} <= {p.stem for p in SCENARIOS}
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda p: p.stem)
+def test_every_scenario_runs_as_its_first_lines_say(
+    start_server: Callable[..., int], tmp_path: Path, path: Path
+) -> None:
+    assert f"python -m bench run bench/scenarios/{path.name} " in path.read_text()
+    report, page = tmp_path / "run.json", tmp_path / "run.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", str(path),
+         f"127.0.0.1:{start_server('limited_server', 4, 'fin')}",
+         "--users", "12", "--spawn-rate", "100", "--run-time", "2s", "--cap", "4",
+         "--json", str(report), "--html", str(page)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["figures"]["over_admissions"] == 0
+    assert found["figures"]["user_failures"] == 0
+    assert "admitted" in found["records"]["outcome"]
+    assert "How many there were" in page.read_text()
+
+
+def test_a_bad_scenario_is_the_users_fault(tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty.py", tmp_path / "broken.py"
+    empty.write_text("x = 1\n")
+    broken.write_text("import no_such_module\n")
+    for path in (empty, broken, tmp_path / "absent.py"):
+        with pytest.raises(SettingError):
+            load_scenario(str(path))
+
+
+def test_tasks_by_weight_start_and_stop_once_and_events(start_server: Callable[..., int]) -> None:
+    seen: Counter[str] = Counter()
+
+    class Visitor(SocketUser):
+        wait_time = constant(0)
+
+        def on_start(self) -> None:
+            seen["start"] += 1
+
+        def on_stop(self) -> None:
+            seen["stop"] += 1
+
+        @task(4)
+        def often(self) -> None:
+            seen["often"] += 1
+            with self.connect() as session:
+                if session.admitted:
+                    assert session.ask() == b"PING\r\n"
+
+        @task
+        def seldom(self) -> None:
+            seen["seldom"] += 1
+            self.connect().reset()
+
+    def listener(user: SocketUser, outcome: Outcome, latency_s: float) -> None:
+        assert isinstance(user, Visitor)
+        assert latency_s > 0
+        seen[outcome.value] += 1
+
+    events.outcome.add_listener(listener)
+    try:
+        result = drive(scenario(Visitor), start_server("limited_server", 3, "fin"), users=6, cap=3)
+    finally:
+        events.outcome.remove_listener(listener)
+    assert (seen["start"], seen["stop"]) == (6, 6)
+    assert seen["often"] > seen["seldom"] > 0
+    assert seen["admitted"] == result.figures["admitted.count"]
+    assert result.figures["user_failures"] == 0
+    assert result.figures["peak"] <= 3
+    assert result.figures["request.count"] > 0
+
+
+def test_fixed_counts_come_first_and_held_sessions_count(
+    start_server: Callable[..., int],
+) -> None:
+    class Holder(SocketUser):
+        fixed_count = 3
+        wait_time = constant(0)
+
+        @task
+        def hold(self) -> None:
+            with self.connect() as session:
+                if session.admitted:
+                    session.hold(60)
+
+    class Knocker(SocketUser):
+        wait_time = between(0.01, 0.02)
+
+        @task
+        def knock(self) -> None:
+            self.connect().close()
+
+    result = drive(
+        scenario(Holder, Knocker), start_server("limited_server", 3, "rst"), users=6, cap=3
+    )
+    assert result.figures["peak"] == 3
+    assert result.figures["rst.count"] > 10
+    assert result.figures["over_admissions"] == 0
+
+
+def test_a_shape_sets_the_users_and_ends_the_run(start_server: Callable[..., int]) -> None:
+    class Idle(SocketUser):
+        @task
+        def nothing(self) -> None:
+            pass
+
+    class Steps(LoadShape):
+        def tick(self) -> tuple[int, float] | None:
+            if self.get_run_time() > 1.5:
+                return None
+            return (9, 1000) if self.get_run_time() < 0.75 else (2, 1000)
+
+    result = drive(scenario(Idle, Steps), start_server("limited_server", 3, "fin"), seconds=60)
+    timeline = result.details["users"]
+    assert timeline[-1][0] < 10
+    assert max(t[1] for t in timeline) == 9
+    assert timeline[-1][1] == 2
+
+
+def test_a_task_that_raises_ends_its_user_and_is_counted(start_server: Callable[..., int]) -> None:
+    class Clumsy(SocketUser):
+        fixed_count = 2
+
+        @task
+        def stumble(self) -> None:
+            raise RuntimeError("oops")
+
+    result = drive(scenario(Clumsy), start_server("limited_server", 3, "fin"), users=2)
+    assert result.figures["user_failures"] == 2
+    assert any("oops" in text for text in result.warnings)

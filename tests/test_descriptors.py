@@ -1,0 +1,82 @@
+"""The descriptor limit: raised to what the cap needs, or one line that says it cannot be."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import pytest
+
+from gserver import SettingError
+from gserver.candidates import MAX_CANDIDATES
+from gserver.daemon.descriptors import SPARE, ensure_descriptors
+
+OTHERS = MAX_CANDIDATES + SPARE
+UNLIMITED = resource.RLIM_INFINITY
+
+
+class Limits:
+    """setrlimit(2) without its effect."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> None:
+        self.now = (soft, hard)
+        monkeypatch.setattr(resource, "getrlimit", lambda _which: self.now)
+        monkeypatch.setattr(resource, "setrlimit", self._set)
+
+    def _set(self, _which: int, limits: tuple[int, int]) -> None:
+        self.now = limits
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "cap", "expected"),
+    [
+        (1024, 4096, 100, 1024),  # enough: left alone
+        (1024, 4096, 1024 - OTHERS, 1024),  # just enough
+        (1024, 4096, 1025 - OTHERS, 1025),  # raised to what is needed and no further
+        (1024, 4096, 4096 - OTHERS, 4096),
+        (1024, UNLIMITED, 10_000, 10_000 + OTHERS),
+        (UNLIMITED, UNLIMITED, 10_000, UNLIMITED),
+    ],
+)
+def test_the_soft_limit_becomes_what_the_cap_needs(
+    soft: int, hard: int, cap: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(monkeypatch, soft, hard)
+    ensure_descriptors(cap)
+    assert limits.now == (expected, hard)
+
+
+def test_a_cap_above_the_hard_limit_is_told_the_highest_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = Limits(monkeypatch, 1024, 4096)
+    with pytest.raises(SettingError) as caught:
+        ensure_descriptors(4000)
+    most = 4096 - OTHERS
+    assert str(caught.value) == (
+        f"--max-connections 4000: needs 4,192 descriptors and the hard limit is 4,096; give at "
+        f"most {most:,}, or raise the limit (ulimit -Hn, LimitNOFILE=)"
+    )
+    assert limits.now == (1024, 4096)
+    ensure_descriptors(most)
+    assert limits.now == (4096, 4096)
+
+
+def test_where_no_cap_fits_none_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    Limits(monkeypatch, 64, 64)
+    with pytest.raises(SettingError, match=r"the hard limit is 64; raise the limit \("):
+        ensure_descriptors(1)
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "Operation not permitted"), ValueError("no")])
+def test_a_limit_that_the_system_does_not_raise_is_the_users_to_know(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Limits(monkeypatch, 64, UNLIMITED)
+
+    def refuse(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    with pytest.raises(SettingError, match="the limit cannot be raised to that"):
+        ensure_descriptors(10_000)

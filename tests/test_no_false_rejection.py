@@ -1,0 +1,190 @@
+"""G3: a client that closes and then connects again finds its slot free, every time."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from support import (
+    LOCAL,
+    Holding,
+    clients,
+    connect,
+    eventually,
+    greet,
+    load,
+    outcome,
+    running,
+    turn,
+)
+
+import gserver.accept
+import gserver.candidates
+from gserver import Close, Limiter, Reason, Reset, StreamServer
+from gserver.candidates import MAX_CANDIDATES
+from gserver.net.rejection import Rejection
+
+REJECTIONS = [Close(), Reset()]
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
+@pytest.mark.parametrize("cap", [1, 10])
+def test_500_of_500_close_then_reconnect_at_a_full_cap(cap: int, rejection: Rejection) -> None:
+    server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
+    with running(server), load("reconnect", server, cap, 500) as clients_:
+        assert clients_.read() == {"served": 500}
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
+@pytest.mark.parametrize("cap", [2, 10, 50])
+def test_churners_that_together_hold_exactly_the_cap_are_never_turned_away(
+    cap: int, rejection: Rejection
+) -> None:
+    server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
+    with running(server), load("churn", server, cap, 4000) as churn:
+        seen = churn.read()
+    assert set(seen) == {"served"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
+@pytest.mark.parametrize("cap", [1, 3, 10, 100])
+def test_churners_are_never_turned_away_in_ten_thousand(cap: int, rejection: Rejection) -> None:
+    server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
+    with running(server), load("churn", server, cap, 10_000) as churn:
+        seen = churn.read(within=100.0)
+    assert seen == {"served": seen["served"]}
+    assert seen["served"] >= 10_000
+
+
+def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mechanism removed: decide at once, as the article's ``try_acquire`` does."""
+    monkeypatch.setattr(gserver.accept.AcceptLoop, "_quiet", lambda self: True)
+    monkeypatch.setattr(gserver.candidates, "_iteration", count().__next__)
+    with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
+        with load("churn", server, 10, 20000) as churn:
+            assert churn.read().get("closed", 0) > 0
+
+
+class Lingering:
+    """Ends only some turns of the loop after the client has left."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, sock: Any, address: Any) -> None:
+        greet(sock, address)
+        turn(self.seconds)
+
+
+def test_settle_admits_a_client_whose_predecessors_handler_needs_3_ms_to_end() -> None:
+    server = StreamServer(LOCAL, Lingering(0.003), max_connections=1, settle=5.0)
+    with running(server), load("reconnect", server, 1, 100) as clients_:
+        assert clients_.read() == {"served": 100}
+
+
+def test_control_without_settle_that_client_is_turned_away() -> None:
+    server = StreamServer(LOCAL, Lingering(0.2), max_connections=1)
+    with running(server):
+        with connect(server) as first:
+            assert outcome(first) == "served"
+        with connect(server) as second:
+            assert outcome(second) == "closed"
+
+
+def test_a_candidate_is_admitted_the_moment_a_slot_comes_back_not_at_the_end_of_its_settle() -> (
+    None
+):
+    handler = Holding()
+    with running(StreamServer(LOCAL, handler, max_connections=1, settle=3600.0)) as server:
+        with clients(server, 1), connect(server) as candidate:
+            eventually(lambda: server.stats.pending == 1)
+            handler.release.set()
+            assert outcome(candidate) == "served"
+
+
+def test_newcomers_never_overtake_candidates() -> None:
+    """First come, first served, also when a slot comes back as a newcomer arrives."""
+    order: list[int] = []
+    leave = Event()
+
+    def handler(sock: Any, address: Any) -> None:
+        order.append(address[1])
+        sock.sendall(b"+")
+        if len(order) == 1:
+            leave.wait()
+
+    with running(StreamServer(LOCAL, handler, max_connections=1, settle=60.0)) as server:
+        waiting = []
+        with clients(server, 1):
+            for number in range(1, 21):
+                waiting.append(connect(server))
+                eventually(lambda number=number: server.stats.pending == number)
+            leave.set()
+            newcomer = connect(server)  # its SYN is there before the first has left
+            waiting.append(newcomer)
+            expected = [sock.getsockname()[1] for sock in waiting]
+            for sock in waiting:
+                assert outcome(sock) == "served"
+                sock.close()
+        assert order[1:] == expected
+
+
+def test_candidates_are_bounded_and_at_the_bound_the_oldest_gets_its_verdict() -> None:
+    with running(StreamServer(LOCAL, Holding(), max_connections=1, settle=3600.0)) as server:
+        with clients(server, 1):
+            waiting = []
+            for _ in range(MAX_CANDIDATES):
+                waiting.append(connect(server))
+            eventually(lambda: server.stats.pending == MAX_CANDIDATES)
+            with connect(server):
+                assert outcome(waiting[0]) == "closed"
+                assert server.stats.pending == MAX_CANDIDATES
+                assert server.stats.rejected[Reason.CAPACITY] == 1
+            server.max_connections = 2  # those after it kept their places
+            assert outcome(waiting[1]) == "served"
+            for sock in waiting:
+                sock.close()
+
+
+@pytest.mark.parametrize("stop", ["stop", "close"])
+def test_stop_turns_candidates_away_at_once_as_draining(stop: str) -> None:
+    with running(StreamServer(LOCAL, Holding(), max_connections=1, settle=3600.0)) as server:
+        with clients(server, 1), connect(server) as candidate:
+            eventually(lambda: server.stats.pending == 1)
+            stopping = gevent.spawn(getattr(server, stop))
+            assert outcome(candidate) == "closed"
+            assert server.stats.rejected[Reason.DRAINING] == 1
+            assert server.stats.pending == 0
+            stopping.join()
+
+
+def test_stopping_one_of_two_servers_leaves_the_others_candidates_alone() -> None:
+    limiter = Limiter(1, settle=3600.0)
+    handler = Holding()
+    first = StreamServer(LOCAL, handler, limiter=limiter)
+    second = StreamServer(LOCAL, handler, limiter=limiter)
+    with running(first), running(second), clients(first, 1):
+        with connect(first) as leaving, connect(second) as staying:
+            eventually(lambda: limiter.pending == 2)
+            first.close()
+            assert outcome(leaving) == "closed"
+            assert limiter.pending == 1
+            handler.release.set()
+            assert outcome(staying) == "served"
+
+
+def test_a_candidate_that_left_costs_no_slot_for_long() -> None:
+    handler = Holding()
+    with running(StreamServer(LOCAL, greet, max_connections=1, settle=3600.0)) as server:
+        with clients(server, 1):
+            connect(server).close()
+            eventually(lambda: server.stats.pending == 1)
+        with connect(server) as next_one:
+            assert outcome(next_one) == "served"
+    assert handler.inside == 0

@@ -1,0 +1,158 @@
+"""What the log says: state changes and a summary, bounded however long and wide the flood."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from gserver.admission.verdict import Reason
+from gserver.report import CALM_S, MAX_HOSTS, SUMMARY_S, RejectionReport
+
+
+class Log:
+    """Drives a report as the limiter does, on a clock of its own."""
+
+    def __init__(self, cap: int = 100) -> None:
+        self.report = RejectionReport()
+        self.cap = cap
+        self.now = 1000.0
+        self.totals = dict.fromkeys(Reason, 0)
+        self.lines: list[str] = []
+
+    def reject(self, *hosts: str, reason: Reason = Reason.CAPACITY) -> None:
+        for host in hosts:
+            self.totals[reason] += 1
+            self.report.saw((host, 1))
+            if not self.report.rejecting:
+                self.lines.append(
+                    self.report.begin(self.now, reason, self.cap, self.cap, self.totals)
+                )
+
+    def tick(self, full: bool = True) -> None:
+        self.now += CALM_S
+        in_use = self.cap if full else self.cap - 1
+        self.lines += self.report.tick(self.now, in_use, self.cap, full=full, totals=self.totals)
+
+
+def test_the_first_rejection_says_that_it_is_full() -> None:
+    log = Log()
+    log.reject("192.0.2.1", "192.0.2.1", "192.0.2.2")
+    assert log.lines == ["full 100/100, rejecting"]
+
+
+def test_for_another_reason_it_says_the_reason() -> None:
+    log = Log()
+    log.reject("192.0.2.1", reason=Reason.DESCRIPTORS)
+    assert log.lines == ["rejecting (descriptors), 100/100 in use"]
+
+
+def test_a_calm_with_room_says_how_long_it_took_and_how_many() -> None:
+    log = Log()
+    log.reject(*["192.0.2.1"] * 4321)
+    for _ in range(5):
+        log.tick()
+    log.tick(full=False)
+    assert log.lines[1:] == ["accepting again after 6.0 s, 4,321 rejected"]
+    assert not log.report.rejecting
+
+
+def test_full_and_quiet_is_not_accepting_again() -> None:
+    log = Log()
+    log.reject("192.0.2.1")
+    for _ in range(100):
+        log.tick(full=True)
+    _first, *later = log.lines
+    assert len(later) == 1  # the summary with that one, then none of nothing
+    assert "1 rejected" in later[0]
+    assert log.report.rejecting
+
+
+def test_room_between_rejections_is_not_calm() -> None:
+    log = Log()
+    log.reject("192.0.2.1")
+    for _ in range(5):
+        log.reject("192.0.2.1")
+        log.tick(full=False)
+    assert len(log.lines) == 1
+
+
+def test_the_summary_counts_by_reason_and_names_the_top_sources() -> None:
+    log = Log()
+    log.reject(*["203.0.113.9"] * 34, *["203.0.113.8"] * 20, *["203.0.113.7"] * 5)
+    log.reject(*["2001:db8:1:2::1", "2001:db8:1:2::2"] * 10, "unix", "unix", "203.0.113.6")
+    log.reject("203.0.113.9", reason=Reason.DESCRIPTORS)
+    for _ in range(int(SUMMARY_S / CALM_S)):
+        log.tick()
+    assert log.lines[1:] == [
+        "rejecting: 100/100 in use, 83 rejected in 10.0 s (capacity 82, descriptors 1): "
+        "35 from 203.0.113.9, 20 from 203.0.113.8, 20 from 2001:db8:1:2::/64, 8 from others"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "source"),
+    [
+        (["192.0.2.1"], "192.0.2.1"),
+        (["::ffff:192.0.2.1", "192.0.2.1"], "192.0.2.1"),  # one client, two families
+        (["2001:db8::1", "2001:db8::ffff"], "2001:db8::/64"),
+        (["fe80::1%eth0"], "fe80::/64"),
+        (["unix"], "unix"),
+    ],
+)
+def test_a_source_is_the_host_cut_to_its_prefix(hosts: list[str], source: str) -> None:
+    log = Log()
+    log.reject(*hosts)
+    for _ in range(int(SUMMARY_S / CALM_S)):
+        log.tick()
+    assert log.lines[1].endswith(f": {len(hosts)} from {source}")
+
+
+def test_a_summary_counts_only_since_the_last() -> None:
+    log = Log()
+    for count in 5, 7:
+        log.reject(*["192.0.2.1"] * count)
+        for _ in range(int(SUMMARY_S / CALM_S)):
+            log.tick()
+        assert f" {count} rejected in 10.0 s (capacity {count})" in log.lines[-1]
+        assert log.lines[-1].endswith(f": {count} from 192.0.2.1")
+    assert len(log.lines) == 3
+
+
+def test_two_bouts_are_counted_apart() -> None:
+    log = Log()
+    for count in 5, 7:
+        log.reject(*["192.0.2.1"] * count)
+        log.tick()
+        log.tick(full=False)
+        assert log.lines[-1] == f"accepting again after 2.0 s, {count} rejected"
+    assert len(log.lines) == 4
+
+
+def test_hosts_are_bounded_and_the_rest_counted_together() -> None:
+    log = Log()
+    hosts = [f"10.0.{a}.{b}" for a, b in product(range(16), range(256))]  # 4,096
+    log.reject(*hosts, *hosts[:1])
+    assert len(log.report._hosts) == MAX_HOSTS
+    for _ in range(int(SUMMARY_S / CALM_S)):
+        log.tick()
+    assert log.lines[1].endswith(
+        ": 2 from 10.0.0.0, 1 from 10.0.0.1, 1 from 10.0.0.2, 4,093 from others"
+    )
+
+
+def test_an_hour_of_flood_is_a_line_every_ten_seconds() -> None:
+    log = Log()
+    for second in range(3600):
+        log.reject(*[f"10.0.{second % 256}.{n}" for n in range(50)])
+        log.tick()
+    assert len(log.lines) <= 1 + 3600 / SUMMARY_S
+
+
+def test_flapping_every_other_second_is_at_most_two_lines_a_calm() -> None:
+    log = Log()
+    for _ in range(500):
+        log.reject("192.0.2.1")
+        log.tick()
+        log.tick(full=False)
+    assert len(log.lines) <= 1000
