@@ -37,7 +37,7 @@ def cap(number: int = 1, **settings: Any) -> Any:
 
 
 def found(value: object) -> None:
-    print(json.dumps(value), flush=True)
+    sys.stdout.write(json.dumps(value) + "\n")
     sys.exit()
 
 
@@ -50,8 +50,7 @@ def eventually(condition: Callable[[], Any], within: float = 20.0) -> Any:
 
 
 def connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), 20.0)
-    return sock
+    return socket.create_connection(("127.0.0.1", port), 20.0)
 
 
 class Service:

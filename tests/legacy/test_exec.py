@@ -136,8 +136,11 @@ finally:
         ("", signal.SIGINT, -signal.SIGINT),
         ("", signal.SIGTERM, -signal.SIGTERM),
         ("signal.signal(15, lambda *a: sys.exit(7))", signal.SIGTERM, 7),
-        ("signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.getsignal(2))",)
-        + (signal.SIGUSR1, -signal.SIGUSR1),
+        (
+            "signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.getsignal(2))",
+            signal.SIGUSR1,
+            -signal.SIGUSR1,
+        ),
         ("signal.signal(10, lambda *a: 1 / 0)", signal.SIGUSR1, 1),
     ],
 )
