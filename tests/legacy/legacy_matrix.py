@@ -256,8 +256,8 @@ def run(row: Row) -> Result:
     program = Program(row, *row.options)
     held: list[Conversation] = []
     try:
-        _until(lambda: _serves(row, program.port, 1))  # what it opens once is open from now on
-        baseline = _settled(program)
+        until(lambda: serves(row, program.port, 1))  # what it opens once is open from now on
+        baseline = settled(program)
         held = [Conversation(row, program.port) for _ in range(CAP)]
         for conversation in held:
             if conversation.turned_away(0.05):
@@ -273,13 +273,13 @@ def run(row: Row) -> Result:
                 held.append(Conversation(row, program.port))
             except Turned:
                 result.problems.append("turned away though a slot was free")
-                held.append(_until(lambda: _admitted(row, program.port)))
+                held.append(until(lambda: admitted(row, program.port)))
         if not _turned_away(row, program.port):
             result.problems.append("a sixth was served after the churn")
         while held:
             held.pop().finish()
-        _until(lambda: _serves(row, program.port, CAP))
-        if (left := _settled(program, baseline) - baseline) > 0:
+        until(lambda: serves(row, program.port, CAP))
+        if (left := settled(program, baseline) - baseline) > 0:
             result.problems.append(f"{left} descriptors left over")
     except Turned:
         result.problems.append("a held connection was cut")
@@ -301,7 +301,7 @@ def _turned_away(row: Row, port: int) -> bool:
         return conversation.turned_away(DEADLINE / 10)
 
 
-def _admitted(row: Row, port: int) -> Conversation | None:
+def admitted(row: Row, port: int) -> Conversation | None:
     try:
         conversation = Conversation(row, port)
     except Turned:
@@ -312,7 +312,7 @@ def _admitted(row: Row, port: int) -> Conversation | None:
     return conversation
 
 
-def _serves(row: Row, port: int, number: int) -> bool:
+def serves(row: Row, port: int, number: int) -> bool:
     """Whether it serves that many at once."""
     conversations = []
     try:
@@ -328,7 +328,7 @@ def _serves(row: Row, port: int, number: int) -> bool:
     return True
 
 
-def _settled(program: Program, wanted: int | None = None) -> int:
+def settled(program: Program, wanted: int | None = None) -> int:
     """Its descriptors once their number has stopped falling."""
     deadline = monotonic() + 2.0
     number = program.descriptors()
@@ -340,7 +340,7 @@ def _settled(program: Program, wanted: int | None = None) -> int:
     return number
 
 
-def _until(condition: Callable[[], Any]) -> Any:
+def until(condition: Callable[[], Any]) -> Any:
     deadline = monotonic() + DEADLINE
     while not (value := condition()):
         assert monotonic() < deadline

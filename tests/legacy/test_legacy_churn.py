@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
-from legacy_matrix import CAP, Client, Program, Row, _settled, _until
+from legacy_matrix import CAP, Client, Program, Row, settled, until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 KEEP_ALIVE = Row(
@@ -110,7 +110,7 @@ def churn(seconds: float) -> None:
         outside = Outside(program.port, seed=5)
         with outside.connect() as sock:
             assert outside.ask(sock)
-        baseline = _settled(program)
+        baseline = settled(program)
         clients = [gevent.spawn(outside.run) for _ in range(CLIENTS)]
         deadline = monotonic() + seconds
         while monotonic() < deadline and not any(client.ready() for client in clients):
@@ -129,8 +129,8 @@ def churn(seconds: float) -> None:
                 sock.close()
             return all(answers)
 
-        assert _until(all_reachable)
-        assert _settled(program, baseline) <= baseline, "descriptors left over"
+        assert until(all_reachable)
+        assert settled(program, baseline) <= baseline, "descriptors left over"
     finally:
         errors = program.stop()
     assert "Traceback" not in errors
