@@ -53,6 +53,8 @@ class Candidates:
         return bool(self._batches)
 
     def __len__(self) -> int:
+        if not self._batches:  # as on every admission below the cap
+            return 0
         return sum(len(clients) for _, _, clients in self._batches)
 
     def descriptors(self) -> list[int]:

@@ -60,6 +60,9 @@ class Children:
         self._children: dict[int, _Child] = {}
         self._warned = False
 
+    def __bool__(self) -> bool:
+        return bool(self._children)
+
     def forked(self, pid: int, held: set[Slot]) -> None:
         """A child was made while ``held`` were open."""
         if not held:

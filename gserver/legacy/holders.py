@@ -92,7 +92,8 @@ class Slot(Followed):
     greenlet: Final = None
 
     def __init__(self, holders: Holders, address: Any, receipt: Receipt) -> None:
-        super().__init__()
+        self.inode = 0
+        self.owners = {}
         self._holders: Holders | None = holders
         self.address = address
         self.receipt = receipt
@@ -117,14 +118,14 @@ class Slot(Followed):
 
     def gone(self) -> None:
         holders = self._holders
-        if holders is not None and not holders.children.keep(self):
+        if holders is not None and not (holders.children and holders.children.keep(self)):
             self.give_back()
 
     def give_back(self) -> None:
         """The slot comes back, once."""
         holders, self._holders = self._holders, None
         if holders is not None:
-            holders.forget(self)
+            holders.released(self)
 
 
 class Holders:
@@ -162,9 +163,9 @@ class Holders:
         """A socket object was made of ``fd``: what it belongs to, if it is followed."""
         slot = self._fresh.pop(fd, None)
         if slot is not None:
-            slot.inode = _inode(fd)
+            inode = slot.inode = os.fstat(fd).st_ino
             slot.owners[fd] = 1
-            self._by_inode[slot.inode] = slot
+            self._by_inode[inode] = slot
             return slot
         followed = self.at(fd)
         if followed is not None:
@@ -204,13 +205,17 @@ class Holders:
         look()
 
     def forget(self, followed: Followed) -> None:
-        """It is gone: a slot comes back."""
+        """A listener is gone."""
         self._by_inode.pop(followed.inode, None)
-        if isinstance(followed, Slot):
-            for fd in followed.owners:
-                self._fresh.pop(fd, None)
-            self.limiter.connections.discard(followed)
-            self.limiter.ended(followed, followed.receipt, followed.ending)
+
+    def released(self, slot: Slot) -> None:
+        """A slot comes back."""
+        self._by_inode.pop(slot.inode, None)
+        for fd in slot.owners:  # given back while it is open
+            self._fresh.pop(fd, None)
+        limiter = self.limiter
+        limiter.connections.discard(slot)
+        limiter.ended(slot, slot.receipt, slot.ending)
 
     def sweep(self) -> int:
         """Give back the slots whose descriptors were closed where nobody could see it, by a C

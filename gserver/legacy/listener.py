@@ -31,13 +31,14 @@ from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["Listener", "nobody_there"]
 
+_NOBODY: Final = os.strerror(errno.EAGAIN)
 _WAKE_AGAIN_S: Final = 0.05
 _DELAYS: Final = (0.01, 1.0)  # gevent's own for its servers
 
 
 def nobody_there() -> BlockingIOError:
     """What a non-blocking ``accept()`` raises when there is no client for the program."""
-    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return BlockingIOError(errno.EAGAIN, _NOBODY)
 
 
 class Listener(Followed, AcceptLoop):
@@ -63,6 +64,7 @@ class Listener(Followed, AcceptLoop):
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
         self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
         self._handshaking: set[gevent.Greenlet[..., None]] = set()
+        self._full = False  # as the limiter told last
         self._asked = False  # inside the program's accept()
         self._last_error: OSError | None = None
         self._error: OSError | None = None  # what that is to raise
@@ -114,18 +116,17 @@ class Listener(Followed, AcceptLoop):
         """
         ready = self._ready
         if not ready:
-            limiter = self._limiter
-            full = limiter.full
-            if full:
+            if self._full:
                 self._holders.sweep()
             self._asked = True
             try:
-                self.take(MAX_REJECTIONS_PER_TURN if full else 1)
+                self.take(MAX_REJECTIONS_PER_TURN if self._full else 1)
             finally:
                 self._asked = False
             if not ready:
                 error, self._error = self._error, None
                 raise error or nobody_there()
+        self.reported = False
         return ready.popleft()
 
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
@@ -192,6 +193,7 @@ class Listener(Followed, AcceptLoop):
         self.stop()
 
     def _overload(self, full: bool) -> None:
+        self._full = full
         if full:
             self.start()  # it stops itself when there is room and a client comes
 

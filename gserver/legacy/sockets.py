@@ -25,7 +25,7 @@ import gevent.ssl
 import gevent.subprocess
 
 from gserver.legacy.holders import Followed, Holders, Slot
-from gserver.legacy.listener import Listener
+from gserver.legacy.listener import Listener, nobody_there
 from gserver.stats import Ending
 
 __all__ = ["patch"]
@@ -60,7 +60,8 @@ class _Follows(_Mixin):
             return
         self.followed = None
         fd = _raw.fileno(self)
-        followed.closing()
+        if followed.__class__ is Listener:
+            followed.closing()
         try:
             _raw.close(self)
         finally:
@@ -74,8 +75,12 @@ class _Follows(_Mixin):
         return fd
 
     def __del__(self) -> None:
-        followed, self.followed = self.followed, None
-        fd = -1 if followed is None else _raw.fileno(self)
+        followed = self.followed
+        if followed is None:
+            _raw.__del__(self)  # type: ignore[attr-defined]
+            return
+        self.followed = None
+        fd = _raw.fileno(self)
         _raw.__del__(self)  # type: ignore[attr-defined]  # closes it if it is open, and warns
         if followed is not None and _holders is not None:
             _holders.finalized(followed, fd)
@@ -147,6 +152,8 @@ def patch(
 def _listener_of(sock: Any) -> Listener | None:
     raw = sock._sock
     followed = getattr(raw, "followed", None)
+    if followed.__class__ is Listener:
+        return followed
     if followed is None and isinstance(raw, _Follows):
         followed = raw.followed = _listening(raw, None) or _UNCAPPED
     return followed if isinstance(followed, Listener) else None
@@ -158,28 +165,29 @@ def _accept_or_wait(self: Any) -> tuple[int, Any]:
     if listener is None:
         found: tuple[int, Any] = self._sock._accept()
         return found
+    try:
+        return listener.accept()
+    except BlockingIOError:
+        pass
     return _wait(self, listener, listener.accept)
 
 
 def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
-    """What ``accept()`` finds, or what it raises when it finds nothing.
+    """What ``accept()``, which has just found nothing, finds later; or what it raises.
 
     A client that was there and is turned away leaves the program where it was: a non-blocking
     accept finds nothing, one with a timeout waits for what is left of it, a blocking one waits.
     But a program that was *told* that a client is there has other things to do than wait for the
     next one: it gets TimeoutError(EAGAIN), an OSError, which such programs expect of accept().
     """
-    reported, listener.reported = listener.reported, False
+    reported, listener.reported = listener.reported, False  # accept() resets it when it finds
     timeout = sock.timeout
     deadline = None if timeout is None else monotonic() + timeout
+    if timeout == 0.0:
+        raise nobody_there()
+    if reported:
+        raise TimeoutError(errno.EAGAIN, "the client that was there was turned away")
     while True:
-        try:
-            return accept()
-        except BlockingIOError:
-            if timeout == 0.0:
-                raise
-        if reported:
-            raise TimeoutError(errno.EAGAIN, "the client that was there was turned away")
         if deadline is None:
             sock._wait(sock._read_event)
         else:
@@ -187,6 +195,10 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
             if left <= 0.0:
                 raise TimeoutError("timed out")
             gevent.socket.wait(sock._read_event, left, TimeoutError("timed out"))
+        try:
+            return accept()
+        except BlockingIOError:
+            pass
 
 
 # ---- close, fork, and descriptors without a socket ---------------------------------------------
@@ -197,7 +209,7 @@ def _patch_close(plain: Any) -> None:
 
     def _drop_ref_on_close(self: Any, raw: Any) -> None:
         followed = getattr(raw, "followed", None)
-        if followed is not None:
+        if followed.__class__ is Listener:
             followed.closing()  # before gevent looks whether anybody watches the descriptor
         drop(self, raw)
 
@@ -269,6 +281,10 @@ def _patch_tls(secure: Any, handshake_timeout: float | None) -> None:
         if listener is None or not self.do_handshake_on_connect:
             found: tuple[Any, Any] = accept(self)
             return found
+        try:
+            return listener.accept_secure(self)
+        except BlockingIOError:
+            pass
         return _wait(self, listener, lambda: listener.accept_secure(self))
 
     def secure_do_handshake(self: Any, *arguments: Any) -> None:
