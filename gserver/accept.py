@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import gevent
 from gevent.monkey import get_original
-from gevent.socket import socket as GeventSocket
 
 from gserver.admission.verdict import REJECTED, Reason, Receipt
 from gserver.front import Client
@@ -47,8 +46,8 @@ class AcceptLoop:
     """Accepts on ``listener`` while started; a :class:`gserver.limiter.Front`.
 
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
-    :param start: called with a gevent socket, the peer's address and the receipt for each
-        client admitted; it owns the socket from then on.
+    :param start: called with the descriptor, the peer's address and the receipt of each client
+        admitted; it owns the descriptor from then on, also when it raises.
     :param rejections: how the others are turned away, by reason. Where ``capacity`` is refused
         the listener is shut while the limiter is full.
     :param backlog: for opening it again.
@@ -66,7 +65,7 @@ class AcceptLoop:
         self,
         listener: Any,
         limiter: Limiter,
-        start: Callable[[GeventSocket, Any, Receipt], None],
+        start: Callable[[int, Any, Receipt], None],
         rejections: Mapping[Reason, Rejection],
         fatal: Callable[[OSError], None],
         *,
@@ -76,7 +75,7 @@ class AcceptLoop:
         proxies: Proxies | None = None,
     ) -> None:
         self._listener = listener
-        self._family, self._type, self._proto = listener.family, listener.type, listener.proto
+        self._family = listener.family
         self._limiter = limiter
         self._start = start
         loop = gevent.get_hub().loop
@@ -147,7 +146,7 @@ class AcceptLoop:
         self._no_longer_refusing()
         self._limiter.leave(self, REJECTED[Reason.DRAINING])
         if self._reserve is not None:
-            os.close(self._reserve)
+            _socket.close(self._reserve)
             self._reserve = None
         if self._epoll is not None:
             self._epoll.close()
@@ -163,22 +162,24 @@ class AcceptLoop:
 
     def _readable(self) -> None:
         try:
-            self._take_clients()
+            self.take(self._max_accept)
         except BaseException:
             # gevent stops a watcher whose callback raised: the server would be deaf from here.
             if self._watcher is not None:
                 self._back_off()
             raise
 
-    def _take_clients(self) -> None:
+    def take(self, most: int) -> None:
+        """Take up to ``most`` clients from the kernel's queue now; at the cap, as many as may be
+        turned away in a turn. Returns when it is empty."""
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
         if limiter.holding and self.proxies is None:
             self._take_candidates(accept)
             return
         without_slot: deque[Client] = deque()
-        turned_away, most = 0, limiter.may_turn_away()
-        for _ in range(self._max_accept):
+        turned_away, to_turn_away = 0, limiter.may_turn_away()
+        for _ in range(most):
             if limiter.holding and self.proxies is None:
                 self._take_candidates(accept)
                 break
@@ -196,7 +197,7 @@ class AcceptLoop:
                 without_slot.append(client)
             if not got_in:
                 turned_away += 1
-                if turned_away >= most:
+                if turned_away >= to_turn_away:
                     break
             if self._watcher is None:
                 break
@@ -290,7 +291,7 @@ class AcceptLoop:
         if self._reserve is None:
             self._back_off()  # _go() tries to take one again
             return
-        os.close(self._reserve)
+        _socket.close(self._reserve)
         self._reserve = None
         try:
             for _ in range(self._limiter.may_turn_away()):
@@ -344,12 +345,7 @@ class AcceptLoop:
         return self._header_reader.read(fd, self._family, done)
 
     def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        try:
-            sock = GeventSocket(self._family, self._type, self._proto, fileno=fd)
-        except BaseException:
-            _socket.close(fd)
-            raise
-        self._start(sock, address, receipt)
+        self._start(fd, address, receipt)
 
 
 def _loops_epoll() -> Any:

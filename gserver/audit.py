@@ -44,8 +44,9 @@ class Auditor:
         """
         limiter = self._limiter
         addresses = {_key(sock.getsockname()) for sock in listeners if sock is not None}
-        owned = {c.socket.fileno() for c in limiter.connections}
-        owned.update(limiter.descriptors(), lingering)
+        owned = {*limiter.descriptors(), *lingering}
+        for connection in limiter.connections:
+            owned.update(connection.descriptors())
         inodes = _connected_to(addresses, owned, pause)
         leaked_sockets = len(inodes & self._suspect_inodes)
         self._suspect_inodes = inodes

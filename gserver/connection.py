@@ -223,6 +223,10 @@ class Connection:
 
     # ---- its end ---------------------------------------------------------------------------
 
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptors that are this connection's: for the audit."""
+        return (self.socket.fileno(),)
+
     def _run(self, body: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         ending = Ending.RAISED
         try:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from gevent.greenlet import Greenlet
 from gevent.pool import Pool
 
 from gserver import slots
@@ -414,14 +413,21 @@ class Limiter:
         self.counters.abandoned += 1
         _socket.close(waiter.client[0])  # nobody is there to be told anything
 
+    def forked(self) -> None:
+        """In a forked child, once it has let go of what is its parent's: the books begin anew."""
+        self._log.close()
+        self.counters = Counters()
+        self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
+
     # ---- endings -------------------------------------------------------------------------
 
-    def ended(self, greenlet: Greenlet[..., Any], receipt: Receipt, ending: Ending) -> None:
+    def ended(self, holder: slots.Holder, receipt: Receipt, ending: Ending) -> None:
         """An admitted connection has ended and its socket is closed: its slot comes back.
 
-        Called once for each, by the connection's end alone (``gserver/connection.py``).
+        Called once for each, by the connection's end alone (``gserver/connection.py``; for the
+        connections of unmodified programs, ``gserver/legacy/holders.py``).
         """
-        slots.give_back(self.pool, greenlet)
+        slots.give_back(self.pool, holder)
         self.counters.finished[ending] += 1
         self.gate.give_back(receipt, monotonic())
         self._occupancy_changed()

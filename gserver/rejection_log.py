@@ -69,6 +69,11 @@ class RejectionLog:
         for line in lines + self._dry_run.tick(now, in_use, cap, self._would_reject):
             log.warning(line)
         if not (self._report.rejecting or self._dry_run.open):
+            self.close()
+
+    def close(self) -> None:
+        """Report no more of what has been."""
+        if self._timer is not None:
             self._timer.stop()
             self._timer.close()
             self._timer = None

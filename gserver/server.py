@@ -356,7 +356,13 @@ class _Capped(_GeventServer):
 
     # ---- serving ---------------------------------------------------------------------------
 
-    def _serve(self, sock: GeventSocket, address: Any, receipt: Receipt) -> None:
+    def _serve(self, fd: int, address: Any, receipt: Receipt) -> None:
+        listener = self.socket
+        try:
+            sock = GeventSocket(listener.family, listener.type, listener.proto, fileno=fd)
+        except BaseException:
+            _socket.close(fd)
+            raise
         connection = Connection(sock, address, receipt, self._capped_limiter(), self)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.

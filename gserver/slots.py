@@ -7,7 +7,7 @@ and :func:`take` leaves no link behind, so that the slot comes back when it is t
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from gevent.lock import Semaphore
 from gevent.pool import Pool
@@ -15,7 +15,26 @@ from gevent.pool import Pool
 from gserver.admission.limits import MOST_SLOTS
 from gserver.errors import SettingError
 
-__all__ = ["check_cap", "give_back", "hand_over", "pool_for", "resize", "semaphore_error", "take"]
+__all__ = [
+    "Holder",
+    "check_cap",
+    "give_back",
+    "hand_over",
+    "pool_for",
+    "resize",
+    "semaphore_error",
+    "take",
+]
+
+
+class Holder(Protocol):
+    """What can hold a slot: a greenlet, or anything else with these two methods of one. The
+    pool links its own release to the greenlet's end; what ends in another way ignores both.
+    (Without them gevent catches an AttributeError each time: 1.9 us instead of 0.6.)"""
+
+    def rawlink(self, callback: Any, /) -> Any: ...
+
+    def unlink(self, callback: Any, /) -> Any: ...
 
 
 def check_cap(value: object, setting: str = "max_connections") -> int:
@@ -66,22 +85,22 @@ def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None
     )
 
 
-def take(pool: Pool, greenlet: Any) -> None:
-    """Take a slot for an unstarted greenlet, or what stands in for one, without ever blocking.
-    Only :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon
-    as the greenlet has ended, be its socket closed or not.
+def take(pool: Pool, holder: Holder) -> None:
+    """Take a slot for ``holder``, not started yet, without ever blocking. Only
+    :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon as
+    the greenlet has ended, be its socket closed or not.
 
     :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
     """
-    pool.add(greenlet, blocking=False)
-    greenlet.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
+    pool.add(cast(Any, holder), blocking=False)
+    holder.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
 
 
-def give_back(pool: Pool, greenlet: Any) -> bool:
-    """Give back the slot of ``greenlet``. False, and nothing done, when it holds none."""
-    if greenlet not in pool.greenlets:
+def give_back(pool: Pool, holder: Holder) -> bool:
+    """Give back the slot of ``holder``. False, and nothing done, when it holds none."""
+    if holder not in pool.greenlets:
         return False
-    pool.discard(greenlet)  # membership, semaphore and gevent's own link to do it later
+    pool.discard(cast(Any, holder))  # membership, semaphore and gevent's own link to do it later
     _lower_semaphore(pool)
     return True
 

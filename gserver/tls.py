@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 import gevent.ssl
 from gevent.socket import socket as GeventSocket
 
-from gserver.connection import Connection, HandshakeFailed
+from gserver.connection import HandshakeFailed
 
-__all__ = ["cooperative_wrap", "handshake"]
+__all__ = ["HoldsSocket", "cooperative_wrap", "handshake"]
+
+
+class HoldsSocket(Protocol):
+    """Whoever closes the socket in the end: a :class:`gserver.connection.Connection`."""
+
+    socket: Any
 
 
 def cooperative_wrap(context: ssl.SSLContext) -> Callable[..., Any]:
@@ -33,7 +39,7 @@ def cooperative_wrap(context: ssl.SSLContext) -> Callable[..., Any]:
 
 
 def handshake(
-    connection: Connection,
+    connection: HoldsSocket,
     wrap: Callable[..., Any],
     arguments: dict[str, Any],
     timeout: float | None,

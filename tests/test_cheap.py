@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from gevent.socket import socket as GeventSocket
 from support import LOCAL, Holding, clients, load, running, turn, visit
 
-import gserver.accept
+import gserver.server
 from gserver import Close, Reason, Reset, StreamServer, slots
 from gserver.accept import AcceptLoop
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
@@ -39,9 +39,9 @@ def test_no_greenlet_and_no_gevent_socket_is_made_for_a_rejected_client(
             made["greenlet"] += 1
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(gserver.accept, "GeventSocket", CountedSocket)
     pool = Pool(3, greenlet_class=CountedGreenlet)
     with running(StreamServer(LOCAL, Holding(), spawn=pool, rejection=rejection)) as server:
+        monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)  # not the listener
         with clients(server, 3):
             assert made == {"socket": 3, "greenlet": 3}
             ran: set[Any] = set()

@@ -29,6 +29,7 @@ from support import (
 )
 
 import gserver.accept
+import gserver.server
 from gserver import Reason, StreamServer
 
 
@@ -175,7 +176,7 @@ def test_a_client_whose_socket_cannot_be_made_is_closed_and_the_books_balance(
 
     with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(gserver.accept, "GeventSocket", fails)
+            patch.setattr(gserver.server, "GeventSocket", fails)
             assert visit(server) == "closed"
         assert server.stats.balanced
         assert visit(server) == "served"

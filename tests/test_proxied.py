@@ -45,7 +45,7 @@ from support import (
     vanish,
 )
 
-import gserver.accept
+import gserver.server
 from gserver import (
     Limiter,
     Limits,
@@ -229,7 +229,7 @@ def test_no_greenlet_and_no_gevent_socket_is_made_before_the_client_is_classifie
             made["greenlet"] += 1
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(gserver.accept, "GeventSocket", CountedSocket)
+    monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)
     limits = Limits(max_connections=3, deny=["203.0.113.0/24"])
     pool = Pool(3, greenlet_class=CountedGreenlet)
     with served_by_proxy(greet, spawn=pool, limits=limits) as server:

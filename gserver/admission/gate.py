@@ -143,7 +143,7 @@ class Gate:
 
     def full(self, in_use: int) -> bool:
         """Whether no slot is left, not even a reserved one."""
-        return self._slots_open(True, in_use) == 0
+        return slots_open(in_use, self.max_connections, 0, reserved=True) == 0
 
     # -- verdicts ---------------------------------------------------------------------------
 

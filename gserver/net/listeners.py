@@ -20,7 +20,14 @@ from typing import Any
 
 from gserver.errors import SettingError
 
-__all__ = ["Listener", "describe", "open_listeners", "system_backlog", "tcp_listener"]
+__all__ = [
+    "Listener",
+    "describe",
+    "host_and_port",
+    "open_listeners",
+    "system_backlog",
+    "tcp_listener",
+]
 
 _ACCEPTED = "give HOST:PORT, :PORT, [IPv6]:PORT, unix:/path or unix:@name"
 _PORT_TRIES = 16  # for two families to find one free port
@@ -124,7 +131,7 @@ def open_listeners(text: str, backlog: int, *, setting: str = "--listen") -> lis
         raise SettingError("--backlog", backlog, problem)
     if text.startswith("unix:"):
         return [_unix_listener(text, backlog, setting)]
-    host, port = _host_and_port(text, setting)
+    host, port = host_and_port(text, setting)
     if not host:
         addresses: list[tuple[int, tuple[Any, ...]]] = [(_socket.AF_INET6, ("", port))]
     else:
@@ -154,11 +161,12 @@ def open_listeners(text: str, backlog: int, *, setting: str = "--listen") -> lis
             listener.close()
         if taken is None or port != 0 or taken.errno != errno.EADDRINUSE or not listeners:
             break
-    problem = OSError(errno.EADDRNOTAVAIL, "") if taken is None else taken
-    raise SettingError(setting, text, _why_not(problem)) from None
+    failure = OSError(errno.EADDRNOTAVAIL, "") if taken is None else taken
+    raise SettingError(setting, text, _why_not(failure)) from None
 
 
-def _host_and_port(text: str, setting: str) -> tuple[str, int]:
+def host_and_port(text: str, setting: str) -> tuple[str, int]:
+    """HOST:PORT, :PORT or [IPv6]:PORT taken apart. Raises :class:`SettingError`."""
     host, colon, digits = text.rpartition(":")
     if not colon:
         raise SettingError(setting, text, f"no port; {_ACCEPTED}")

@@ -1,0 +1,166 @@
+"""Handlers that were written for something else, served with a cap.
+
+A :class:`socketserver.BaseRequestHandler`, a WSGI application, a function that blocks its thread:
+:func:`detect` tells which one a name points at, :func:`make_server` makes the server for it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import enum
+import inspect
+import os
+import socketserver
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent.monkey
+from gevent.threadpool import ThreadPool
+
+from gserver.errors import SettingError
+from gserver.server import StreamServer, WSGIServer
+
+__all__ = ["Kind", "detect", "make_server"]
+
+_IDLE_THREAD_S: Final = 10
+_TLS_ARGUMENTS: Final = frozenset(("ssl_context", "certfile", "keyfile"))
+
+
+class Kind(enum.StrEnum):
+    """What a handler was written for. The values are those of ``--kind``."""
+
+    CALLABLE = "callable"  # handle(socket, address), and it waits only in gevent's ways
+    BLOCKING = "blocking"  # the same, and it may block: in a native thread, with a plain socket
+    REQUEST_HANDLER = "request-handler"  # a socketserver.BaseRequestHandler subclass
+    WSGI = "wsgi"  # application(environ, start_response)
+
+
+def detect(target: object) -> Kind:
+    """What ``target`` was written for. Whether a function blocks cannot be seen: say so.
+
+    :raises SettingError: nothing that could serve a client.
+    """
+    if isinstance(target, type):
+        if issubclass(target, socketserver.DatagramRequestHandler):
+            raise SettingError("handler", target, "serves datagrams; this is a TCP server")
+        if issubclass(target, socketserver.BaseRequestHandler):
+            return Kind.REQUEST_HANDLER
+        raise SettingError(
+            "handler", target, "of the classes only socketserver.BaseRequestHandler's can serve"
+        )
+    if not callable(target):
+        raise SettingError("handler", target, "cannot be called; give handle(socket, address)")
+    if callable(getattr(target, "wsgi_app", None)):  # Flask, and what resembles it
+        return Kind.WSGI
+    try:
+        names = list(inspect.signature(target).parameters)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return Kind.CALLABLE
+    if names[:1] == ["environ"] or names[1:2] == ["start_response"]:  # PEP 3333's names
+        return Kind.WSGI
+    return Kind.CALLABLE
+
+
+def make_server(
+    target: Any, listener: Any, kind: Kind | None = None, **settings: Any
+) -> StreamServer | WSGIServer:
+    """The server that serves ``target``; not started.
+
+    :param listener: as for :class:`gserver.StreamServer`.
+    :param kind: what ``target`` was written for; None: :func:`detect` it.
+    :param settings: of the server's constructor.
+    :raises SettingError: the two do not go together.
+    """
+    kind = detect(target) if kind is None else kind
+    match kind:
+        case Kind.WSGI:
+            return WSGIServer(listener, target, **settings)
+        case Kind.REQUEST_HANDLER:
+            if detect(target) is not Kind.REQUEST_HANDLER:
+                raise SettingError("handler", target, "is no socketserver.BaseRequestHandler")
+            handler = _RequestHandler(target)
+            server = handler.server = StreamServer(listener, handler, **settings)
+            return server
+        case Kind.BLOCKING:
+            if _TLS_ARGUMENTS & settings.keys():
+                raise SettingError("kind", kind, "a blocking handler cannot be given a TLS socket")
+            threads = _InThreads(target)
+            server = threads.server = StreamServer(listener, threads, **settings)
+            if server.max_connections is None:
+                raise SettingError("kind", kind, "needs max_connections: a thread a connection")
+            return server
+        case Kind.CALLABLE:
+            return StreamServer(listener, target, **settings)
+
+
+# ---- socketserver ------------------------------------------------------------------------------
+
+
+class _RequestHandler:
+    """A request handler class as a handler, and what its instances find as ``self.server``: the
+    attributes of socketserver's own, and of http.server's, that describe it. It cannot be told
+    to shut down."""
+
+    server: StreamServer
+
+    def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
+        self.RequestHandlerClass: Any = handler
+
+    def __call__(self, sock: Any, address: Any) -> None:
+        self.RequestHandlerClass(sock, address, self)
+        try:
+            sock.shutdown(_socket.SHUT_WR)  # as socketserver ends a connection
+        except OSError:
+            pass  # the peer was first
+
+    @property
+    def socket(self) -> Any:
+        return self.server.socket
+
+    @property
+    def server_address(self) -> Any:
+        return self.socket.getsockname()
+
+    @property
+    def server_name(self) -> str:
+        return str(self.server_address[0])
+
+    @property
+    def server_port(self) -> int:
+        return int(self.server_address[1])
+
+
+# ---- native threads ----------------------------------------------------------------------------
+
+
+class _InThreads:
+    """A blocking function as a handler: one native thread a connection, as many as the cap.
+    Threads that are idle end."""
+
+    server: StreamServer
+
+    def __init__(self, function: Callable[[Any, Any], object]) -> None:
+        self._function = function
+        self._plain_socket: Any = gevent.monkey.get_original("socket", "socket")
+        self._threads = ThreadPool(1, idle_task_timeout=_IDLE_THREAD_S)
+
+    def __call__(self, sock: Any, address: Any) -> None:
+        cap = self.server.max_connections
+        if cap is not None and cap > self._threads.maxsize:
+            self._threads.maxsize = cap  # the first time, and when it was raised
+        plain = self._plain_socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+        plain.setblocking(True)
+        task = None
+        try:
+            task = self._threads.spawn(self._serve, plain, address)
+            task.get()
+        finally:
+            if task is None:
+                plain.close()
+            elif not task.ready():  # this greenlet is killed
+                # A thread cannot be. Its connection can: reading it, it finds the end.
+                plain.shutdown(_socket.SHUT_RDWR)
+
+    def _serve(self, sock: Any, address: Any) -> None:
+        with sock:
+            self._function(sock, address)

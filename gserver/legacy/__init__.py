@@ -1,0 +1,20 @@
+"""Programs written for blocking sockets and threads, unmodified, under a hard cap.
+
+The layout, lowest first:
+
+    children.py   what forked children still have open
+    holders.py    the slot of a connection lives with its descriptor's owner
+    listener.py   what the program's accept() finds; the overload watcher; TLS handshakes
+    service.py    which listeners count
+    sockets.py    gevent's sockets, taught the above: where the cap enters the program
+    readiness.py  select, poll and selectors, taught it too
+    watch.py      what the cap cannot see or help, told in the log
+    install.py    all of it together: install()
+    run.py  signals.py  descriptors.py  messages.py  cli.py
+                  gserver exec: a program run as Python itself would run it
+    entry.py      the same by environment variable
+"""
+
+from gserver.legacy.install import Installed, install
+
+__all__ = ["Installed", "install"]

@@ -1,0 +1,43 @@
+"""The limit of descriptors under which a capped program runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Final
+
+from gserver.errors import SettingError
+
+__all__ = ["raise_limit"]
+
+#: select(2): descriptors from here on overrun its sets; Python's raises ValueError for them.
+_FD_SETSIZE: Final = 1024
+_SPARE: Final = 64  # for candidates, and for what the program opens besides connections
+
+
+def raise_limit(max_connections: int) -> None:
+    """See that ``max_connections`` can be open at once. Children get the old limit back.
+
+    The soft limit is raised only as far as ``select()`` goes, which the program may use: what
+    it could not handle it must not be given.
+
+    :raises SettingError: it takes more than that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = max_connections + _SPARE + len(os.listdir("/dev/fd"))
+    if needed <= soft or soft == resource.RLIM_INFINITY:
+        return
+    most = _FD_SETSIZE if hard == resource.RLIM_INFINITY else min(hard, _FD_SETSIZE)
+    if needed > most:
+        raise SettingError(
+            "--max-connections",
+            max_connections,
+            f"needs {needed} descriptors and the limit is {soft}: raise it with `ulimit -n "
+            f"{needed}` (above {_FD_SETSIZE}, select() in the program fails), or lower the cap",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+    def restore() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    os.register_at_fork(after_in_child=restore)

@@ -1,0 +1,294 @@
+"""A listener of the program under the cap: what its ``accept()`` finds.
+
+Clients reach the program in two ways. With room, its own ``accept()`` takes them from the
+kernel's queue, one at a time, as without us. While the cap is full a watcher of ours takes them
+(the *overload watcher*), so that they get their verdict even when the program is not accepting;
+a candidate that finds room after all waits in ``_ready`` for the program's next ``accept()``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gevent
+from gevent.socket import socket as GeventSocket
+
+from gserver.accept import AcceptLoop
+from gserver.admission.penalties import Offence
+from gserver.admission.verdict import Reason, Receipt
+from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.connection import HandshakeFailed
+from gserver.legacy.holders import Followed, Holders, Slot
+from gserver.net.listeners import system_backlog
+from gserver.net.rejection import Rejection
+from gserver.stats import Ending
+from gserver.tls import cooperative_wrap, handshake
+
+__all__ = ["Listener", "nobody_there"]
+
+_NOBODY: Final = os.strerror(errno.EAGAIN)
+_WAKE_AGAIN_S: Final = 0.05
+_DELAYS: Final = (0.01, 1.0)  # gevent's own for its servers
+
+
+def nobody_there() -> BlockingIOError:
+    """What a non-blocking ``accept()`` raises when there is no client for the program."""
+    return BlockingIOError(errno.EAGAIN, _NOBODY)
+
+
+class Listener(Followed, AcceptLoop):
+    """One capped listener.
+
+    :param fd: listening; stays the program's.
+    :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
+    :ivar reported: the program was told that a client is there (:mod:`gserver.legacy.readiness`)
+        and has not accepted since: its next ``accept()`` must not block.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        holders: Holders,
+        rejections: Mapping[Reason, Rejection],
+        handshake_timeout: float | None,
+    ) -> None:
+        Followed.__init__(self)
+        self._holders = holders
+        self.handshake_timeout = handshake_timeout
+        self.reported = False
+        self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
+        self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
+        self._handshaking: set[gevent.Greenlet[..., None]] = set()
+        self._full = False  # as the limiter told last
+        self._asked = False  # inside the program's accept()
+        self._last_error: OSError | None = None
+        self._error: OSError | None = None  # what that is to raise
+        self._wake_timer: Any = None
+        AcceptLoop.__init__(
+            self,
+            _view(fd),
+            holders.limiter,
+            self._admitted,
+            rejections,
+            self._fatal_error,
+            backlog=system_backlog(),
+            max_accept=MAX_REJECTIONS_PER_TURN,
+            delays=_DELAYS,
+        )
+        self._take_descriptors()
+        holders.follow(self, fd)
+        self._address = self._listener.getsockname()
+        self.deepen()
+        holders.limiter.on_full(self._overload)
+
+    def deepen(self) -> None:
+        """Make the kernel's queue as long as the system allows, whatever the program asked for:
+        clients that overflow it are told nothing (G2)."""
+        self._listener.listen(self._backlog)
+
+    @property
+    def address(self) -> Any:
+        """As ``getsockname()`` gives it."""
+        return self._address
+
+    @property
+    def view(self) -> Any:
+        """A socket object on it, to look at."""
+        return self._listener
+
+    # ---- the program's side ----------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the program's next ``accept()`` finds an admitted client at once."""
+        return bool(self._ready or self._secure)
+
+    def accept(self, raw: Any = None) -> tuple[int, Any]:
+        """The next admitted client, which holds its slot: descriptor and address.
+
+        :raises BlockingIOError: there is none now.
+        :raises OSError: what ``accept()`` raised for a listener that is no good any more.
+        """
+        ready = self._ready
+        if not ready:
+            if self._full:
+                self._holders.sweep()
+            self._asked = True
+            try:
+                self.take(MAX_REJECTIONS_PER_TURN if self._full else 1)
+            finally:
+                self._asked = False
+            if not ready:
+                error, self._error = self._error, None
+                raise error or nobody_there()
+        self.reported = False
+        return ready.popleft()
+
+    def accept_secure(self, server: Any) -> tuple[Any, Any]:
+        """The next client whose handshake is done: its TLS socket and its address.
+
+        The handshakes run beside each other and beside the program, each with a deadline: in
+        ``accept()`` itself one silent client would keep everybody else out.
+
+        :param server: the listening ``SSLSocket``, whose context and settings hold.
+        :raises BlockingIOError: there is none now.
+        """
+        while not self._secure:
+            fd, address = self.accept()
+            sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
+            greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
+            self._handshaking.add(greenlet)
+            greenlet.rawlink(self._handshaking.discard)
+            greenlet.start()
+        return self._secure.popleft()
+
+    def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
+        holder = _Socket(sock)
+        slot = sock._sock.followed
+        arguments = {"server_side": True, "suppress_ragged_eofs": server.suppress_ragged_eofs}
+        done = False
+        try:
+            handshake(holder, cooperative_wrap(server.context), arguments, self.handshake_timeout)
+            done = True
+        except HandshakeFailed as error:
+            slot.ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
+            self._limiter.note_offence(address, Offence.HANDSHAKE)
+        except gevent.GreenletExit:
+            slot.ending = Ending.KILLED
+        finally:
+            if not done:
+                holder.socket.close()
+        if done:
+            holder.socket.do_handshake_on_connect = True
+            self._secure.append((holder.socket, address))
+            self.wake()
+
+    # ---- AcceptLoop ------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        if self._limiter.full:
+            self._holders.sweep()
+            super()._readable()
+        else:
+            self.stop()  # there is room: the program's own accept() sees the client
+
+    def _admitted(self, fd: int, address: Any, receipt: Receipt) -> None:
+        try:
+            self._holders.accepted(fd, address, receipt)
+        except BaseException:
+            _socket.close(fd)
+            raise
+        self._ready.append((fd, address))
+        if not self._asked:
+            self.wake()
+
+    def _take_descriptors(self) -> None:
+        """The few that accepting at the cap needs, now: then there may be none left."""
+        self.start()
+        self.stop()
+
+    def _overload(self, full: bool) -> None:
+        self._full = full
+        if full:
+            self.start()  # it stops itself when there is room and a client comes
+
+    def _go_on_after(self, error: OSError) -> bool:
+        self._last_error = error
+        return super()._go_on_after(error)
+
+    def _back_off(self) -> None:
+        if self._asked:
+            self._error = self._last_error  # the program deals with it, as without us
+        else:
+            super()._back_off()
+
+    def _fatal_error(self, error: OSError) -> None:
+        if self._asked:
+            self._error = error
+        self.stop()  # else the program's next accept() tells it
+
+    # ---- waking the program ----------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Wake whatever waits in gevent for this listener: accept, select, a watcher. Again and
+        again until the client is fetched: a program may begin to wait at any time."""
+        if not self.ready:
+            if self._wake_timer is not None:
+                self._wake_timer.stop()
+                self._wake_timer.close()
+                self._wake_timer = None
+            return
+        loop = gevent.get_hub().loop
+        for fd in self.owners:
+            loop.closing_fd(fd)  # feeds an event to all watchers of fd, which is all we want
+        if self._wake_timer is None:
+            self._wake_timer = loop.timer(_WAKE_AGAIN_S, _WAKE_AGAIN_S, False)
+            self._wake_timer.start(self.wake)
+
+    # ---- Followed --------------------------------------------------------------------------
+
+    def closing(self) -> None:
+        self.stop()  # no watcher of ours is to outlive the descriptor, or put its close off
+
+    def closed(self, fd: int) -> None:
+        super().closed(fd)
+        if self.owners and fd == self._listener.fileno():  # a duplicate is still there
+            self._listener.detach()
+            self._listener = _view(next(iter(self.owners)))
+            if self._limiter.full:
+                self.start()
+
+    def gone(self) -> None:
+        self._holders.forget(self)
+        self._limiter.off_full(self._overload)
+        self.close()
+        self._listener.detach()
+        gevent.killall(list(self._handshaking), block=False)
+        while self._ready:
+            fd, _ = self._ready.popleft()
+            followed = self._holders.at(fd)
+            _socket.close(fd)
+            if followed is not None:
+                self._unserved(followed, fd)
+        while self._secure:
+            sock, _ = self._secure.popleft()
+            sock._sock.followed.ending = Ending.KILLED
+            sock.close()
+        self.wake()
+
+    def forked(self) -> None:
+        """In a forked child: the clients that wait here are the parent's."""
+        turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
+        self.close()
+        self.turn_away = turn_away
+        self._take_descriptors()
+        gevent.killall(list(self._handshaking), block=False)
+        while self._ready:
+            _socket.close(self._ready.popleft()[0])
+        while self._secure:
+            self._secure.popleft()[0].close()
+        self.wake()
+
+    def _unserved(self, followed: Followed, fd: int) -> None:
+        if isinstance(followed, Slot):
+            followed.ending = Ending.KILLED
+        followed.closed(fd)
+
+
+class _Socket:
+    """gserver.tls.HoldsSocket."""
+
+    __slots__ = ("socket",)
+
+    def __init__(self, sock: Any) -> None:
+        self.socket = sock
+
+
+def _view(fd: int) -> _socket.socket:
+    """A socket object on ``fd`` that is to be detached, never closed: the program owns it."""
+    return _socket.socket(fileno=fd)

@@ -1,0 +1,306 @@
+"""gevent's sockets, taught whose descriptor is whose: where the cap enters the program.
+
+gevent keeps a raw ``_socket.socket`` inside each of its sockets. Ours take that one's place, so
+that every way of making, closing, detaching and forgetting a socket passes here, whatever
+library does it. The rest are the few functions that move descriptors without a socket object.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import gevent
+import gevent._socket3  # type: ignore[import-not-found]  # private: no stubs
+import gevent.os
+import gevent.socket
+import gevent.ssl
+import gevent.subprocess
+
+from gserver.legacy.holders import Followed, Holders, Slot
+from gserver.legacy.listener import Listener, nobody_there
+from gserver.stats import Ending
+
+__all__ = ["patch"]
+
+_raw: Final = _socket.socket
+_UNCAPPED: Final = Followed()  # a listener that is not the service
+
+Found = TypeVar("Found")
+
+_holders: Holders | None = None
+_listening: Callable[[Any, FrameType | None], Listener | None]
+
+
+if TYPE_CHECKING:
+    _Mixin = _socket.socket
+else:
+    _Mixin = object  # each base has slots of its own: only one of them may be a real one
+
+
+class _Follows(_Mixin):
+    """What our raw sockets do more than their base class. ``followed`` is what they lead to:
+    None for most sockets, a slot, or a listener."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+    followed: Followed | None
+
+    def close(self) -> None:
+        followed = self.followed
+        if followed is None:
+            _raw.close(self)
+            return
+        self.followed = None
+        fd = _raw.fileno(self)
+        if followed.__class__ is Listener:
+            followed.closing()
+        try:
+            _raw.close(self)
+        finally:
+            followed.closed(fd)
+
+    def detach(self) -> int:
+        followed, self.followed = self.followed, None
+        fd = _raw.detach(self)
+        if followed is not None:
+            followed.detached(fd)
+        return fd
+
+    def __del__(self) -> None:
+        followed = self.followed
+        if followed is None:
+            _raw.__del__(self)  # type: ignore[attr-defined]
+            return
+        self.followed = None
+        fd = _raw.fileno(self)
+        _raw.__del__(self)  # type: ignore[attr-defined]  # closes it if it is open, and warns
+        if followed is not None and _holders is not None:
+            _holders.finalized(followed, fd)
+
+    def listen(self, *backlog: int) -> None:
+        _raw.listen(self, *backlog)
+        if self.followed is None:
+            self.followed = _listening(self, sys._getframe(1)) or _UNCAPPED
+        elif isinstance(self.followed, Listener):
+            self.followed.deepen()
+
+    def _accept(self) -> tuple[int, Any]:
+        followed = self.followed
+        if followed is None:  # it was listening when this process got it
+            followed = self.followed = _listening(self, None) or _UNCAPPED
+        return followed.accept(self)
+
+
+class _Socket(_Follows, gevent._socket3._wrefsocket):  # type: ignore[misc]  # no stubs
+    __slots__ = ("followed",)
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        self.followed = None
+        super().__init__(family, type, proto, fileno)
+        if fileno is not None and _holders is not None:
+            self.followed = _holders.adopt(fileno)
+
+
+class _TLSSocket(_Follows, gevent.ssl._contextawaresock):  # type: ignore[misc,name-defined]
+    __slots__ = ("followed",)
+
+    def __init__(
+        self, family: int, type: int, proto: int, fileno: int | None, sslsocket: Any
+    ) -> None:
+        self.followed = None
+        super().__init__(family, type, proto, fileno, sslsocket)  # type: ignore[call-arg]
+        if fileno is not None and _holders is not None:
+            self.followed = _holders.adopt(fileno)
+
+
+def patch(
+    holders: Holders,
+    listening: Callable[[Any, FrameType | None], Listener | None],
+    handshake_timeout: float | None,
+) -> None:
+    """Have every gevent socket made from now on followed. Once in a process, for good.
+
+    :param listening: asked, for each socket that begins to listen and with the frame that calls
+        ``listen()``, for its :class:`Listener`; None when it is not the service.
+    :param handshake_timeout: seconds for a TLS handshake; None: for ever.
+    """
+    global _holders, _listening
+    _holders, _listening = holders, listening
+    plain: Any = gevent._socket3.socket
+    plain._gevent_sock_class = _Socket
+    gevent.ssl._contextawaresock = _TLSSocket  # type: ignore[attr-defined]
+    plain._accept = _accept_or_wait
+    _patch_close(plain)
+    _patch_tls(gevent.ssl.SSLSocket, handshake_timeout)
+    _patch_descriptors(holders)
+    _patch_forks(holders)
+
+
+# ---- accept ----------------------------------------------------------------------------------
+
+
+def _listener_of(sock: Any) -> Listener | None:
+    raw = sock._sock
+    followed = getattr(raw, "followed", None)
+    if followed.__class__ is Listener:
+        return followed
+    if followed is None and isinstance(raw, _Follows):
+        followed = raw.followed = _listening(raw, None) or _UNCAPPED
+    return followed if isinstance(followed, Listener) else None
+
+
+def _accept_or_wait(self: Any) -> tuple[int, Any]:
+    """``gevent.socket.socket._accept``, which every ``accept()`` passes."""
+    listener = _listener_of(self)
+    if listener is None:
+        found: tuple[int, Any] = self._sock._accept()
+        return found
+    try:
+        return listener.accept()
+    except BlockingIOError:
+        pass
+    return _wait(self, listener, listener.accept)
+
+
+def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
+    """What ``accept()``, which has just found nothing, finds later; or what it raises.
+
+    A client that was there and is turned away leaves the program where it was: a non-blocking
+    accept finds nothing, one with a timeout waits for what is left of it, a blocking one waits.
+    But a program that was *told* that a client is there has other things to do than wait for the
+    next one: it gets TimeoutError(EAGAIN), an OSError, which such programs expect of accept().
+    """
+    reported, listener.reported = listener.reported, False  # accept() resets it when it finds
+    timeout = sock.timeout
+    deadline = None if timeout is None else monotonic() + timeout
+    if timeout == 0.0:
+        raise nobody_there()
+    if reported:
+        raise TimeoutError(errno.EAGAIN, "the client that was there was turned away")
+    while True:
+        if deadline is None:
+            sock._wait(sock._read_event)
+        else:
+            left = deadline - monotonic()
+            if left <= 0.0:
+                raise TimeoutError("timed out")
+            gevent.socket.wait(sock._read_event, left, TimeoutError("timed out"))
+        try:
+            return accept()
+        except BlockingIOError:
+            pass
+
+
+# ---- close, fork, and descriptors without a socket ---------------------------------------------
+
+
+def _patch_close(plain: Any) -> None:
+    drop = plain._drop_ref_on_close
+
+    def _drop_ref_on_close(self: Any, raw: Any) -> None:
+        followed = getattr(raw, "followed", None)
+        if followed.__class__ is Listener:
+            followed.closing()  # before gevent looks whether anybody watches the descriptor
+        drop(self, raw)
+
+    plain._drop_ref_on_close = _drop_ref_on_close
+
+
+def _patch_descriptors(holders: Holders) -> None:
+    os_close, os_dup, os_dup2 = os.close, os.dup, os.dup2
+
+    def closing(close: Callable[[int], None]) -> Callable[[int], None]:
+        def close_descriptor(fd: int) -> None:
+            followed = holders.at(fd) if isinstance(fd, int) else None
+            if followed is not None:
+                followed.closing()
+            close(fd)
+            if followed is not None:
+                holders.closed_soon(followed, fd)
+
+        return close_descriptor
+
+    def dup(fd: int, /) -> int:
+        duplicate = os_dup(fd)
+        followed = holders.at(duplicate)
+        if followed is not None:
+            followed.owners.setdefault(duplicate, 0)
+        return duplicate
+
+    def dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
+        replaced = holders.at(fd2)
+        os_dup2(fd, fd2, inheritable)
+        followed = holders.at(fd2)
+        if replaced is not followed and replaced is not None:
+            replaced.closed(fd2)
+        if followed is not None:
+            followed.owners.setdefault(fd2, 0)
+        return fd2
+
+    os.close = closing(os_close)  # type: ignore[assignment]
+    os.dup, os.dup2 = dup, dup2
+    socket.close = closing(socket.close)  # type: ignore[assignment]
+    gevent.socket.close = socket.close
+
+
+def _patch_forks(holders: Holders) -> None:
+    os_fork = os.fork
+    fork_and_watch = gevent.subprocess.fork_and_watch  # type: ignore[attr-defined]
+
+    def noting(fork: Callable[..., int]) -> Callable[..., int]:
+        def fork_and_note(*arguments: Any, **keywords: Any) -> int:
+            pid = fork(*arguments, **keywords)
+            if pid:
+                holders.children.forked(pid, set(holders.slots()))
+            return pid
+
+        return fork_and_note
+
+    os.fork = noting(os_fork)
+    gevent.subprocess.fork_and_watch = noting(fork_and_watch)  # type: ignore[attr-defined]
+
+
+# ---- TLS ---------------------------------------------------------------------------------------
+
+
+def _patch_tls(secure: Any, handshake_timeout: float | None) -> None:
+    accept, do_handshake = secure.accept, secure.do_handshake
+
+    def secure_accept(self: Any) -> tuple[Any, Any]:
+        listener = _listener_of(self)
+        if listener is None or not self.do_handshake_on_connect:
+            found: tuple[Any, Any] = accept(self)
+            return found
+        try:
+            return listener.accept_secure(self)
+        except BlockingIOError:
+            pass
+        return _wait(self, listener, lambda: listener.accept_secure(self))
+
+    def secure_do_handshake(self: Any, *arguments: Any) -> None:
+        """A handshake that the program does on a connection that holds a slot, and without a
+        timeout of its own, gets ours: a silent client would hold the slot for ever."""
+        slot: Any = getattr(self._sock, "followed", None)
+        ours = self.server_side and self.timeout is None and isinstance(slot, Slot)
+        if not ours or handshake_timeout is None:
+            do_handshake(self, *arguments)
+            return
+        expired = TimeoutError("The handshake operation timed out")
+        try:
+            with gevent.Timeout(handshake_timeout, expired):
+                do_handshake(self, *arguments)
+        except OSError as error:  # ssl.SSLError is one
+            slot.ending = Ending.HANDSHAKE_TIMEOUT if error is expired else Ending.HANDSHAKE_FAILED
+            raise
+
+    secure.accept, secure.do_handshake = secure_accept, secure_do_handshake

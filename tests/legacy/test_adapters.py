@@ -1,0 +1,220 @@
+"""Handlers written for something else, under the cap."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from gserver import SettingError
+from gserver.handlers.adapters import Kind, detect, make_server
+
+LOCAL = ("127.0.0.1", 0)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"port {self.server.server_port}".encode())  # type: ignore[attr-defined]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+class Framework:
+    def wsgi_app(self, environ: Any, start_response: Any) -> Any:
+        return application(environ, start_response)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.wsgi_app(*args)
+
+
+def blocking(sock: Any, address: Any) -> None:
+    """Blocks its thread, as code that knows no gevent does."""
+    sock.sendall(b"+")
+    while data := sock.recv(100):
+        time.sleep(0.01)
+        sock.sendall(data)
+
+
+def handle(sock: Any, address: Any) -> None:
+    sock.sendall(b"+")
+    sock.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (Echo, Kind.REQUEST_HANDLER),
+        (Hello, Kind.REQUEST_HANDLER),
+        (application, Kind.WSGI),
+        (Framework(), Kind.WSGI),
+        (lambda env, start_response: [], Kind.WSGI),
+        (handle, Kind.CALLABLE),
+        (blocking, Kind.CALLABLE),
+        (print, Kind.CALLABLE),
+    ],
+)
+def test_a_handler_is_detected_from_what_it_is(target: object, kind: Kind) -> None:
+    assert detect(target) is kind
+
+
+@pytest.mark.parametrize("target", [object(), int, socketserver.DatagramRequestHandler, None])
+def test_what_cannot_serve_is_the_users_mistake(target: object) -> None:
+    with pytest.raises(SettingError, match="handler"):
+        detect(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "settings", "said"),
+    [
+        (handle, Kind.REQUEST_HANDLER, {"max_connections": 1}, "handler"),
+        (blocking, Kind.BLOCKING, {}, "max_connections"),
+        (blocking, Kind.BLOCKING, {"max_connections": 1, "certfile": "x"}, "TLS"),
+    ],
+)
+def test_what_does_not_go_together_is_the_users_mistake(
+    target: Any, kind: Kind, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        make_server(target, LOCAL, kind, **settings)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Any]]:
+    servers: list[Any] = []
+
+    def start(target: Any, kind: Kind | None = None, **settings: Any) -> Any:
+        server = make_server(target, LOCAL, kind, max_connections=2, **settings)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def connect(server: Any) -> Any:
+    return socket.create_connection(("127.0.0.1", server.server_port), 20.0)
+
+
+def ended(sock: Any) -> bool:
+    """Whether the server ends the connection, one way or the other."""
+    try:
+        return not sock.recv(100)
+    except ConnectionResetError:
+        return True
+
+
+def free(server: Any, within: float = 20.0) -> None:
+    with gevent.Timeout(within):
+        while len(server.pool):
+            gevent.sleep(0.001)
+
+
+EXCHANGES = {
+    "request-handler": (Echo, None, b"a line\n", b"a line\n"),
+    "http": (Hello, None, b"GET / HTTP/1.0\r\n\r\n", b"200 OK"),
+    "wsgi": (application, None, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200 OK"),
+    "blocking": (blocking, Kind.BLOCKING, b"said", b"+"),
+    "callable": (handle, None, b"x", b"+"),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_each_kind_serves_up_to_the_cap_and_gives_its_slots_back(
+    name: str, serve: Callable[..., Any]
+) -> None:
+    target, kind, said, answer = EXCHANGES[name]
+    server = serve(target, kind, **({"log": None} if name == "wsgi" else {}))
+    for _ in range(3):
+        with connect(server) as first, connect(server) as second:
+            with gevent.Timeout(20):
+                while len(server.pool) < 2:
+                    gevent.sleep(0.001)
+            with connect(server) as third:
+                assert ended(third)
+            for sock in (first, second):
+                sock.sendall(said)
+                assert answer in sock.recv(4096)
+        free(server)
+    assert server.stats.admitted == 6
+    assert server.stats.balanced
+
+
+def test_a_request_handler_finds_its_server(serve: Callable[..., Any]) -> None:
+    server = serve(Hello)
+    with connect(server) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert answer.endswith(f"port {server.server_port}".encode())
+
+
+def test_a_request_handler_that_fails_ends_its_connection_only(serve: Callable[..., Any]) -> None:
+    class Fails(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            raise LookupError("the handler's own")
+
+    server = serve(Fails)
+    for _ in range(3):
+        with connect(server) as sock:
+            assert ended(sock)
+        free(server)
+    assert server.stats.finished["raised"] == 3
+
+
+def test_a_blocking_handler_stops_nobody_else(serve: Callable[..., Any]) -> None:
+    """Two clients in handlers that each wait for the other: only threads can do that."""
+    together = threading.Barrier(2, timeout=20)
+
+    def meet(sock: Any, address: Any) -> None:
+        together.wait()
+        sock.sendall(b"+")
+
+    server = serve(meet, Kind.BLOCKING)
+    with connect(server) as first, connect(server) as second:
+        assert (first.recv(1), second.recv(1)) == (b"+", b"+")
+    free(server)
+
+
+def test_a_blocking_handler_whose_connection_is_killed_finds_the_end(
+    serve: Callable[..., Any],
+) -> None:
+    over = threading.Event()
+
+    def wait(sock: Any, address: Any) -> None:
+        sock.sendall(b"+")
+        assert sock.recv(1) == b""
+        over.set()
+
+    server = serve(wait, Kind.BLOCKING)
+    with connect(server) as sock:
+        assert sock.recv(1) == b"+"
+        server.pool.kill(timeout=20)
+        assert ended(sock)
+    with gevent.Timeout(20):
+        while not over.is_set():
+            gevent.sleep(0.001)
+    assert len(server.pool) == 0

@@ -1,0 +1,297 @@
+"""``gserver exec`` is transparent: the program sees what ``python PROGRAM`` would have shown it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+EXEC = (
+    sys.executable,
+    "-c",
+    "from gserver.legacy.cli import exec_command; exec_command()",
+    "--max-connections",
+    "5",
+)
+PYTHON = (sys.executable,)
+
+
+def run(command: tuple[str, ...], *arguments: str, cwd: Path, **settings: str) -> tuple[str, ...]:
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        input="what comes in\n",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **settings},
+        timeout=60,
+        check=False,
+    )
+    out = re.sub("0x[0-9a-f]+", "ADDRESS", done.stdout)
+    return str(done.returncode), out, done.stderr
+
+
+LOOK = """
+import __main__, os, sys
+print(sys.argv, __name__, __file__, __spec__, __package__, __doc__, sys.path[0])
+print(sorted(name for name in vars(__main__)), __main__.__dict__ is globals())
+print(type(__loader__).__name__, os.getcwd(), repr(sys.stdin.read()))
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "look.py").write_text(LOOK)
+    (tmp_path / "link.py").symlink_to(tmp_path / "sub" / "look.py")
+    (tmp_path / "look_here.py").write_text(LOOK)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(LOOK)
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("__main__.py", LOOK)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sub/look.py", "--help", "-m", "x", "--", "--max-connections"),
+        ("./sub/../sub/look.py",),
+        ("link.py", "a"),
+        ("-m", "look_here", "--help"),
+        ("-m", "package", "--settle", "-1"),
+        ("package", "b"),
+        ("archive.zip", "c"),
+    ],
+    ids=" ".join,
+)
+def test_the_program_finds_itself_as_python_would_have_started_it(
+    arguments: tuple[str, ...], here: Path
+) -> None:
+    assert run(EXEC, *arguments, cwd=here) == run(PYTHON, *arguments, cwd=here)
+
+
+ENDS = {
+    "returns": "print('done')",
+    "exits": "import sys; sys.exit(3)",
+    "exits with words": "raise SystemExit('so it is')",
+    "raises": "def f():\n    return 1 / 0\nf()",
+    "raises a chain": "try:\n    {}['a']\nexcept KeyError as e:\n    raise OSError(2, 'b') from e",
+    "raises EOFError": "raise EOFError('which a command line might catch')",
+    "does not parse": "x = (",
+    "has a hook": "import sys\nsys.excepthook = lambda *a: print('hook', a[0])\n1 / 0",
+    "has a hook that fails": "import sys\nsys.excepthook = lambda *a: None.x\n1 / 0",
+    "ends in a thread": (
+        "import threading, time\n"
+        "threading.Thread(target=lambda: (time.sleep(.1), print('last'))).start()"
+    ),
+    "has functions at exit": "import atexit\natexit.register(print, 'bye')\n1 / 0",
+    "kills itself": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
+    "is interrupted": "raise KeyboardInterrupt",
+    "is interrupted, with functions at exit": (
+        "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt"
+    ),
+    "aborts": "import os; os._exit(9)",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_program_ends_as_python_would_have_ended_it(end: str, tmp_path: Path) -> None:
+    (tmp_path / "end.py").write_text(ENDS[end])
+    found = run(EXEC, "end.py", cwd=tmp_path)
+    expected = run(PYTHON, "end.py", cwd=tmp_path)
+    assert found[:2] == expected[:2]
+    if end != "has a hook that fails":  # whose own traceback names the caller
+        assert found[2] == expected[2]
+
+
+SERVER = """
+import signal, socket, sys, threading, time
+listener = socket.create_server(("127.0.0.1", 0))
+def busy():
+    while True:
+        sum(range(2000)); time.sleep(0)
+threading.Thread(target=busy, daemon=True).start()
+{setup}
+try:
+    print("serving", flush=True)
+    while True:
+        listener.accept()
+finally:
+    print("main ends", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "number", "status"),
+    [
+        ("", signal.SIGINT, -signal.SIGINT),
+        ("", signal.SIGTERM, -signal.SIGTERM),
+        ("signal.signal(15, lambda *a: sys.exit(7))", signal.SIGTERM, 7),
+        (
+            "signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.getsignal(2))",
+            signal.SIGUSR1,
+            -signal.SIGUSR1,
+        ),
+        ("signal.signal(10, lambda *a: 1 / 0)", signal.SIGUSR1, 1),
+    ],
+)
+def test_a_signal_does_to_a_busy_program_what_it_does_under_python(
+    setup: str, number: int, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text(SERVER.format(setup=setup))
+    with subprocess.Popen(
+        [*EXEC, "server.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        try:
+            said, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    assert said == ("main ends\n" if status != -number or number == signal.SIGINT else "")
+
+
+def test_a_handler_is_what_the_program_set() -> None:
+    (status, said, _) = run(
+        (sys.executable, "-c"),
+        "import gevent.monkey; gevent.monkey.patch_all()\n"
+        "from gserver.legacy.signals import deliver_to_main; deliver_to_main()\n"
+        "import signal\n"
+        "print(signal.getsignal(2) is signal.default_int_handler)\n"
+        "f = lambda *a: None\n"
+        "print(signal.signal(15, f) is signal.SIG_DFL, signal.getsignal(15) is f)\n"
+        "print(signal.signal(15, signal.SIG_IGN) is f)",
+        cwd=Path.cwd(),
+    )
+    assert (status, said) == ("0", "True\nTrue True\nTrue\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--reject", "refuse"), "rejection 'refuse'"),
+        (("--only", "8999"), "--only '8999'"),
+        (("--settle", "-1"), "settle -1"),
+        (("--max-connections", "0"), "max_connections 0"),
+        (("--max-connections", "10000000"), "--max-connections 10000000"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_marked_line_and_status_2(
+    options: tuple[str, ...], said: str, here: Path
+) -> None:
+    status, out, errors = run((*EXEC, *options), "look_here.py", cwd=here)
+    assert (status, out) == ("2", "")
+    assert errors.startswith("gserver: ")
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_program_that_cannot_be_read_is_one_marked_line_and_status_2(here: Path) -> None:
+    status, out, errors = run(EXEC, "nothing.py", cwd=here)
+    assert (status, out) == ("2", "")
+    assert errors == "gserver: PROGRAM 'nothing.py': cannot be read: No such file or directory\n"
+
+
+LOGGING = """
+import logging, logging.config, socket
+logging.basicConfig(filename="program.log", level=logging.DEBUG)
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+listener = socket.create_server(("127.0.0.1", 0))
+clients = [socket.create_connection(listener.getsockname()) for _ in range(6)]
+held = [listener.accept() for _ in range(5)]
+clients[5].recv(1)
+"""
+
+
+def test_our_messages_are_marked_and_neither_mixed_with_the_programs_nor_turned_off(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "program.py").write_text(LOGGING)
+    _, _, errors = run(EXEC, "program.py", cwd=tmp_path)
+    assert "gserver: full 5/5, rejecting\n" in errors
+    assert "gserver" not in (tmp_path / "program.log").read_text()
+
+
+LIMITS = """
+import os, resource, subprocess, sys
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= int(sys.argv[1]), flush=True)
+code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+subprocess.run([sys.executable, "-c", code], check=True)
+if not (pid := os.fork()):
+    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_its_children(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "program.py").write_text(LIMITS)
+    limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
+    _, out, errors = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
+    assert (out, errors) == ("True\n256\n256\n", "")
+
+
+BY_ENVIRONMENT = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+held = [listener.accept() for _ in range(2)]
+clients[2].settimeout(1)
+try:
+    print(repr(clients[2].recv(1)))
+except TimeoutError:
+    print("hangs")
+"""
+
+
+@pytest.mark.parametrize(("cap", "said"), [("2", "b''\n"), ("", "hangs\n")])
+def test_the_environment_caps_a_program_that_patches_itself(
+    cap: str, said: str, tmp_path: Path
+) -> None:
+    """gevent calls the entry point; here a package made for the test registers it."""
+    (tmp_path / "program.py").write_text(BY_ENVIRONMENT)
+    metadata = tmp_path / "entry-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[gevent.plugins.monkey.did_patch_all]\ngserver = gserver.legacy.entry:did_patch_all\n"
+    )
+    path = os.pathsep.join((str(Path(__file__).parents[2]), str(tmp_path)))
+    status, out, _ = run(
+        (sys.executable, "-m", "gevent.monkey"),
+        "program.py",
+        cwd=tmp_path,
+        PYTHONPATH=path,
+        GSERVER_MAX_CONNECTIONS=cap,
+    )
+    assert (status, out) == ("0", said)
+
+
+def test_an_environment_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
+    status, out, errors = run(
+        (sys.executable, "-c"),
+        "import gevent.monkey; gevent.monkey.patch_all()\n"
+        "from gserver.legacy.entry import did_patch_all; did_patch_all(None); print('runs')",
+        cwd=tmp_path,
+        GSERVER_MAX_CONNECTIONS="many",
+    )
+    assert (status, out) == ("2", "")
+    assert errors == "gserver: GSERVER_MAX_CONNECTIONS 'many': must be a number\n"

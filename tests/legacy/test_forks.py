@@ -1,0 +1,153 @@
+"""Fork per connection: the parent closes its copy, and the slot stays with the child."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from capped import inside
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and pidfd are Linux's")
+
+#: A child that has ``conn`` open until it is told to go, by a byte in a pipe.
+CHILD = """
+service = Service()
+conn = service.accepted()
+told, tell = os.pipe()
+def child(then):
+    pid = os.fork()
+    if not pid:
+        os.read(told, 1)
+        then()
+        os.read(told, 1)
+        os._exit(0)
+    conn.close()
+    return pid
+def end(pid):
+    os.write(tell, b"xx")
+    os.waitpid(pid, 0)
+"""
+
+
+def test_a_slot_stays_taken_while_a_child_serves_and_comes_back_when_it_ends() -> None:
+    assert inside(
+        CHILD
+        + """
+pid = child(lambda: None)
+during = [service.taken, service.full()]
+end(pid)
+eventually(lambda: service.taken == 0)
+found([*during, service.full(), *service.books()])
+"""
+    ) == [1, True, False, 0, True, 0]
+
+
+def test_a_slot_comes_back_though_nobody_waits_for_the_child() -> None:
+    assert inside(
+        CHILD
+        + """
+pid = child(lambda: None)
+os.write(tell, b"xx")
+eventually(lambda: service.taken == 0)
+found([service.full(), *service.books()])
+"""
+    ) == [False, 0, True, 0]
+
+
+def test_a_slot_comes_back_when_the_child_closes_and_lives_on() -> None:
+    assert inside(
+        CHILD
+        + """
+pid = child(conn.close)
+os.write(tell, b"x")
+eventually(lambda: not service.full())
+taken = service.taken
+end(pid)
+found([taken, *service.books()])
+"""
+    ) == [0, 0, True, 0]
+
+
+def test_two_children_with_one_connection_hold_one_slot_until_both_have_ended() -> None:
+    assert inside(
+        CHILD
+        + """
+pids = []
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        os.read(told, 1)
+        os._exit(0)
+    pids.append(pid)
+conn.close()
+os.write(tell, b"x")
+first = os.waitpid(-1, 0)
+gevent.sleep(0.05)
+during = [service.taken, service.full()]
+os.write(tell, b"x")
+eventually(lambda: service.taken == 0)
+found([*during, *service.books()])
+"""
+    ) == [1, True, 0, True, 0]
+
+
+def test_a_client_turned_away_during_a_fork_hears_of_it() -> None:
+    """The child inherits the candidate's descriptor: it must not keep the connection open."""
+    assert (
+        inside(
+            """
+service = Service(settle=0.2)
+conn = service.accepted()
+told, tell = os.pipe()
+client = connect(service.port)
+eventually(lambda: service.limiter.pending == 1)
+pid = os.fork()
+if not pid:
+    os.read(told, 1)
+    os._exit(0)
+client.settimeout(5)
+try: answer = client.recv(1).decode()
+except ConnectionResetError: answer = ""
+os.write(tell, b"x")
+os.waitpid(pid, 0)
+found(answer)
+"""
+        )
+        == ""
+    )
+
+
+def test_a_child_that_accepts_has_the_same_cap_and_a_count_of_its_own() -> None:
+    assert inside(
+        """
+service = Service(2)
+conn = service.accepted()
+pid = os.fork()
+if not pid:
+    a, b = service.accepted(), service.accepted()
+    full = service.full()
+    os._exit(0 if [service.taken, full, service.limiter.snapshot().admitted] == [2, True, 2] else 1)
+_, status = os.waitpid(pid, 0)
+found([os.waitstatus_to_exitcode(status), service.taken])
+"""
+    ) == [0, 1]
+
+
+def test_a_process_started_with_the_connection_as_its_stdin_holds_the_slot() -> None:
+    """As inetd does it."""
+    assert inside(
+        """
+import subprocess
+service = Service()
+conn = service.accepted()
+process = subprocess.Popen(["cat"], stdin=conn, stdout=conn)
+conn.close()
+client = service.clients[0]
+client.sendall(b"through cat"); answer = client.recv(100).decode()
+during = [service.taken, service.full()]
+client.close()
+process.wait()
+eventually(lambda: service.taken == 0)
+found([answer, *during, *service.books()])
+"""
+    ) == ["through cat", 1, True, 0, True, 0]

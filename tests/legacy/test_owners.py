@@ -1,0 +1,183 @@
+"""The slot lives with the descriptor: every way a socket can change hands.
+
+Each script takes the only slot with ``conn``, does something to it, and says before and after
+whether the slot is taken. Without the owner's bookkeeping each of these fails one way or the
+other: a slot given back too early admits too many, one never given back admits nobody.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from capped import inside
+
+BEGIN = "service = Service(); conn = service.accepted()\n"
+
+#: What is done, how many slots are taken then, what is done next, and how many are taken then.
+WAYS = {
+    "close": ("pass", 1, "conn.close()", 0),
+    "close twice": ("conn.close()", 0, "conn.close(); assert not service.full()", 0),
+    "makefile keeps it": ("file = conn.makefile('rb'); conn.close()", 1, "file.close()", 0),
+    "makefile collected": ("file = conn.makefile('rb'); conn.close()", 1, "del file", 0),
+    "collected": ("pass", 1, "del conn", 0),
+    "collected in a cycle": (
+        "box = [conn]; box.append(box); del conn, box; import gc",
+        1,
+        "gc.collect()",
+        0,
+    ),
+    "shutdown is no end": ("conn.shutdown(socket.SHUT_RDWR)", 1, "conn.close()", 0),
+    "the client leaves": ("service.clients.pop().close()", 1, "conn.close()", 0),
+    "dup": ("other = conn.dup(); conn.close()", 1, "other.close()", 0),
+    "dup, the copy first": ("other = conn.dup(); other.close()", 1, "conn.close()", 0),
+    "fromfd": (
+        "other = socket.fromfd(conn.fileno(), conn.family, conn.type); conn.close()",
+        1,
+        "other.close()",
+        0,
+    ),
+    "detach and rewrap": (
+        "other = socket.socket(fileno=conn.detach())",
+        1,
+        "other.close()",
+        0,
+    ),
+    "detach and os.close": ("fd = conn.detach(); del conn", 1, "os.close(fd)", 0),
+    "detach and socket.close": ("fd = conn.detach()", 1, "socket.close(fd)", 0),
+    "os.close behind its back": ("pass", 1, "os.close(conn.fileno())", 0),
+    "os.dup": ("fd = os.dup(conn.fileno()); conn.close()", 1, "os.close(fd)", 0),
+    "os.dup2": (
+        "fd = os.open('/dev/null', 0); os.dup2(conn.fileno(), fd); conn.close()",
+        1,
+        "os.close(fd)",
+        0,
+    ),
+    "os.dup2 over it": (
+        "null = os.open('/dev/null', 0)",
+        1,
+        "os.dup2(null, conn.fileno())",
+        0,
+    ),
+    "two objects on one descriptor": (
+        "other = socket.socket(fileno=conn.fileno()); other.detach()",
+        1,
+        "conn.close()",
+        0,
+    ),
+    "moved to another thread": (
+        "t = threading.Thread(target=conn.close)",
+        1,
+        "t.start(); t.join()",
+        0,
+    ),
+    "wrapped by a failing TLS": (
+        "import ssl; context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n"
+        "service.clients[0].sendall(b'no TLS at all\\r\\n')",
+        1,
+        "try: context.wrap_socket(conn, server_side=True)\nexcept ssl.SSLError: pass",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_slot_is_taken_exactly_as_long_as_a_descriptor_is_open(way: str) -> None:
+    first, taken, then, left = WAYS[way]
+    script = "\n".join(
+        (
+            BEGIN,
+            first,
+            "middle = [service.taken, service.full()]",
+            then,
+            f"eventually(lambda: service.taken == {left})",
+            "end = service.full()",
+            "eventually(lambda: service.taken == 0)",
+            "found([*middle, end, *service.books()])",
+        )
+    )
+    assert inside(script) == [taken, taken == 1, False, 0, True, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
+def test_a_descriptor_closed_in_c_frees_its_slot_when_the_next_client_comes() -> None:
+    assert inside(
+        BEGIN
+        + """
+import ctypes
+libc = ctypes.CDLL(None)
+taken = service.taken
+libc.close(conn.fileno())
+found([taken, service.full(), *service.books()])
+"""
+    ) == [1, False, 0, True, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
+def test_a_descriptor_duplicated_in_c_keeps_its_slot() -> None:
+    assert inside(
+        BEGIN
+        + """
+import ctypes
+libc = ctypes.CDLL(None)
+copy = libc.dup(conn.fileno())
+libc.close(conn.fileno())
+full = service.full()
+os.close(copy)
+eventually(lambda: service.taken == 0)
+found([full, *service.books()])
+"""
+    ) == [True, 0, True, 0]
+
+
+def test_a_number_used_again_is_another_connection() -> None:
+    """What the old socket object still does must not touch the new connection's slot."""
+    assert inside(
+        """
+service = Service(2)
+first = service.accepted()
+service.clients.append(connect(service.port))
+number = first.fileno()
+while os.open("/dev/null", os.O_RDONLY) < number:
+    pass  # no lower number is free
+os.close(number)
+eventually(lambda: service.taken == 0)
+second, _ = service.listener.accept()
+same = second.fileno() == number
+first.detach()
+taken = service.taken
+second.close()
+found([same, taken, *service.books()])
+"""
+    ) == [True, 1, 0, True, 0]
+
+
+def test_a_listener_may_change_hands_too() -> None:
+    assert inside(
+        """
+service = Service()
+other = socket.socket(fileno=service.listener.detach())
+service.listener = other.dup()
+other.close()
+conn = service.accepted()
+full = service.full()
+conn.close()
+found([full, service.full(), *service.books()])
+"""
+    ) == [True, False, 0, True, 0]
+
+
+def test_a_closed_listener_gives_back_what_waited_in_it() -> None:
+    """A candidate admitted from the overload watcher, and never accepted by the program."""
+    assert inside(
+        """
+service = Service(settle=10.0)
+conn = service.accepted()
+waiting = connect(service.port)
+eventually(lambda: service.limiter.pending == 1)
+conn.close()
+eventually(lambda: service.limiter.snapshot().admitted == 2)
+service.listener.close()
+found([waiting.recv(1).decode(), *service.books()])
+"""
+    ) == ["", 0, True, 0]
