@@ -39,7 +39,7 @@ from gserver.stats import Audit, Snapshot
 from gserver.timeouts import Timeouts, check_seconds
 from gserver.tls import cooperative_wrap, handshake
 
-__all__ = ["StreamServer", "WSGIServer"]
+__all__ = ["NumberedSocket", "StreamServer", "WSGIServer"]
 
 
 log = logging.getLogger("gserver")
@@ -57,6 +57,13 @@ def _plain_body(connection: Connection, handle: Handler) -> None:
     handle(connection.socket, connection.address)
 
 
+class NumberedSocket(GeventSocket):
+    """A listener known to be bound to a port by its number, not to port 0: ``Refuse`` shuts and
+    opens it, and would lose a port that the kernel chose."""
+
+    __slots__ = ()
+
+
 class _Capped(_GeventServer):
     """What a cap changes in a gevent server. Mixed in before gevent's class."""
 
@@ -67,8 +74,10 @@ class _Capped(_GeventServer):
     #: Seconds a TLS client has for its handshake; None: for ever.
     handshake_timeout: float | None = 10.0
 
-    #: Whether a socket handed in was bound to a port by its number, not to port 0: Refuse shuts
-    #: and opens it, and would lose a port that the kernel chose.
+    #: Called, if set, after the server has closed because its listener was none any more.
+    on_listener_failed: Callable[[], object] | None = None
+
+    #: Whether the socket handed in was a :class:`NumberedSocket`.
     _bound_to_number = False
 
     def __init__(
@@ -269,6 +278,7 @@ class _Capped(_GeventServer):
 
     def set_listener(self, listener: Any) -> None:
         super().set_listener(listener)
+        self._bound_to_number = isinstance(listener, NumberedSocket)
         sock = getattr(self, "socket", None)
         if sock is not None:
             # A blocking listener would block the loop in accept().
@@ -384,6 +394,8 @@ class _Capped(_GeventServer):
         """It is no listener any more: close the server. Its admitted clients go on."""
         log.error("%s: the listener failed, and is closed: %s", describe(self.address), error)
         self.close()
+        if self.on_listener_failed is not None:
+            self.on_listener_failed()
 
 
 class StreamServer(_Capped, gevent.server.StreamServer):
