@@ -100,6 +100,7 @@ class AcceptLoop:
         self._running = False
         self._subscribed = False
         self._epoll: Any = None
+        self._process = 0  # whose loop that is
 
     # ---- lifecycle -----------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class AcceptLoop:
             return
         self._take_reserve()
         if self._epoll is None:
-            self._epoll = _loops_epoll()
+            self._epoll, self._process = _loops_epoll(), os.getpid()
         self._fd = self._listener.fileno()
         self._watcher = gevent.get_hub().loop.io(self._fd, _READ, True, LISTENER_PRIORITY)
         self._watcher.start(self._readable)
@@ -231,6 +232,10 @@ class AcceptLoop:
         rejection where batches are small (bench/reject_cost.py).
         """
         if self._epoll is None:
+            return False
+        if self._process != os.getpid():  # forked: it is the parent's still
+            self._epoll.close()
+            self._epoll, self._process = _loops_epoll(), os.getpid()
             return False
         ready = self._epoll.poll(0, 2)
         return not ready or (len(ready) == 1 and ready[0][0] == self._fd)
