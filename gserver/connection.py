@@ -271,9 +271,8 @@ class Connection:
                 self._give_back(ending)
 
     def _give_back(self, ending: Ending) -> None:
-        self._limiter.connections.discard(self)
         greenlet, self.greenlet = self.greenlet, None  # no cycle for the collector to find
-        self._limiter.ended(greenlet, self.receipt, ending)
+        self._limiter.ended(self, greenlet, self.receipt, ending)
         if self.on_end is not None:
             self.on_end(self)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import logging
+import resource
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -311,6 +312,7 @@ class _Capped(_GeventServer):
             super().start_accepting()
             return
         if self._accepting is None:
+            self._warn_of_too_few_descriptors()
             self._accepting = AcceptLoop(
                 self.socket,
                 self._limiter,
@@ -325,6 +327,18 @@ class _Capped(_GeventServer):
             if self._reaper.evicts:
                 self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
+
+    def _warn_of_too_few_descriptors(self) -> None:
+        """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        cap = self._capped_limiter().max_connections
+        if soft != resource.RLIM_INFINITY and cap >= soft:
+            log.warning(
+                "max_connections %s is out of reach: this process may have %s descriptors "
+                "(RLIMIT_NOFILE, ulimit -n)",
+                f"{cap:,}",
+                f"{soft:,}",
+            )
 
     def stop_accepting(self) -> None:
         if self._limiter is None:

@@ -7,6 +7,7 @@ and :func:`take` leaves no link behind, so that the slot comes back when it is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from gevent.lock import Semaphore
@@ -15,7 +16,16 @@ from gevent.pool import Pool
 from gserver.admission.limits import MOST_SLOTS
 from gserver.errors import SettingError
 
-__all__ = ["check_cap", "give_back", "hand_over", "pool_for", "resize", "semaphore_error", "take"]
+__all__ = [
+    "check_cap",
+    "give_back",
+    "hand_over",
+    "pool_for",
+    "resize",
+    "semaphore_error",
+    "take",
+    "when_free",
+]
 
 
 def check_cap(value: object, setting: str = "max_connections") -> int:
@@ -108,6 +118,12 @@ def resize(pool: Pool, size: int) -> None:
 def semaphore_error(pool: Pool) -> int:
     """The semaphore's counter minus what the pool's length says it should be."""
     return _semaphore(pool).counter - pool.free_count()
+
+
+def when_free(pool: Pool, callback: Callable[[Any], object]) -> None:
+    """Call ``callback`` once, in a callback of the loop, when a slot of a full pool is free,
+    whoever held it."""
+    _semaphore(pool).rawlink(callback)
 
 
 def _lower_semaphore(pool: Pool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import Any
 
 import gevent
+import gevent.event
 import gevent.server
 import pytest
 from gevent.pool import Pool
@@ -24,7 +26,7 @@ from support import (
     visit,
 )
 
-from gserver import Ending, Limiter, Reset, SettingError, StreamServer
+from gserver import Ending, Limiter, Limits, Reset, SettingError, StreamServer
 
 
 class MyPool(Pool):
@@ -154,7 +156,7 @@ def test_other_work_in_a_shared_pool_counts_against_the_cap() -> None:
     done = gevent.event.Event()
     with running(StreamServer(LOCAL, greet, spawn=pool)) as server:
         pool.spawn(done.wait)
-        assert server.stats.active == 1
+        assert server.stats.occupied == 1
         with clients(server, 1):
             assert visit(server) == "closed"
         done.set()
@@ -243,3 +245,40 @@ def test_handshake_may_be_given_for_ever() -> None:
 def test_server_without_a_cap_has_no_stats_to_find() -> None:
     assert not hasattr(StreamServer(LOCAL, greet), "stats")
     assert hasattr(StreamServer(LOCAL, greet, max_connections=1), "stats")
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_slot_that_other_work_in_a_shared_pool_gives_back_is_the_next_clients(
+    waiting: bool,
+) -> None:
+    pool, end = Pool(1), gevent.event.Event()
+    rules: dict[str, Any] = {"settle": 3600.0}
+    if waiting:
+        rules = {"limits": Limits(max_connections=1, wait=600.0, wait_queue=1)}
+    with running(StreamServer(LOCAL, greet, spawn=pool, **rules)) as server:
+        for _ in range(2):
+            work = pool.spawn(end.wait)
+            with connect(server) as client:
+                eventually(lambda: server.stats.pending + server.stats.waiting == 1)
+                books = server.stats
+                assert books.balanced
+                assert (books.active, books.occupied, books.peak) == (0, 1, 1)
+                assert server.stats.time_full > 0.0
+                end.set()
+                assert outcome(client) == "served"
+            work.join()
+            end.clear()
+            eventually(lambda: server.stats.occupied == 0)
+
+
+def test_cap_that_the_descriptor_limit_does_not_allow_is_warned_of_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for cap, warnings in (soft, 1), (soft - 1, 0):
+        caplog.clear()
+        server = StreamServer(LOCAL, greet, max_connections=cap)
+        assert not caplog.records
+        with running(server):
+            assert len(caplog.records) == warnings
+            assert all("RLIMIT_NOFILE" in record.getMessage() for record in caplog.records)
