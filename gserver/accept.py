@@ -44,7 +44,7 @@ LISTENER_PRIORITY: Final = -2
 
 
 class AcceptLoop:
-    """Accepts on ``listener`` while started; a :class:`gserver.limiter.Front`.
+    """Accepts on ``listener`` while started; a :class:`gserver.front.Front`.
 
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
     :param start: called with a gevent socket, the peer's address and the receipt for each

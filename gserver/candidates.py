@@ -23,8 +23,9 @@ from gserver.one_shot import OneShot
 
 __all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "Candidates", "TurnShare", "iteration"]
 
-#: Rejections in one turn of the loop, by all listeners of a limiter (G5): at 16 the admitted keep a p99 of about 2 ms under a
-#: flood, at 100 it is 8.7 ms, and rejecting is no faster (bench/reject_cost.py).
+#: Rejections in one turn of the loop, by all listeners of a limiter (G5): at 16 the admitted keep
+#: a p99 of about 2 ms under a flood, at 100 it is 8.7 ms, and rejecting is no faster
+#: (bench/reject_cost.py).
 MAX_REJECTIONS_PER_TURN: Final = 16
 #: Candidates held at once (G8), and one batch for each further listener of a limiter. At the bound
 #: the oldest gets its verdict early.
@@ -70,6 +71,7 @@ class TurnShare:
         return MAX_REJECTIONS_PER_TURN // self._listeners or 1
 
 
+#: See :class:`Candidates`.
 Decide = Callable[[int, Any, Front, bool, float], bool]
 
 

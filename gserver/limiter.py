@@ -29,6 +29,7 @@ from gserver.candidates import Candidates
 from gserver.errors import SettingError
 from gserver.front import Client, Front
 from gserver.header_room import Guest, HeaderRoom
+from gserver.net.listeners import describe_peer
 from gserver.net.proxies import Proxies
 from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
@@ -321,7 +322,7 @@ class Limiter:
             self.gate.give_back(receipt, monotonic())
             if not isinstance(error, Exception):
                 raise  # Ctrl-C, say: for the program; the books balance all the same
-            log.exception("connection from %s not started", address)
+            log.exception("connection from %s not started", describe_peer(address))
         self._note_occupancy()
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
@@ -337,7 +338,7 @@ class Limiter:
             self.counters.rejection_errors += 1
         except Exception:  # a rejection that is not one of ours
             self.counters.rejection_errors += 1
-            log.exception("rejecting %s failed", address)
+            log.exception("rejecting %s failed", describe_peer(address))
 
     # ---- those who come by a proxy ---------------------------------------------------------
 
@@ -373,7 +374,7 @@ class Limiter:
             self.counters.finished[Ending.NOT_STARTED] += 1
             if not isinstance(error, Exception):
                 raise
-            log.exception("connection from %s not started", address)
+            log.exception("connection from %s not started", describe_peer(address))
         self._candidates.admitted_one()
         self._note_occupancy()
 

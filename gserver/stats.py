@@ -69,7 +69,7 @@ class Snapshot:
 
     :ivar cap: ``max_connections``.
     :ivar active: admitted, and not ended yet.
-    :ivar occupied: slots taken: ``active + reading``, and other work in a Pool that is shared with it.
+    :ivar occupied: slots taken: ``active + reading``, and other work in a Pool that is shared.
     :ivar peak: most slots taken at once.
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
