@@ -25,13 +25,18 @@ __all__ = ["did_patch_all", "not_by_environment"]
 Number = TypeVar("Number", int, float)
 
 _SWITCH = "GSERVER_MAX_CONNECTIONS"
+_installed = False
 
 
 def did_patch_all(event: object) -> None:
     """gevent's event: everything is patched. A setting that cannot be used ends the process
-    with status 2: the program must not run without the cap it was given."""
-    if not os.environ.get(_SWITCH):
+    with status 2: the program must not run without the cap it was given.
+
+    Further calls do nothing: a program may patch again, and gevent tells of that again."""
+    global _installed
+    if _installed or not os.environ.get(_SWITCH):
         return
+    _installed = True
     from gserver.errors import SettingError
 
     try:
