@@ -104,13 +104,19 @@ class _Capped(_GeventServer):
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
             newcomer if it has been idle for so many seconds; None: never. Idle as in
-            :class:`gserver.Timeouts`.
+            :class:`gserver.Timeouts`. Goes without ``Limits.wait``.
         :param deferred_start: start a client's handler only when its first byte is here: a
             silent client costs its slot and a fifth of the memory. For protocols in which the
             client speaks first; a client that leaves without a word never meets the handler.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
+        if limits is not None and not isinstance(limits, Limits):
+            raise SettingError("limits", limits, "must be Limits(...)")
+        if limiter is not None and not isinstance(limiter, Limiter):
+            raise SettingError("limiter", limiter, "must be a Limiter(...)")
+        if not isinstance(deferred_start, bool):
+            raise SettingError("deferred_start", deferred_start, "must be True or False")
         self._limiter = limiter
         self._shared = limiter is not None
         self._wanted = max_connections
@@ -137,6 +143,8 @@ class _Capped(_GeventServer):
                     "proxy_protocol_from", proxy_protocol_from, "needs a cap: max_connections"
                 )
             self._check_rejections()
+            if self._limiter is not None:
+                self._check_limiter(self._limiter)
         except SettingError:
             self.close()
             raise
@@ -221,11 +229,23 @@ class _Capped(_GeventServer):
             problem = "needs TCP: a unix socket that is shut does not come back"
         elif hasattr(self, "socket") and not self._bound_to_number:
             problem = "needs an address, not a socket: opening it again may lose its port"
-        elif limiter.settle:
+        else:
+            return
+        raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
+
+    def _check_limiter(self, limiter: Limiter) -> None:
+        """What the limiter's settings do not go with. Asked again at the start: until then they
+        may be changed, later the limiter refuses to."""
+        wait, evict_idle = limiter.limits.wait, self._reaper.evict_idle
+        if wait and evict_idle is not None:
+            raise SettingError("evict_idle", evict_idle, "goes without wait")
+        if not isinstance(self._rejections[Reason.CAPACITY], Refuse):
+            return
+        if limiter.settle:
             problem = "goes without settle: who is refused cannot wait"
-        elif limiter.limits.wait:
+        elif wait:
             problem = "goes without wait: who is refused cannot wait"
-        elif self._reaper.evicts:
+        elif evict_idle is not None:
             problem = "goes without evict_idle: nobody is let in for whom to evict"
         else:
             return
@@ -298,6 +318,7 @@ class _Capped(_GeventServer):
             super().start_accepting()
             return
         if self._accepting is None:
+            self._check_limiter(self._limiter)
             self._accepting = AcceptLoop(
                 self.socket,
                 self._limiter,

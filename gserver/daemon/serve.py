@@ -94,7 +94,8 @@ def serve(
                 for each in listeners
             ]
         except SettingError as error:
-            raise rejections.in_flags(error) from None
+            with in_flags():
+                raise rejections.in_flags(error) from None
         if settings.tls is not None:
             reload_on_hangup(settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)

@@ -11,6 +11,7 @@ from gserver.net.linger import Linger
 from gserver.net.loop import Loop
 from gserver.net.skip_header import SkipHeader
 from gserver.replies import Script
+from gserver.timeouts import check_seconds
 
 __all__ = ["Reply"]
 
@@ -23,7 +24,7 @@ class Reply:
     :param timeout: seconds a client has to take it.
     :param max_lingering: clients that may be taking theirs at once; the next ones are closed
         without a word, counted in :attr:`degraded`.
-    :raises SettingError: no such name, or not bytes.
+    :raises SettingError: no such name, not bytes, or a number that cannot be used.
     """
 
     name: Final = "reply"
@@ -32,12 +33,14 @@ class Reply:
         self, what: str | bytes, *, timeout: float = 2.0, max_lingering: int = 256
     ) -> None:
         self.script: Script = replies.named(what) if isinstance(what, str) else replies.Reply(what)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise SettingError("timeout", timeout, "must be a number of seconds, more than 0")
-        if not isinstance(max_lingering, int) or max_lingering < 1:
+        self._timeout: Final = check_seconds(timeout, "timeout")
+        if (
+            isinstance(max_lingering, bool)
+            or not isinstance(max_lingering, int)
+            or max_lingering < 1
+        ):
             raise SettingError("max_lingering", max_lingering, "must be a whole number, 1 or more")
-        self._what = what
-        self._timeout = timeout
+        self._what: Final = what
         self.max_lingering: Final = max_lingering
         self._linger: Linger | None = None
 
