@@ -30,6 +30,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
+from gserver.net.linger import Linger
 from gserver.net.listeners import describe, system_backlog, tcp_listener
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
@@ -124,6 +125,7 @@ class _Capped(_GeventServer):
         self._limits = limits
         self._rejections = by_reason(rejection)
         self._accepting: AcceptLoop | None = None
+        self._lingers: list[Linger] = []  # also of an accept loop that is closed
         self._auditor: Auditor | None = None
         if handshake_timeout is not None:
             self.handshake_timeout = check_seconds(handshake_timeout, "handshake_timeout")
@@ -200,8 +202,13 @@ class _Capped(_GeventServer):
 
     def lingering_descriptors(self) -> set[int]:
         """Those of clients that are being told that the server is busy (``Reply``)."""
-        replies = [how for how in self._rejections.values() if isinstance(how, Reply)]
-        return {fd for how in replies for fd in how.descriptors()}
+        return {fd for linger in self._lingers for fd in linger.descriptors()}
+
+    @property
+    def degraded(self) -> int:
+        """Clients that a ``Reply`` was for, but that were closed without a word, for as many as
+        it allows were taking theirs: since the last start."""
+        return sum(linger.degraded for linger in self._lingers)
 
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:
@@ -330,6 +337,8 @@ class _Capped(_GeventServer):
                 delays=(self.min_delay, self.max_delay),
                 proxies=self._proxies,
             )
+            self._lingers = [each for each in self._lingers if each.lingering]
+            self._lingers += self._accepting.lingers
             if self._reaper.evicts:
                 self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
@@ -371,9 +380,8 @@ class _Capped(_GeventServer):
             others_go_on=self._shared,
         )
         # Those who were being told that the server is busy have had the time the others had.
-        for how in self._rejections.values():
-            if isinstance(how, Reply):
-                how.close_all()
+        for linger in self._lingers:
+            linger.close_all()
 
     # ---- serving ---------------------------------------------------------------------------
 

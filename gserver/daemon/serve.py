@@ -74,13 +74,15 @@ def serve(
     limits, rejections = settings.limits, settings.rejections
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
-    ensure_descriptors(
-        limits.max_connections,
-        others=limits.most_open - limits.max_connections + rejections.max_lingering,
-    )
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
+        ensure_descriptors(
+            limits.max_connections,
+            others=limits.most_open
+            - limits.max_connections
+            + rejections.max_lingering * len(listeners),
+        )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
 
