@@ -23,7 +23,8 @@ The layout, lowest first; a module imports only from those above it here:
     tls.py  tls_files.py the handshake; a context from files
     audit.py             slots compared with open sockets
     server.py            gevent's servers with a cap: StreamServer, WSGIServer
-    handlers/            the built-in handlers: echo, console
+    legacy/              unmodified programs under the cap: install(), gserver exec
+    handlers/            the built-in handlers: echo, console; adapters for others'
     probe/               the measuring client: knows nothing of the server
     daemon/  demo/  cli.py    the gserver command
 

@@ -44,7 +44,7 @@ LISTENER_PRIORITY: Final = -2
 
 
 class AcceptLoop:
-    """Accepts on ``listener`` while started; a :class:`gserver.limiter.Front`.
+    """Accepts on ``listener`` while started; a :class:`gserver.front.Front`.
 
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
     :param start: called with the descriptor, the peer's address and the receipt of each client
@@ -105,6 +105,7 @@ class AcceptLoop:
         self._running = False
         self._subscribed = False
         self._epoll: Any = None
+        self._process = 0  # whose loop that is
 
     # ---- lifecycle -----------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class AcceptLoop:
             return
         self._take_reserve()
         if self._epoll is None:
-            self._epoll = _loops_epoll()
+            self._epoll, self._process = _loops_epoll(), os.getpid()
         self._fd = self._listener.fileno()
         self._watcher = gevent.get_hub().loop.io(self._fd, _READ, True, LISTENER_PRIORITY)
         self._watcher.start(self._readable)
@@ -238,6 +239,10 @@ class AcceptLoop:
         rejection where batches are small (bench/reject_cost.py).
         """
         if self._epoll is None:
+            return False
+        if self._process != os.getpid():  # forked: it is the parent's still
+            self._epoll.close()
+            self._epoll, self._process = _loops_epoll(), os.getpid()
             return False
         ready = self._epoll.poll(0, 2)
         return not ready or (len(ready) == 1 and ready[0][0] == self._fd)

@@ -71,6 +71,7 @@ class TurnShare:
         return MAX_REJECTIONS_PER_TURN // self._listeners or 1
 
 
+#: See :class:`Candidates`.
 Decide = Callable[[int, Any, Front, bool, float], bool]
 
 

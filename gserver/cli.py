@@ -21,6 +21,7 @@ from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.rejection_options import Rejections, rejection_options
 from gserver.daemon.signals import StopSignals
 from gserver.errors import SettingError
+from gserver.handlers.adapters import Kind
 from gserver.handlers.console import Console, escape
 from gserver.handlers.echo import echo
 from gserver.net.listeners import system_backlog
@@ -80,9 +81,12 @@ def _version() -> str:
 
 class _Group(click.Group):
     """A group that imports some of its commands only when they are named: `gserver serve` needs
-    nothing of the probe."""
+    nothing of the probe, and `gserver exec` as little as possible of anything."""
 
-    lazy: ClassVar[dict[str, str]] = {"probe": "gserver.probe.cli"}
+    lazy: ClassVar[dict[str, str]] = {
+        "exec": "gserver.legacy.cli:exec_command",
+        "probe": "gserver.probe.cli:probe",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.lazy])
@@ -90,7 +94,8 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(import_module(self.lazy[cmd_name]), cmd_name)
+        module, _, name = self.lazy[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(module), name)
         return found
 
 
@@ -161,6 +166,12 @@ def cli() -> None:
     metavar="DIR",
     help="Look for MODULE in DIR first.  [default: the current directory]",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(Kind, case_sensitive=False),
+    help="What HANDLER was written for. 'blocking': called in a thread of its own, with a plain "
+    "socket.  [default: as it looks; 'callable' if nothing tells]",
+)
 @admission_options
 @proxy_options
 @connection_options
@@ -173,6 +184,7 @@ def serve(
     backlog: int,
     drain_timeout: float,
     app_dir: str,
+    kind: Kind | None,
     proxy_protocol_from: tuple[str, ...],
     proxy_timeout: float,
     **of_connections: Any,
@@ -184,7 +196,9 @@ def serve(
     \b
       console         print what clients send, with their address (the default)
       echo            send everything back
-      MODULE:HANDLER  call HANDLER(socket, address) in MODULE; a gevent socket
+      MODULE:HANDLER  call HANDLER(socket, address) in MODULE; a gevent socket.
+                      A WSGI application or a socketserver.BaseRequestHandler
+                      is served as what it is.
 
     The first line on standard output says where it listens. The log goes to standard error.
 
@@ -209,7 +223,7 @@ def serve(
         elif handler == "echo":
             serving = echo
         else:
-            serving = load_handler(handler, app_dir)
+            serving = load_handler(handler, app_dir, kind)
         log_to(err)
         settings = ServeSettings(
             listen=listen,
@@ -218,6 +232,7 @@ def serve(
             settle=settle,
             backlog=backlog,
             drain_timeout=drain_timeout,
+            kind=kind,
             proxies=proxies_of(proxy_protocol_from, proxy_timeout),
             **connection_settings(**of_connections),
         )

@@ -26,6 +26,7 @@ from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt
 from gserver.deferred import DeferredStart
 from gserver.limiter import Limiter
+from gserver.net.listeners import describe_peer
 from gserver.stats import Ending
 
 __all__ = ["Connection", "HandshakeFailed"]
@@ -52,8 +53,8 @@ class Server(Protocol):
 class Connection:
     """One admitted client: its socket, its greenlet, its slot.
 
-    :ivar socket: what the handler reads and writes; the server sets it to the TLS socket once
-        that owns the descriptor.
+    :ivar socket: what the handler reads and writes; ``tls.handshake`` sets it to the TLS socket
+        once that owns the descriptor.
     :ivar address: the peer's, as ``accept()`` gave it.
     :ivar server: whose client it is; its ``do_close(socket, address)`` is called at the end.
     :ivar greenlet: what holds the slot: the handler's greenlet, or a DeferredStart; None before
@@ -169,7 +170,7 @@ class Connection:
             self._end(Ending.NOT_STARTED)
             if not isinstance(error, Exception):
                 raise
-            log.exception("connection from %s not started", self.address)
+            log.exception("connection from %s not started", describe_peer(self.address))
 
     def end_deferred(self, ending: Ending) -> None:
         """End it, unless its greenlet has started by now: then kill that."""
@@ -237,12 +238,12 @@ class Connection:
         except SystemExit as error:
             # gevent would throw it into the main greenlet: one handler could stop the server.
             ending = Ending.EXITED
-            log.debug("handler of %s exited with %r", self.address, error.code)
+            log.debug("handler of %s exited with %r", describe_peer(self.address), error.code)
         except KeyboardInterrupt:
             raise  # Ctrl-C lands wherever the program is: it is for the program, not for us
         except HandshakeFailed as error:
             ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
-            log.debug("TLS handshake with %s failed: %s", self.address, error)
+            log.debug("TLS handshake with %s failed: %s", describe_peer(self.address), error)
             # Nudged by us in the midst of it (drain, eviction, lifetime), it is not the client's
             # fault; but that it had not said a word in time is.
             if not self.nudged or self._cause is Ending.FIRST_BYTE_TIMEOUT:
@@ -250,9 +251,9 @@ class Connection:
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):
                 ending = Ending.PEER_GONE
-                log.debug("%s went away: %s", self.address, error)
+                log.debug("%s went away: %s", describe_peer(self.address), error)
             else:
-                log.exception("handler of %s failed", self.address)
+                log.exception("handler of %s failed", describe_peer(self.address))
         finally:
             self._end(ending)
 
@@ -278,9 +279,8 @@ class Connection:
                 self._give_back(ending)
 
     def _give_back(self, ending: Ending) -> None:
-        self._limiter.connections.discard(self)
         greenlet, self.greenlet = self.greenlet, None  # no cycle for the collector to find
-        self._limiter.ended(greenlet, self.receipt, ending)
+        self._limiter.ended(self, greenlet, self.receipt, ending)
         if self.on_end is not None:
             self.on_end(self)
 
@@ -306,13 +306,13 @@ class Connection:
         try:
             self.server.do_close(sock, self.address)
         except Exception:
-            log.exception("closing the connection from %s failed", self.address)
+            log.exception("closing the connection from %s failed", describe_peer(self.address))
         finally:
             try:
                 sock.close()
             except OSError as error:
                 # EBADF: the handler closed the descriptor behind the socket's back.
-                log.debug("closing the connection from %s: %s", self.address, error)
+                log.debug("closing the connection from %s: %s", describe_peer(self.address), error)
 
     def _peer_is_gone(self, error: OSError) -> bool:
         """Whether an error that the handler let pass is this connection's own peer leaving.

@@ -25,6 +25,7 @@ from gserver.admission.sources import PROXY
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
 from gserver.candidates import TurnShare, iteration
 from gserver.front import Front
+from gserver.net.listeners import describe_peer
 from gserver.net.proxy_header import Fault, Header
 from gserver.one_shot import OneShot
 from gserver.stats import Counters
@@ -188,7 +189,7 @@ class HeaderRoom:
         faults[found] = faults.get(found, 0) + 1
         if found is Fault.CLOSED:  # as load balancers do to see whether a port is open
             return address, None
-        log.debug("no PROXY header from %s: %s", address, found)
+        log.debug("no PROXY header from %s: %s", describe_peer(address), found)
         gate.note_offence(PROXY, Offence.HEADER, monotonic())
         return address, _HEADER
 

@@ -28,6 +28,7 @@ from gserver.candidates import Candidates
 from gserver.errors import SettingError
 from gserver.front import Client, Front
 from gserver.header_room import Guest, HeaderRoom
+from gserver.net.listeners import describe_peer
 from gserver.net.proxies import Proxies
 from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
@@ -60,7 +61,8 @@ class Limiter:
         0: one turn of the loop, which is exact for handlers that return on end-of-file without
         yielding. A handler that needs longer to end wants about that long. Where clients may
         wait by the rules (``Limits.wait``), that is their settle.
-    :param pool: the Pool that counts; by default a new one of that size.
+    :param pool: the Pool that counts; by default a new one of that size. Other work in it counts
+        against the cap.
     :raises SettingError: a value that cannot be used.
 
     Nothing needs closing: it holds descriptors only while a server with candidates runs.
@@ -75,6 +77,8 @@ class Limiter:
             check_seconds(settle, "settle")
         if settle and limits.wait:
             raise SettingError("settle", settle, "goes without wait, which is at least as long")
+        self._shares_pool = pool is not None  # perhaps: with work that does not tell us
+        self._awaits_others = False
         self.pool = Pool(limits.max_connections) if pool is None else pool
         self.gate = Gate.from_limits(limits)
         self.counters = Counters()
@@ -161,9 +165,11 @@ class Limiter:
 
     def snapshot(self) -> Snapshot:
         """The books at this instant."""
+        self._note_occupancy()  # other work in the pool does not tell
         return self.counters.snapshot(
             cap=self.gate.max_connections,
-            active=len(self.pool) - len(self._headers),
+            active=len(self.connections),
+            occupied=len(self.pool),
             pending=self.pending,
             reading=len(self._headers),
             waiting=len(self._waiting),
@@ -204,6 +210,9 @@ class Limiter:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
         self.counters.accepted += len(clients)
+        if self._shares_pool:
+            self._note_occupancy()
+            self._await_others()
         evicted = self._evict_for(clients) if self.evictors else 0
         self._candidates.hold(
             clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
@@ -243,6 +252,8 @@ class Limiter:
             if isinstance(verdict, Waiter):
                 self.counters.accepted += 1
                 self._waiting.joined()
+                if self._shares_pool:
+                    self._await_others()
                 return True
         else:
             verdict = gate.decide(source, now, in_use=in_use)
@@ -324,7 +335,7 @@ class Limiter:
             self.gate.give_back(receipt, monotonic())
             if not isinstance(error, Exception):
                 raise  # Ctrl-C, say: for the program; the books balance all the same
-            log.exception("connection from %s not started", address)
+            log.exception("connection from %s not started", describe_peer(address))
         self._note_occupancy()
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
@@ -340,7 +351,7 @@ class Limiter:
             self.counters.rejection_errors += 1
         except Exception:  # a rejection that is not one of ours
             self.counters.rejection_errors += 1
-            log.exception("rejecting %s failed", address)
+            log.exception("rejecting %s failed", describe_peer(address))
 
     # ---- those who come by a proxy ---------------------------------------------------------
 
@@ -376,7 +387,7 @@ class Limiter:
             self.counters.finished[Ending.NOT_STARTED] += 1
             if not isinstance(error, Exception):
                 raise
-            log.exception("connection from %s not started", address)
+            log.exception("connection from %s not started", describe_peer(address))
         self._candidates.admitted_one()
         self._note_occupancy()
 
@@ -426,13 +437,16 @@ class Limiter:
 
     # ---- endings -------------------------------------------------------------------------
 
-    def ended(self, holder: slots.Holder, receipt: Receipt, ending: Ending) -> None:
+    def ended(
+        self, connection: Any, holder: slots.Holder, receipt: Receipt, ending: Ending
+    ) -> None:
         """An admitted connection has ended and its socket is closed: its slot comes back.
 
         Called once for each, by the connection's end alone (``gserver/connection.py``; for the
         connections of unmodified programs, ``gserver/legacy/holders.py``).
         """
         slots.give_back(self.pool, holder)
+        self.connections.discard(connection)
         self.counters.finished[ending] += 1
         self.gate.give_back(receipt, monotonic())
         self._occupancy_changed()
@@ -450,6 +464,19 @@ class Limiter:
         if not self._was_full:
             self._candidates.slot_came_back()
             self._waiting.slot_came_back()
+
+    def _await_others(self) -> None:
+        """Somebody is to have the next slot: also one that other work in the pool gives back."""
+        ours = len(self.connections) + len(self._headers)
+        if not self._awaits_others and ours < len(self.pool) and self.pool.full():
+            self._awaits_others = True
+            slots.when_free(self.pool, self._slot_is_free)
+
+    def _slot_is_free(self, _semaphore: Any) -> None:
+        self._awaits_others = False
+        self._occupancy_changed()
+        if len(self._candidates) or len(self._waiting):
+            self._await_others()
 
     def _note_occupancy(self) -> None:
         in_use = len(self.pool)

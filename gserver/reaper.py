@@ -18,6 +18,7 @@ import gevent
 from gserver.connection import Connection
 from gserver.idleness import BUDGET_S, idle_seconds, look
 from gserver.net.deadlines import Deadlines
+from gserver.net.listeners import describe_peer
 from gserver.stats import Ending
 from gserver.timeouts import Timeouts, check_seconds, sweep_every
 
@@ -160,7 +161,7 @@ class Reaper:
             self._told = Deadlines(loop, self._timeouts.grace, self._grace_is_over)
         if connection in self._told:
             return False
-        log.debug("%s: %s", connection.address, ending)
+        log.debug("%s: %s", describe_peer(connection.address), ending)
         self._told.add(connection)
         connection.nudge(ending)
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import logging
+import resource
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ from gserver.stats import Audit, Snapshot
 from gserver.timeouts import Timeouts, check_seconds
 from gserver.tls import cooperative_wrap, handshake
 
-__all__ = ["StreamServer", "WSGIServer"]
+__all__ = ["NumberedSocket", "StreamServer", "WSGIServer"]
 
 
 log = logging.getLogger("gserver")
@@ -54,8 +55,18 @@ else:
     _GeventServer = object  # a mixin: gevent's class comes next in the order
 
 
+_NOT_GIVEN: Any = object()  # where None means something
+
+
 def _plain_body(connection: Connection, handle: Handler) -> None:
     handle(connection.socket, connection.address)
+
+
+class NumberedSocket(GeventSocket):
+    """A listener known to be bound to a port by its number, not to port 0: ``Refuse`` shuts and
+    opens it, and would lose a port that the kernel chose."""
+
+    __slots__ = ()
 
 
 class _Capped(_GeventServer):
@@ -68,8 +79,10 @@ class _Capped(_GeventServer):
     #: Seconds a TLS client has for its handshake; None: for ever.
     handshake_timeout: float | None = 10.0
 
-    #: Whether a socket handed in was bound to a port by its number, not to port 0: Refuse shuts
-    #: and opens it, and would lose a port that the kernel chose.
+    #: Called, if set, after the server has closed because its listener was none any more.
+    on_listener_failed: Callable[[], object] | None = None
+
+    #: Whether the socket handed in was a :class:`NumberedSocket`.
     _bound_to_number = False
 
     def __init__(
@@ -80,7 +93,7 @@ class _Capped(_GeventServer):
         rejection: Rejection | Mapping[str, Rejection] | None = None,
         settle: float | None = None,
         limiter: Limiter | None = None,
-        handshake_timeout: float | None = None,
+        handshake_timeout: float | None = _NOT_GIVEN,
         proxy_protocol_from: Iterable[str] | None = None,
         proxy_timeout: float = DEFAULT_TIMEOUT_S,
         timeouts: Timeouts | None = None,
@@ -97,7 +110,8 @@ class _Capped(_GeventServer):
             ``Reply(…)`` or ``Refuse()``; or a mapping from reasons (``gserver.Reason``).
         :param settle: see :class:`gserver.Limiter`.
         :param limiter: a cap shared with other servers, instead of the two above.
-        :param handshake_timeout: seconds a TLS client has for its handshake; 10 by default.
+        :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever; by
+            default the class's, 10.
         :param proxy_protocol_from: networks of the proxies that connect here, each saying with a
             PROXY protocol header (version 1 or 2) for whom: who else connects is ``denied``.
             The rules, the log and the handler are told the client's address, not the proxy's.
@@ -127,7 +141,9 @@ class _Capped(_GeventServer):
         self._accepting: AcceptLoop | None = None
         self._lingers: list[Linger] = []  # also of an accept loop that is closed
         self._auditor: Auditor | None = None
-        if handshake_timeout is not None:
+        if handshake_timeout is None:
+            self.handshake_timeout = None
+        elif handshake_timeout is not _NOT_GIVEN:
             self.handshake_timeout = check_seconds(handshake_timeout, "handshake_timeout")
         if timeouts is not None and not isinstance(timeouts, Timeouts):
             raise SettingError("timeouts", timeouts, "must be Timeouts(...)")
@@ -140,9 +156,16 @@ class _Capped(_GeventServer):
         context = kwargs.get("ssl_context")
         super().__init__(*args, **kwargs)
         try:
-            if self._proxies is not None and self._limiter is None:
-                raise SettingError(
-                    "proxy_protocol_from", proxy_protocol_from, "needs a cap: max_connections"
+            if self._limiter is None:
+                if handshake_timeout is not _NOT_GIVEN:
+                    problem = "needs a cap: max_connections"
+                    raise SettingError("handshake_timeout", handshake_timeout, problem)
+                self._check_needs_no_cap(
+                    rejection=rejection,
+                    proxy_protocol_from=proxy_protocol_from,
+                    timeouts=timeouts,
+                    evict_idle=evict_idle,
+                    deferred_start=deferred_start or None,
                 )
             self._check_rejections()
             if self._limiter is not None:
@@ -152,14 +175,13 @@ class _Capped(_GeventServer):
             raise
         if context is not None and self._limiter is not None:
             self.set_ssl_context(context)
-        if self._limiter is None:
-            for setting, given in {
-                "timeouts": timeouts,
-                "evict_idle": evict_idle,
-                "deferred_start": deferred_start or None,
-            }.items():
-                if given is not None:
-                    raise SettingError(setting, given, "needs a cap: max_connections")
+
+    @staticmethod
+    def _check_needs_no_cap(**settings: Any) -> None:
+        """All but None are given, and would be ignored."""
+        for setting, given in settings.items():
+            if given is not None:
+                raise SettingError(setting, given, "needs a cap: max_connections")
 
     # ---- the cap ---------------------------------------------------------------------------
 
@@ -182,8 +204,11 @@ class _Capped(_GeventServer):
 
     @property
     def stats(self) -> Snapshot:
-        """The books at this instant. Servers that share a limiter share them."""
-        return self._capped_limiter().snapshot()
+        """The books at this instant. Servers that share a limiter share them. Without a cap there
+        are none: AttributeError."""
+        if self._limiter is None:
+            raise AttributeError("stats: a server without a cap keeps no books")
+        return self._limiter.snapshot()
 
     def audit(self) -> Audit:
         """Compare slots with open sockets; the result is also in the next :attr:`stats`.
@@ -296,6 +321,7 @@ class _Capped(_GeventServer):
 
     def set_listener(self, listener: Any) -> None:
         super().set_listener(listener)
+        self._bound_to_number = isinstance(listener, NumberedSocket)
         sock = getattr(self, "socket", None)
         if sock is not None:
             # A blocking listener would block the loop in accept().
@@ -326,6 +352,7 @@ class _Capped(_GeventServer):
             return
         if self._accepting is None:
             self._check_limiter(self._limiter)
+            self._warn_of_too_few_descriptors()
             self._accepting = AcceptLoop(
                 self.socket,
                 self._limiter,
@@ -342,6 +369,18 @@ class _Capped(_GeventServer):
             if self._reaper.evicts:
                 self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
+
+    def _warn_of_too_few_descriptors(self) -> None:
+        """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        cap = self._capped_limiter().max_connections
+        if soft != resource.RLIM_INFINITY and cap >= soft:
+            log.warning(
+                "max_connections %s is out of reach: this process may have %s descriptors "
+                "(RLIMIT_NOFILE, ulimit -n)",
+                f"{cap:,}",
+                f"{soft:,}",
+            )
 
     def stop_accepting(self) -> None:
         if self._limiter is None:
@@ -413,6 +452,8 @@ class _Capped(_GeventServer):
         """It is no listener any more: close the server. Its admitted clients go on."""
         log.error("%s: the listener failed, and is closed: %s", describe(self.address), error)
         self.close()
+        if self.on_listener_failed is not None:
+            self.on_listener_failed()
 
 
 class StreamServer(_Capped, gevent.server.StreamServer):
@@ -425,6 +466,17 @@ class StreamServer(_Capped, gevent.server.StreamServer):
     At most ``max_connections`` clients are served at once, counted by ``server.pool``, a
     ``gevent.pool.Pool``; the next one is turned away at once. Its slot comes back when the
     handler returns, raises, exits or is killed, after its socket is closed.
+
+    With a cap, otherwise than in gevent's class:
+
+    * a subclass's ``do_read``, ``do_handle`` and ``wrap_socket_and_handle`` are not called, since
+      accepting and ending are ours; its ``handle`` is, and its ``do_close(socket, address)`` at
+      the end of each connection;
+    * what a handler raises is logged and counted here, and does not reach the hub's
+      ``handle_error``; ``sys.exit()`` in it ends its connection alone;
+    * a listening socket that is handed in is made non-blocking, and listens again with
+      :attr:`backlog`, the system's longest by default: set that in a subclass for another one;
+    * after ``gevent.fork()`` each process has a cap of its own: N workers serve N times as many.
     """
 
 

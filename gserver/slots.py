@@ -7,6 +7,7 @@ and :func:`take` leaves no link behind, so that the slot comes back when it is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from gevent.lock import Semaphore
@@ -24,6 +25,7 @@ __all__ = [
     "resize",
     "semaphore_error",
     "take",
+    "when_free",
 ]
 
 
@@ -127,6 +129,12 @@ def resize(pool: Pool, size: int) -> None:
 def semaphore_error(pool: Pool) -> int:
     """The semaphore's counter minus what the pool's length says it should be."""
     return _semaphore(pool).counter - pool.free_count()
+
+
+def when_free(pool: Pool, callback: Callable[[Any], object]) -> None:
+    """Call ``callback`` once, in a callback of the loop, when a slot of a full pool is free,
+    whoever held it."""
+    _semaphore(pool).rawlink(callback)
 
 
 def _lower_semaphore(pool: Pool) -> None:

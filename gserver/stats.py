@@ -5,8 +5,8 @@ The books balance at every instant (guarantee G9)::
     accepted == admitted + sum(rejected) + pending + waiting + abandoned
     admitted == sum(finished) + active
 
-``active`` is not counted here: it is the length of the pool, the only count of slots, less those
-that are held while a PROXY protocol header is read.
+``active`` is not counted here: it is how many connections there are. The count of slots, which the
+gate compares with the cap, is the length of the pool alone: ``occupied``.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class Snapshot:
 
     :ivar cap: ``max_connections``.
     :ivar active: admitted, and not ended yet.
+    :ivar occupied: slots taken: ``active + reading``, and other work in a Pool that is shared.
     :ivar peak: most slots taken at once.
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
         PROXY protocol header is being read.
-    :ivar reading: of the pending, those whose header is being read. Each holds a slot already:
-        ``active + reading`` slots are taken.
+    :ivar reading: of the pending, those whose header is being read. Each holds a slot already.
     :ivar waiting: accepted, and waiting for a slot as the rules let them.
     :ivar abandoned: left while waiting, or before their header had come.
     :ivar admitted: given a slot.
@@ -93,6 +93,7 @@ class Snapshot:
 
     cap: int
     active: int
+    occupied: int
     peak: int
     accepted: int
     pending: int
@@ -169,6 +170,7 @@ class Counters:
         *,
         cap: int,
         active: int,
+        occupied: int,
         pending: int,
         reading: int = 0,
         waiting: int,
@@ -180,6 +182,7 @@ class Counters:
         return Snapshot(
             cap=cap,
             active=active,
+            occupied=occupied,
             peak=self.peak,
             accepted=self.accepted,
             pending=pending,

@@ -112,8 +112,8 @@ def _end_report(limiter: Limiter | None) -> None:
 def _held(limiter: Limiter) -> list[str]:
     books = limiter.snapshot()
     found = []
-    if books.active:
-        found.append(f"{books.active} slots")
+    if books.occupied:
+        found.append(f"{books.occupied} slots")
     if books.pending:
         found.append(f"{books.pending} candidates")
     if limiter.connections:

@@ -50,7 +50,7 @@ def checked_at_every_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]
     def check(limiter: Limiter) -> None:
         books = limiter.snapshot()
         assert books.balanced, books
-        assert books.active <= books.cap
+        assert books.active <= books.occupied <= books.cap
         checks.append(books.active)
 
     def checked(name: str) -> None:
@@ -129,6 +129,7 @@ class Desk:
             raise RuntimeError("on purpose")
         greenlet = gevent.Greenlet()
         slots.take(self.limiter.pool, greenlet)
+        self.limiter.connections.add(fd)
         self.inside[fd] = (greenlet, receipt)
 
     @property
@@ -176,7 +177,7 @@ class LimiterMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject) -> None:
         fd = data.draw(st.sampled_from(sorted(self.desk.inside)))
         greenlet, receipt = self.desk.inside.pop(fd)
-        self.limiter.ended(greenlet, receipt, Ending.RETURNED)
+        self.limiter.ended(fd, greenlet, receipt, Ending.RETURNED)
 
     @rule(cap=st.integers(1, 6))
     def resize(self, cap: int) -> None:
@@ -207,7 +208,7 @@ class LimiterMachine(RuleBasedStateMachine):
         if hasattr(self, "limiter"):
             books = self.limiter.snapshot()
             assert books.balanced, books
-            assert books.active == len(self.desk.inside)
+            assert books.active == books.occupied == len(self.desk.inside)
             assert books.pending <= MAX_CANDIDATES
             assert books.accepted == self.arrivals
             assert slots.semaphore_error(self.limiter.pool) == 0
@@ -222,8 +223,8 @@ class LimiterMachine(RuleBasedStateMachine):
         if hasattr(self, "limiter"):
             self.limiter.leave(self.desk, REJECTED[Reason.DRAINING])
             while self.desk.inside:
-                _, (greenlet, receipt) = self.desk.inside.popitem()
-                self.limiter.ended(greenlet, receipt, Ending.RETURNED)
+                fd, (greenlet, receipt) = self.desk.inside.popitem()
+                self.limiter.ended(fd, greenlet, receipt, Ending.RETURNED)
             assert sorted(self.desk.verdicts) == list(range(1, self.arrivals + 1))
             timer = self.limiter._log._timer
             if timer is not None:

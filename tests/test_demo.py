@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 
 import psutil
@@ -50,6 +51,21 @@ def test_it_shows_both_experiments_and_ends_by_itself() -> None:
     waited = re.search(r"having waited ([\d.]+) s", first)
     assert waited
     assert float(waited[1]) >= 1.5
+
+
+def test_files_in_the_current_directory_are_not_taken_for_modules(tmp_path: Path) -> None:
+    for name in ("gserver.py", "select.py"):
+        (tmp_path / name).write_text("raise SystemExit('mine')\n")
+    command = (sys.executable, "-P", "-m", "gserver")
+    result = gserver("demo", cwd=tmp_path, command=command)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+
+
+def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_PYTHON", (sys.executable, "-c", "raise SystemExit('the reason')"))
+    said: list[str] = []
+    assert not demo.run(said.append)
+    assert said[-1] == "\nThis was not to happen: the server did not start: the reason"
 
 
 # ---- when a server misbehaves ----------------------------------------------------------------

@@ -23,6 +23,7 @@ from support import (
 )
 
 from gserver import StreamServer
+from gserver.net.listeners import describe
 from gserver.stats import Ending
 
 
@@ -73,7 +74,7 @@ def test_a_handlers_error_is_logged_once_with_the_peer_and_a_traceback(
 
     with running(StreamServer(LOCAL, handler, max_connections=1)) as server:
         with connect(server) as client:
-            name = str(client.getsockname())
+            name = describe(client.getsockname())
             assert outcome(client) == "closed"
         eventually(lambda: server.stats.active == 0)
     (record,) = caplog.records

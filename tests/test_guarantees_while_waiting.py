@@ -44,7 +44,7 @@ def test_the_books_balance_at_every_step_while_clients_wait_and_leave(
 ) -> None:
     with checked_at_every_step(monkeypatch) as checks:
         with running(StreamServer(LOCAL, Holding(), max_connections=2)) as server:
-            with clients(server, 2), load("churn", server, 50, 500) as churn:
+            with clients(server, 2), load("churn", server, 50, 5000) as churn:
                 churn.read()
             books = server.stats
     assert len(checks) > 500

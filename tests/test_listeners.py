@@ -19,7 +19,14 @@ import pytest
 
 from gserver import SettingError
 from gserver.net import listeners
-from gserver.net.listeners import Listener, describe, open_listeners, system_backlog, tcp_listener
+from gserver.net.listeners import (
+    Listener,
+    describe,
+    describe_peer,
+    open_listeners,
+    system_backlog,
+    tcp_listener,
+)
 
 
 @contextmanager
@@ -181,10 +188,18 @@ def test_the_backlog_may_be_as_long_as_the_system_allows() -> None:
         (("::", 8999, 0, 0), "[::]:8999"),
         ("/run/a.sock", "unix:/run/a.sock"),
         (b"\0name", "unix:@name"),
+        (("::ffff:192.0.2.1", 8999, 0, 0), "192.0.2.1:8999"),
+        (("::ffff:1", 8999, 0, 0), "[::ffff:1]:8999"),
     ],
 )
 def test_an_address_is_described_as_it_is_written(address: Any, text: str) -> None:
     assert describe(address) == text
+
+
+def test_a_unix_peers_own_name_is_escaped_for_the_log() -> None:
+    assert describe_peer("/tmp/a\nb\x1b") == r"unix:/tmp/a\nb\x1b"
+    assert describe_peer("") == "unix"
+    assert describe_peer(("::ffff:192.0.2.1", 1, 0, 0)) == "192.0.2.1:1"
 
 
 # ---- bad input -------------------------------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
 from itertools import count
 from typing import Any
 
 import gevent
+import gevent.os
 import pytest
 from gevent.event import Event
 from support import (
@@ -188,3 +192,30 @@ def test_a_candidate_that_left_costs_no_slot_for_long() -> None:
         with connect(server) as next_one:
             assert outcome(next_one) == "served"
     assert handler.inside == 0
+
+
+def test_forked_server_looks_into_its_own_loop_for_endings() -> None:
+    """Its parent's epoll set would never show one: each candidate would be rejected at once."""
+    with running(StreamServer(LOCAL, greet, max_connections=1)) as server, clients(server, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the loop's threads
+            child = gevent.os.fork()
+        if not child:
+            try:
+                signal.alarm(20)
+                os._exit(_looks_into_its_own_loop(server._accepting))
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _looks_into_its_own_loop(accepting: Any) -> int:
+    reader, writer = os.pipe()
+    watcher = gevent.get_hub().loop.io(reader, 1)
+    watcher.start(lambda: None)
+    turn()
+    accepting._quiet()
+    if not accepting._quiet():
+        return 1
+    os.write(writer, b".")
+    return 2 if accepting._quiet() else 0

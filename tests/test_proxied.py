@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import logging
 import os
@@ -229,10 +230,10 @@ def test_no_greenlet_and_no_gevent_socket_is_made_before_the_client_is_classifie
             made["greenlet"] += 1
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)
     limits = Limits(max_connections=3, deny=["203.0.113.0/24"])
     pool = Pool(3, greenlet_class=CountedGreenlet)
     with served_by_proxy(greet, spawn=pool, limits=limits) as server:
+        monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)  # not the listener
         for words in (v1("203.0.113.1"), GARBAGE):
             with by_proxy(server, words) as sock:
                 assert outcome(sock) in ("closed", "reset")
@@ -368,9 +369,9 @@ def test_slot_of_a_client_that_fails_to_start_goes_to_the_next(
             eventually(lambda: server.stats.waiting == 1)
             start = server._accepting._start
 
-            def fail(sock: Any, *_arguments: Any) -> None:
+            def fail(fd: int, *_arguments: Any) -> None:
                 server._accepting._start = start
-                sock.close()
+                _socket.close(fd)
                 raise RuntimeError("on purpose")
 
             server._accepting._start = fail

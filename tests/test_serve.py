@@ -211,7 +211,7 @@ def test_a_handler_that_raises_is_logged_once_with_its_peer_and_the_server_goes_
         assert program.stop() == 0
         assert program.log.count("Traceback (most recent call last):") == 2
         assert program.log.count("RuntimeError: \\x1b[2J\n") == 2
-        assert program.log.count("ERROR handler of ('127.0.0.1', ") == 2
+        assert program.log.count("ERROR handler of 127.0.0.1:") == 2
 
 
 MONKEY = """

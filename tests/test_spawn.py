@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import Any
 
 import gevent
+import gevent.event
 import gevent.server
 import pytest
 from gevent.pool import Pool
@@ -24,7 +26,7 @@ from support import (
     visit,
 )
 
-from gserver import Ending, Limiter, Reply, Reset, SettingError, StreamServer
+from gserver import Ending, Limiter, Limits, Reply, Reset, SettingError, StreamServer
 
 
 class MyPool(Pool):
@@ -78,7 +80,7 @@ def test_without_a_cap_everybody_is_served_as_by_gevent(arguments: Any) -> None:
         handler.release.set()
         eventually(lambda: handler.inside == 0)
         for books in (lambda: server.stats, server.audit):
-            with pytest.raises(SettingError, match="keeps no books"):
+            with pytest.raises((AttributeError, SettingError), match="keeps no books"):
                 books()
 
 
@@ -154,7 +156,7 @@ def test_other_work_in_a_shared_pool_counts_against_the_cap() -> None:
     done = gevent.event.Event()
     with running(StreamServer(LOCAL, greet, spawn=pool)) as server:
         pool.spawn(done.wait)
-        assert server.stats.active == 1
+        assert server.stats.occupied == 1
         with clients(server, 1):
             assert visit(server) == "closed"
         done.set()
@@ -256,3 +258,60 @@ def test_rules_of_another_kind_are_refused_while_it_runs(value: Any) -> None:
     limiter = Limiter(1)
     with pytest.raises(SettingError, match=r"^limits "):
         limiter.limits = value
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"rejection": Reset()}, {"handshake_timeout": 3.0}, {"handshake_timeout": None}]
+)
+def test_what_would_be_ignored_without_a_cap_is_refused(arguments: Any) -> None:
+    (setting,) = arguments
+    with pytest.raises(SettingError, match=f"^{setting} .*: needs a cap"):
+        StreamServer(LOCAL, greet, **arguments)
+
+
+def test_handshake_may_be_given_for_ever() -> None:
+    server = StreamServer(LOCAL, greet, max_connections=1, handshake_timeout=None)
+    assert server.handshake_timeout is None
+    assert StreamServer(LOCAL, greet, max_connections=1).handshake_timeout == 10.0
+
+
+def test_server_without_a_cap_has_no_stats_to_find() -> None:
+    assert not hasattr(StreamServer(LOCAL, greet), "stats")
+    assert hasattr(StreamServer(LOCAL, greet, max_connections=1), "stats")
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_slot_that_other_work_in_a_shared_pool_gives_back_is_the_next_clients(
+    waiting: bool,
+) -> None:
+    pool, end = Pool(1), gevent.event.Event()
+    rules: dict[str, Any] = {"settle": 3600.0}
+    if waiting:
+        rules = {"limits": Limits(max_connections=1, wait=600.0, wait_queue=1)}
+    with running(StreamServer(LOCAL, greet, spawn=pool, **rules)) as server:
+        for _ in range(2):
+            work = pool.spawn(end.wait)
+            with connect(server) as client:
+                eventually(lambda: server.stats.pending + server.stats.waiting == 1)
+                books = server.stats
+                assert books.balanced
+                assert (books.active, books.occupied, books.peak) == (0, 1, 1)
+                assert server.stats.time_full > 0.0
+                end.set()
+                assert outcome(client) == "served"
+            work.join()
+            end.clear()
+            eventually(lambda: server.stats.occupied == 0)
+
+
+def test_cap_that_the_descriptor_limit_does_not_allow_is_warned_of_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for cap, warnings in (soft, 1), (soft - 1, 0):
+        caplog.clear()
+        server = StreamServer(LOCAL, greet, max_connections=cap)
+        assert not caplog.records
+        with running(server):
+            assert len(caplog.records) == warnings
+            assert all("RLIMIT_NOFILE" in record.getMessage() for record in caplog.records)

@@ -14,7 +14,13 @@ from gserver.stats import Audit, Counters, Ending
 
 def snapshot(counters: Counters, now: float = 0.0, active: int = 0, pending: int = 0) -> Any:
     return counters.snapshot(
-        cap=3, active=active, pending=pending, waiting=0, gate=Gate(3).figures(), now=now
+        cap=3,
+        active=active,
+        occupied=active,
+        pending=pending,
+        waiting=0,
+        gate=Gate(3).figures(),
+        now=now,
     )
 
 
@@ -29,6 +35,12 @@ def test_a_snapshot_is_frozen_and_does_not_follow_the_counters() -> None:
         books.accepted = 1
     with pytest.raises(TypeError):
         books.rejected[Reason.CAPACITY] = 1
+
+
+def test_the_rules_figures_of_a_snapshot_are_frozen() -> None:
+    for mapping in (Gate(3).figures().would_reject, Gate(3).figures().offences):
+        with pytest.raises(TypeError):
+            mapping[next(iter(mapping))] = 1  # type: ignore[index]
 
 
 def test_every_reason_and_every_ending_is_there_from_the_start() -> None:

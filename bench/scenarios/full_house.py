@@ -8,7 +8,7 @@ from gserver.probe import SocketUser, between, constant, task
 
 class Holder(SocketUser):
     fixed_count = 10
-    wait_time = constant(0)
+    wait_time = constant(0.1)
 
     @task
     def hold(self):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from gserver.admission.capacity import has_room, slots_open
@@ -340,8 +341,8 @@ class Gate:
             + (0 if rates is None else rates.overflowed),
             penalty_overflow=tallies.penalty_overflow
             + (0 if penalties is None else penalties.overflowed),
-            would_reject=dict(tallies.would_reject),
-            offences=dict(tallies.offences),
+            would_reject=MappingProxyType(dict(tallies.would_reject)),
+            offences=MappingProxyType(dict(tallies.offences)),
         )
 
     def top_sources(self, n: int) -> list[tuple[str, int]]:

@@ -7,23 +7,25 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gserver.errors import SettingError
+from gserver.handlers.adapters import Kind, detect
 
 __all__ = ["load_handler"]
 
 _SETTING = "HANDLER"
 
 
-def load_handler(name: str, app_dir: str) -> Callable[[Any, Any], object]:
+def load_handler(name: str, app_dir: str, kind: Kind | None = None) -> Any:
     """Import ``MODULE:HANDLER``, MODULE being looked for in ``app_dir`` first.
 
     ``app_dir`` goes to the front of ``sys.path``: an installed script's own first entry is the
     folder the script lies in, not the current one.
 
+    :param kind: what it was written for; None: as it looks.
+    :return: a handler, a WSGI application or a class of socketserver's.
     :raises SettingError: not importable, not there, or not callable with (socket, address). One
         line that says which, and where an import failed.
     """
@@ -54,9 +56,17 @@ def load_handler(name: str, app_dir: str) -> Callable[[Any, Any], object]:
                 _SETTING, name, f"{module_name} has no {attribute!r}{_suggestions(found)}"
             ) from None
     problem = _why_no_handler(found)
-    if problem:
+    if problem and not _is_adaptable(found, kind):
         raise SettingError(_SETTING, name, f"{problem}; a handler is called with (socket, address)")
-    return found  # type: ignore[no-any-return]  # checked just now
+    return found
+
+
+def _is_adaptable(found: Any, kind: Kind | None) -> bool:
+    """Whether it is no handler, but something that an adapter serves."""
+    try:
+        return (kind or detect(found)) in (Kind.REQUEST_HANDLER, Kind.WSGI)
+    except SettingError:
+        return False
 
 
 def _why_no_handler(found: Any) -> str:

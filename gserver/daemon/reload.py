@@ -9,7 +9,7 @@ import gevent
 
 from gserver.daemon.signals import on_reload
 from gserver.errors import SettingError
-from gserver.server import StreamServer
+from gserver.server import StreamServer, WSGIServer
 from gserver.tls_files import TlsFiles
 
 __all__ = ["reload_on_hangup"]
@@ -17,7 +17,7 @@ __all__ = ["reload_on_hangup"]
 log = logging.getLogger("gserver")
 
 
-def reload_on_hangup(files: TlsFiles, servers: Sequence[StreamServer]) -> None:
+def reload_on_hangup(files: TlsFiles, servers: Sequence[StreamServer | WSGIServer]) -> None:
     """On each SIGHUP, serve the connections to come with what the files hold then; those that
     are open go on as they are. Files that cannot be used change nothing, and are one log line."""
     loop = gevent.get_hub().loop

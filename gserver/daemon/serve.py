@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event
-from gevent.socket import socket as GeventSocket
 
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
@@ -25,11 +24,12 @@ from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
+from gserver.handlers.adapters import Kind, detect, make_server
 from gserver.limiter import Limiter
 from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
-from gserver.server import StreamServer
+from gserver.server import NumberedSocket, StreamServer, WSGIServer
 from gserver.timeouts import Timeouts
 from gserver.tls_files import TlsFiles
 
@@ -51,6 +51,7 @@ class ServeSettings:
     settle: float
     backlog: int
     drain_timeout: float
+    kind: Kind | None
     proxies: Proxies | None
     timeouts: Timeouts
     evict_idle: float | None
@@ -61,7 +62,7 @@ class ServeSettings:
 
 def serve(
     settings: ServeSettings,
-    handler: Callable[[Any, Any], object],
+    handler: Any,
     stop: StopSignals,
     out: BackgroundWriter,
 ) -> bool:
@@ -92,7 +93,7 @@ def serve(
 
         try:
             servers = [
-                _AdoptingServer(each, handler, settings, limiter, tls, listener_failed)
+                _server(each, handler, settings, limiter, tls, listener_failed)
                 for each in listeners
             ]
         except SettingError as error:
@@ -119,41 +120,38 @@ def serve(
     return not failed.is_set()
 
 
-class _AdoptingServer(StreamServer):
-    """Serves on a listener that was opened beforehand, so that all are opened or none. The
+def _server(
+    listener: Listener,
+    handler: Any,
+    settings: ServeSettings,
+    limiter: Limiter,
+    tls: dict[str, Any],
+    failed: Callable[[], object],
+) -> StreamServer | WSGIServer:
+    """A server on a listener that was opened beforehand, so that all are opened or none. The
     descriptor is the server's from then on; the unix socket's file stays the listener's."""
-
-    _bound_to_number = True  # by _listening(), where it matters
-
-    def __init__(
-        self,
-        listener: Listener,
-        handler: Callable[[Any, Any], object],
-        settings: ServeSettings,
-        limiter: Limiter,
-        tls: dict[str, Any],
-        failed: Callable[[], object],
-    ) -> None:
-        self._failed = failed
-        raw, proxies = listener.socket, settings.proxies
-        self.backlog = settings.backlog
-        super().__init__(
-            GeventSocket(raw.family, raw.type, raw.proto, fileno=raw.detach()),
-            handler,
-            rejection=settings.rejections.by_reason,
-            limiter=limiter,
-            proxy_protocol_from=proxies.networks if proxies else None,
-            proxy_timeout=proxies.timeout if proxies else DEFAULT_TIMEOUT_S,
-            timeouts=settings.timeouts,
-            evict_idle=settings.evict_idle,
-            deferred_start=settings.deferred_start,
-            handshake_timeout=settings.handshake_timeout,
-            **tls,
-        )
-
-    def _listener_failed(self, error: OSError) -> None:
-        super()._listener_failed(error)
-        self._failed()
+    raw, proxies = listener.socket, settings.proxies
+    kind = settings.kind or detect(handler)
+    # A WSGI server's own access log goes to standard error, and may block there.
+    logs: dict[str, Any] = {"log": None, "error_log": log} if kind is Kind.WSGI else {}
+    server = make_server(
+        handler,
+        NumberedSocket(raw.family, raw.type, raw.proto, fileno=raw.detach()),
+        kind,
+        rejection=settings.rejections.by_reason,
+        limiter=limiter,
+        proxy_protocol_from=proxies.networks if proxies else None,
+        proxy_timeout=proxies.timeout if proxies else DEFAULT_TIMEOUT_S,
+        timeouts=settings.timeouts,
+        evict_idle=settings.evict_idle,
+        deferred_start=settings.deferred_start,
+        handshake_timeout=settings.handshake_timeout,
+        **tls,
+        **logs,
+    )
+    server.backlog = settings.backlog
+    server.on_listener_failed = failed
+    return server
 
 
 @contextlib.contextmanager
@@ -208,7 +206,10 @@ def _by_number(listener: Listener, text: str, backlog: int) -> Listener:
 
 
 def _drain(
-    servers: Sequence[StreamServer], limiter: Limiter, timeout: float, stop: StopSignals
+    servers: Sequence[StreamServer | WSGIServer],
+    limiter: Limiter,
+    timeout: float,
+    stop: StopSignals,
 ) -> None:
     log.info(
         "%s: no longer admitting; %d active, %g s to finish",
@@ -226,7 +227,7 @@ def _drain(
     )
 
 
-def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer]) -> None:
+def _audit_for_ever(limiter: Limiter, servers: Sequence[StreamServer | WSGIServer]) -> None:
     auditor = Auditor(limiter)
     while True:
         gevent.sleep(_AUDIT_EVERY_S)

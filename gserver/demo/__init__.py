@@ -8,6 +8,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ __all__ = ["run"]
 
 _STAY_S: Final = 1.5  # how long the first client stays
 _DEADLINE_S: Final = 5.0  # for anything that should happen at once
+
+#: -P: not the current directory first, where a gserver.py or a select.py may be.
+_PYTHON: Final = (sys.executable, "-P", "-m")
 
 Say = Callable[[str], object]
 
@@ -43,7 +47,7 @@ def run(say: Say) -> bool:
 
 def _sequential(say: Say) -> None:
     say("1. A sequential server without a limit")
-    with _server([sys.executable, "-m", "gserver.demo.sequential"]) as line:
+    with _server([*_PYTHON, "gserver.demo.sequential"]) as line:
         port = int(line)
         tell = _teller(say)
         with _Client(port) as first:
@@ -67,7 +71,7 @@ def _sequential(say: Say) -> None:
 
 def _capped(say: Say) -> None:
     say("2. A server that knows when it is full: gserver serve echo --max-connections 1")
-    command = [sys.executable, "-m", "gserver", "serve", "echo"]
+    command = [*_PYTHON, "gserver", "serve", "echo"]
     command += ["--listen", "127.0.0.1:0", "--max-connections", "1", "--drain-timeout", "0"]
     with _server(command) as line:
         found = re.search(r"127\.0\.0\.1:(\d+)", line)
@@ -143,9 +147,10 @@ class _Client:
 @contextlib.contextmanager
 def _server(command: list[str]) -> Iterator[str]:
     """Start a server; yields the first line it prints, and ends it afterwards."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         # Ends a server that says nothing, so that reading its line ends too.
         alarm = threading.Timer(2 * _DEADLINE_S, process.kill)
         alarm.start()
@@ -154,7 +159,10 @@ def _server(command: list[str]) -> Iterator[str]:
             line = process.stdout.readline()
             alarm.cancel()
             if not line:
-                raise _Unexpected(f"the server did not start: {' '.join(command)}")
+                process.wait()
+                errors.seek(0)
+                last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise _Unexpected(f"the server did not start: {last or ' '.join(command)}")
             yield line
         finally:
             alarm.cancel()

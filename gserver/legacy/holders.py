@@ -214,8 +214,7 @@ class Holders:
         for fd in slot.owners:  # given back while it is open
             self._fresh.pop(fd, None)
         limiter = self.limiter
-        limiter.connections.discard(slot)
-        limiter.ended(slot, slot.receipt, slot.ending)
+        limiter.ended(slot, slot, slot.receipt, slot.ending)
 
     def sweep(self) -> int:
         """Give back the slots whose descriptors were closed where nobody could see it, by a C

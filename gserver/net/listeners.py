@@ -23,6 +23,7 @@ from gserver.errors import SettingError
 __all__ = [
     "Listener",
     "describe",
+    "describe_peer",
     "host_and_port",
     "open_listeners",
     "system_backlog",
@@ -113,10 +114,18 @@ def describe(address: Any) -> str:
     """A socket's address as it is written: ``127.0.0.1:8999``, ``[::]:8999``, ``unix:/path``."""
     if isinstance(address, tuple):
         host, port = address[:2]
+        if host.startswith("::ffff:") and "." in host:  # an IPv4 peer of a dual-stack listener
+            host = host.removeprefix("::ffff:")
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if isinstance(address, bytes):
         return "unix:@" + os.fsdecode(address.removeprefix(b"\0"))
     return f"unix:{address}"
+
+
+def describe_peer(address: Any) -> str:
+    """:func:`describe` for the log: a unix client names its own socket, or has no name."""
+    text = describe(address) if address else "unix"
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def open_listeners(text: str, backlog: int, *, setting: str = "--listen") -> list[Listener]:
@@ -127,8 +136,7 @@ def open_listeners(text: str, backlog: int, *, setting: str = "--listen") -> lis
     :raises SettingError: it cannot be read, or cannot be opened. Nothing is left open.
     """
     if not 0 <= backlog <= _MOST_BACKLOG:
-        problem = f"must be a whole number, 0 to {_MOST_BACKLOG:,}"
-        raise SettingError("--backlog", backlog, problem)
+        raise SettingError("--backlog", backlog, f"must be a whole number, 0 to {_MOST_BACKLOG:,}")
     if text.startswith("unix:"):
         return [_unix_listener(text, backlog, setting)]
     host, port = host_and_port(text, setting)

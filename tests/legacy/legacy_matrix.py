@@ -356,10 +356,12 @@ def table(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
     yield f"| program | version | cap held | turned away within | {CHURN} times reused |"
     yield "|---|---|---|---|---|"
     for row in rows:
-        version = ", ".join(row.requires) or f"Python {sys.version.partition(' ')[0]}"
         if missing := row.missing():
-            yield f"| {row.name} | {version} | not run: {missing} | | |"
+            yield f"| {row.name} | | not run: {missing} | | |"
             continue
+        names = [requirement.partition("==")[0] for requirement in row.requires]
+        version = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+        version = version or f"Python {sys.version.partition(' ')[0]}"
         result = run(row)
         if result.problems:
             problems = "; ".join(dict.fromkeys(result.problems))
