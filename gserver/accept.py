@@ -27,6 +27,7 @@ from gserver.net.door import open_door, shut_door
 from gserver.net.proxies import Proxies
 from gserver.net.proxy_protocol import Done, ProxyReader
 from gserver.net.rejection import Refuse, Rejection
+from gserver.net.reply import Teller
 
 __all__ = ["LISTENER_PRIORITY", "AcceptLoop"]
 
@@ -79,9 +80,14 @@ class AcceptLoop:
         self._limiter = limiter
         self._start = start
         loop = gevent.get_hub().loop
+        # Once each: the bound on those who are taking a reply is of the reply, for all its reasons.
+        different = {id(how): how for how in rejections.values()}
+        made = {key: how.on(listener.family, loop) for key, how in different.items()}
         self.turn_away: Mapping[Reason, Callable[[int], object]] = {
-            reason: how.on(listener.family, loop) for reason, how in rejections.items()
+            reason: made[id(how)] for reason, how in rejections.items()
         }
+        #: Clients that are taking a reply. They are not turned away by :meth:`close`.
+        self.lingers = [how.linger for how in made.values() if isinstance(how, Teller)]
         self.proxies = proxies
         self._header_reader = ProxyReader(loop, timeout=proxies.timeout) if proxies else None
         self._refuses = isinstance(rejections[Reason.CAPACITY], Refuse)

@@ -244,7 +244,10 @@ class Connection:
         except HandshakeFailed as error:
             ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
             log.debug("TLS handshake with %s failed: %s", describe_peer(self.address), error)
-            self._limiter.note_offence(self.address, Offence.HANDSHAKE)
+            # Nudged by us in the midst of it (drain, eviction, lifetime), it is not the client's
+            # fault; but that it had not said a word in time is.
+            if not self.nudged or self._cause is Ending.FIRST_BYTE_TIMEOUT:
+                self._limiter.note_offence(self.address, Offence.HANDSHAKE)
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):
                 ending = Ending.PEER_GONE

@@ -7,7 +7,7 @@ costs; a client that says nothing does not get one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent.socket import MSG_PEEK
@@ -40,6 +40,7 @@ class DeferredStart:
     __slots__ = ("_arguments", "_body", "_connection", "_links", "_watcher")
 
     dead = False  # as of a greenlet: for the audit, and for whoever looks into the pool
+    exception: Final = None  # for Pool.join(raise_error=True)
 
     def __init__(
         self, connection: _Connection, body: Callable[..., object], arguments: tuple[Any, ...]

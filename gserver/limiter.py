@@ -32,6 +32,7 @@ from gserver.net.listeners import describe_peer
 from gserver.net.proxies import Proxies
 from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
+from gserver.timeouts import check_seconds
 from gserver.waiting_room import WaitingRoom
 
 __all__ = ["EVICTION_WAIT_S", "Limiter"]
@@ -72,8 +73,8 @@ class Limiter:
     ) -> None:
         if not isinstance(limits, Limits):
             limits = Limits(max_connections=slots.check_cap(limits))
-        if isinstance(settle, bool) or not isinstance(settle, int | float) or not settle >= 0:
-            raise SettingError("settle", settle, "must be a number of seconds, 0 or more")
+        if isinstance(settle, bool) or settle != 0:
+            check_seconds(settle, "settle")
         if settle and limits.wait:
             raise SettingError("settle", settle, "goes without wait, which is at least as long")
         self._shares_pool = pool is not None  # perhaps: with work that does not tell us
@@ -123,8 +124,12 @@ class Limiter:
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
+        if not isinstance(limits, Limits):
+            raise SettingError("limits", limits, "must be Limits(...)")
         if self.settle and limits.wait:
             raise SettingError("wait", limits.wait, "goes without settle")
+        if limits.wait and self.evictors:
+            raise SettingError("wait", limits.wait, "goes without evict_idle")
         if limits.wait and self._on_full:
             raise SettingError(
                 "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"

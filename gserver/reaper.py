@@ -49,7 +49,7 @@ class Reaper:
         if evict_idle is not None:
             check_seconds(evict_idle, "evict_idle")
         self._timeouts = timeouts
-        self._evict_idle = evict_idle
+        self.evict_idle: Final = evict_idle
         periods = []
         if timeouts.shortest is not None:
             periods.append(sweep_every(timeouts.shortest))
@@ -79,7 +79,7 @@ class Reaper:
     @property
     def evicts(self) -> bool:
         """Whether :meth:`evict_one` ever does anything."""
-        return self._evict_idle is not None
+        return self.evict_idle is not None
 
     def watch(self, connection: Connection) -> None:
         """Watch a connection until its end."""
@@ -145,7 +145,7 @@ class Reaper:
         ending = self._timeouts.verdict(age, heard, idle)
         if ending is not None:
             return self._end(connection, ending)
-        if self._evict_idle is not None and idle is not None and idle >= self._evict_idle:
+        if self.evict_idle is not None and idle is not None and idle >= self.evict_idle:
             # Negative: a heap's top is its smallest, here the one that became idle last.
             entry = (idle - now, next(self._ties), connection)
             if len(self._collecting) < _MAX_REMEMBERED:
@@ -183,7 +183,7 @@ class Reaper:
             if connection.ended:
                 continue
             idle = idle_seconds(connection)
-            if idle is None or self._evict_idle is None or idle < self._evict_idle:
+            if idle is None or self.evict_idle is None or idle < self.evict_idle:
                 continue
             if self._end(connection, Ending.EVICTED):
                 return True

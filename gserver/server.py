@@ -31,6 +31,7 @@ from gserver.errors import SettingError
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
+from gserver.net.linger import Linger
 from gserver.net.listeners import describe, system_backlog, tcp_listener
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 from gserver.net.rejection import Refuse, Rejection, by_reason
@@ -118,13 +119,19 @@ class _Capped(_GeventServer):
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
             newcomer if it has been idle for so many seconds; None: never. Idle as in
-            :class:`gserver.Timeouts`.
+            :class:`gserver.Timeouts`. Goes without ``Limits.wait``.
         :param deferred_start: start a client's handler only when its first byte is here: a
             silent client costs its slot and a fifth of the memory. For protocols in which the
             client speaks first; a client that leaves without a word never meets the handler.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
+        if limits is not None and not isinstance(limits, Limits):
+            raise SettingError("limits", limits, "must be Limits(...)")
+        if limiter is not None and not isinstance(limiter, Limiter):
+            raise SettingError("limiter", limiter, "must be a Limiter(...)")
+        if not isinstance(deferred_start, bool):
+            raise SettingError("deferred_start", deferred_start, "must be True or False")
         self._limiter = limiter
         self._shared = limiter is not None
         self._wanted = max_connections
@@ -132,6 +139,7 @@ class _Capped(_GeventServer):
         self._limits = limits
         self._rejections = by_reason(rejection)
         self._accepting: AcceptLoop | None = None
+        self._lingers: list[Linger] = []  # also of an accept loop that is closed
         self._auditor: Auditor | None = None
         if handshake_timeout is None:
             self.handshake_timeout = None
@@ -160,6 +168,8 @@ class _Capped(_GeventServer):
                     deferred_start=deferred_start or None,
                 )
             self._check_rejections()
+            if self._limiter is not None:
+                self._check_limiter(self._limiter)
         except SettingError:
             self.close()
             raise
@@ -217,8 +227,13 @@ class _Capped(_GeventServer):
 
     def lingering_descriptors(self) -> set[int]:
         """Those of clients that are being told that the server is busy (``Reply``)."""
-        replies = [how for how in self._rejections.values() if isinstance(how, Reply)]
-        return {fd for how in replies for fd in how.descriptors()}
+        return {fd for linger in self._lingers for fd in linger.descriptors()}
+
+    @property
+    def degraded(self) -> int:
+        """Clients that a ``Reply`` was for, but that were closed without a word, for as many as
+        it allows were taking theirs: since the last start."""
+        return sum(linger.degraded for linger in self._lingers)
 
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:
@@ -246,11 +261,23 @@ class _Capped(_GeventServer):
             problem = "needs TCP: a unix socket that is shut does not come back"
         elif hasattr(self, "socket") and not self._bound_to_number:
             problem = "needs an address, not a socket: opening it again may lose its port"
-        elif limiter.settle:
+        else:
+            return
+        raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
+
+    def _check_limiter(self, limiter: Limiter) -> None:
+        """What the limiter's settings do not go with. Asked again at the start: until then they
+        may be changed, later the limiter refuses to."""
+        wait, evict_idle = limiter.limits.wait, self._reaper.evict_idle
+        if wait and evict_idle is not None:
+            raise SettingError("evict_idle", evict_idle, "goes without wait")
+        if not isinstance(self._rejections[Reason.CAPACITY], Refuse):
+            return
+        if limiter.settle:
             problem = "goes without settle: who is refused cannot wait"
-        elif limiter.limits.wait:
+        elif wait:
             problem = "goes without wait: who is refused cannot wait"
-        elif self._reaper.evicts:
+        elif evict_idle is not None:
             problem = "goes without evict_idle: nobody is let in for whom to evict"
         else:
             return
@@ -324,6 +351,7 @@ class _Capped(_GeventServer):
             super().start_accepting()
             return
         if self._accepting is None:
+            self._check_limiter(self._limiter)
             self._warn_of_too_few_descriptors()
             self._accepting = AcceptLoop(
                 self.socket,
@@ -336,6 +364,8 @@ class _Capped(_GeventServer):
                 delays=(self.min_delay, self.max_delay),
                 proxies=self._proxies,
             )
+            self._lingers = [each for each in self._lingers if each.lingering]
+            self._lingers += self._accepting.lingers
             if self._reaper.evicts:
                 self._limiter.evictors.append(self._reaper.evict_one)
         self._accepting.start()
@@ -389,9 +419,8 @@ class _Capped(_GeventServer):
             others_go_on=self._shared,
         )
         # Those who were being told that the server is busy have had the time the others had.
-        for how in self._rejections.values():
-            if isinstance(how, Reply):
-                how.close_all()
+        for linger in self._lingers:
+            linger.close_all()
 
     # ---- serving ---------------------------------------------------------------------------
 

@@ -14,13 +14,23 @@ from typing import Final
 from gserver.errors import SettingError
 from gserver.stats import Ending
 
-__all__ = ["Keepalive", "Timeouts", "check_seconds", "sweep_every"]
+__all__ = [
+    "A_YEAR_S",
+    "MOST_USER_TIMEOUT_S",
+    "Keepalive",
+    "Timeouts",
+    "check_seconds",
+    "sweep_every",
+]
 
-_A_YEAR: Final = 365 * 86_400.0
+#: The longest of the times that are watched here, in seconds.
+A_YEAR_S: Final = 365 * 86_400.0
 #: TCP_KEEPIDLE and TCP_KEEPINTVL take at most 32,767 s, TCP_KEEPCNT at most 127
 #: (MAX_TCP_KEEPIDLE and its neighbours in the kernel's include/net/tcp.h).
 _MOST_KEEPALIVE_S: Final = 32_767
 _MOST_PROBES: Final = 127
+#: TCP_USER_TIMEOUT is a C int, in milliseconds (do_tcp_setsockopt in net/ipv4/tcp.c).
+MOST_USER_TIMEOUT_S: Final = 2_147_483.0
 #: How often a sweep comes, as a share of the shortest timeout, and its bounds in seconds: a
 #: timeout is kept to about a tenth, and no more than five seconds late.
 _SHARE: Final = 0.1
@@ -28,16 +38,16 @@ _SOONEST_S: Final = 0.01
 _LATEST_S: Final = 5.0
 
 
-def check_seconds(value: object, setting: str) -> float:
-    """A time above 0 and up to a year, or :class:`SettingError` naming ``setting``."""
+def check_seconds(value: object, setting: str, most: float = A_YEAR_S) -> float:
+    """A time above 0 and up to ``most`` (a year), or :class:`SettingError` naming ``setting``."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
         or not math.isfinite(value)
-        or not 0 < value <= _A_YEAR
+        or not 0 < value <= most
     ):
         raise SettingError(
-            setting, value, f"must be a number of seconds, above 0 and up to {_A_YEAR:,.0f}"
+            setting, value, f"must be a number of seconds, above 0 and up to {most:,.0f}"
         )
     return float(value)
 
@@ -89,7 +99,7 @@ class Timeouts:
     :ivar keepalive: the kernel's probes of a silent peer; None: none.
     :ivar user_timeout: TCP_USER_TIMEOUT (tcp(7), Linux): how long what we sent may stay
         unacknowledged. Also ends a live client that merely does not read for so long, and takes
-        the place of ``keepalive.count``.
+        the place of ``keepalive.count``. At most 2,147,483.
     :ivar grace: how long a handler may take to end after its end-of-file.
     :raises SettingError: a value that cannot be used.
 
@@ -105,10 +115,12 @@ class Timeouts:
     grace: float = 1.0
 
     def __post_init__(self) -> None:
-        for setting in ("first_byte", "idle", "lifetime", "user_timeout"):
+        for setting in ("first_byte", "idle", "lifetime"):
             value = getattr(self, setting)
             if value is not None:
                 check_seconds(value, setting)
+        if self.user_timeout is not None:
+            check_seconds(self.user_timeout, "user_timeout", MOST_USER_TIMEOUT_S)
         check_seconds(self.grace, "grace")
         if self.keepalive is not None and not isinstance(self.keepalive, Keepalive):
             raise SettingError("keepalive", self.keepalive, "must be Keepalive(...) or None")

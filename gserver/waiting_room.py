@@ -7,7 +7,7 @@ are the clock, the descriptors, and the eye on who has left meanwhile.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final
 
@@ -24,6 +24,9 @@ __all__ = ["WaitingRoom"]
 #: Seconds between two looks at who has left. Whoever waits less is only looked at when its turn
 #: or its time has come.
 _LOOK_EVERY_S: Final = 0.1
+#: How many are looked at, and may be dropped, in one turn of the loop (G5).
+_LOOKS_PER_TURN: Final = 200
+_POLLRDHUP: Final = getattr(select, "POLLRDHUP", 0)
 _poll: Final = get_original("select", "poll")
 
 
@@ -51,7 +54,8 @@ class WaitingRoom:
         self._admit = admit
         self._reject = reject
         self._abandon = abandon
-        self._looked = 0.0
+        self._looked = 0.0  # when the last look at them all began
+        self._to_look_at: list[Waiter] = []  # what is left of it
         self._timer = OneShot(self._tick)
 
     def __len__(self) -> int:
@@ -63,6 +67,8 @@ class WaitingRoom:
 
     def joined(self) -> None:
         """One more waits."""
+        if len(self) == 1:
+            self._looked = monotonic()
         self._set_timer(monotonic())
 
     def slot_came_back(self) -> None:
@@ -82,6 +88,7 @@ class WaitingRoom:
             if waiter.client[2] is front and self._gate.leave(waiter):
                 leaving.append(waiter)
         if not len(self):
+            self._to_look_at = []
             self._timer.close()
         return leaving
 
@@ -95,27 +102,46 @@ class WaitingRoom:
                 self._abandon(waiter)
             else:
                 self._reject(waiter)
-        if now - self._looked >= _LOOK_EVERY_S:
+        if not self._to_look_at and now - self._looked >= _LOOK_EVERY_S:
             self._looked = now
-            for waiter in self._gate.waiters():
-                if _left(waiter.client[0]) and self._gate.leave(waiter):
-                    self._abandon(waiter)
+            self._to_look_at = self._gate.waiters()
+        if self._to_look_at:
+            self._look_at_some()
         self._set_timer(now)
+
+    def _look_at_some(self) -> None:
+        some = self._to_look_at[-_LOOKS_PER_TURN:]
+        del self._to_look_at[-_LOOKS_PER_TURN:]
+        # Some may wait no more, and their descriptors be closed or another's by now. The gate
+        # knows who waits, and who waits has a descriptor of its own.
+        of_fd = {waiter.client[0]: waiter for waiter in some}
+        for fd in _those_who_left(of_fd):
+            if self._gate.leave(of_fd[fd]):
+                self._abandon(of_fd[fd])
 
     def _set_timer(self, now: float) -> None:
         deadline = self._gate.next_deadline
         if deadline is None:
             self._timer.close()
-        elif deadline <= now:
+        elif deadline <= now or self._to_look_at:
             self._timer.after(0.0)
         else:
+            # By when the last look was, not by now: else whoever comes would put the next one off.
             # The timer may fire a little early by this clock: never set it to less than 1 ms.
-            self._timer.after(max(0.001, min(deadline - now, _LOOK_EVERY_S)))
+            due = min(deadline, self._looked + _LOOK_EVERY_S)
+            self._timer.after(max(0.001, due - now))
 
 
 def _left(fd: int) -> bool:
-    """Whether a client has closed, also only its sending side, without reading from it: poll(2),
-    POLLRDHUP. Where that is not known (macOS), only a connection closed both ways is seen."""
+    """Whether a client has left."""
+    return bool(_those_who_left([fd]))
+
+
+def _those_who_left(fds: Iterable[int]) -> list[int]:
+    """Of clients' descriptors, those whose client has closed, also only its sending side, without
+    reading from them: poll(2), POLLRDHUP. Where that is not known (macOS), only a connection
+    closed both ways is seen."""
     poll = _poll()
-    poll.register(fd, getattr(select, "POLLRDHUP", 0))
-    return bool(poll.poll(0))
+    for fd in fds:
+        poll.register(fd, _POLLRDHUP)
+    return [fd for fd, _ in poll.poll(0)]

@@ -150,6 +150,15 @@ def test_slot_returns_when_killed_before_the_first_byte() -> None:
         ended(server, Ending.KILLED)
 
 
+def test_a_pool_that_raises_what_its_members_raised_can_be_joined() -> None:
+    with running(deferred(echo)) as server, connect(server):
+        eventually(lambda: server.stats.active == 1)
+        (holder,) = server.pool
+        holder.kill()
+        assert server.pool.join(timeout=5, raise_error=True)
+        ended(server, Ending.KILLED)
+
+
 def test_slot_returns_when_killed_as_the_first_byte_comes() -> None:
     handler = Handler()
     with running(deferred(handler)) as server, connect(server) as client:

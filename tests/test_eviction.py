@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gevent.event import Event
-from support import LOCAL, clients, connect, echo, eventually, outcome, running, turn
+from support import LOCAL, clients, connect, echo, eventually, greet, outcome, running, turn
 
 from gserver import Ending, Limiter, Limits, Reason, Refuse, SettingError, StreamServer
 from gserver.reaper import Reaper
@@ -165,6 +165,20 @@ def test_nobody_is_evicted_for_a_client_whose_source_has_too_many(cap: int) -> N
             assert outcome(held) == "served"
         assert server.stats.rejected[Reason.SOURCE] == 1
         assert server.stats.finished[Ending.EVICTED] == 0
+
+
+def test_evict_idle_and_waiting_do_not_go_together() -> None:
+    limits = Limits(max_connections=1, wait=1.0)
+    with pytest.raises(SettingError, match=r"^evict_idle .*goes without wait"):
+        StreamServer(LOCAL, greet, limits=limits, evict_idle=AGE)
+    limiter = Limiter(1)
+    server = StreamServer(LOCAL, greet, limiter=limiter, evict_idle=AGE)
+    with running(server):
+        with pytest.raises(SettingError, match=r"^wait .*goes without evict_idle"):
+            limiter.limits = limits
+    limiter.limits = limits
+    with pytest.raises(SettingError, match=r"^evict_idle .*goes without wait"):
+        StreamServer(LOCAL, greet, limiter=limiter, evict_idle=AGE)
 
 
 def test_evict_idle_and_refuse_do_not_go_together() -> None:

@@ -13,6 +13,7 @@ from gevent import socket
 from support import HERE, LOCAL, clients, running
 
 from gserver import Keepalive, SettingError, StreamServer, Timeouts
+from gserver.timeouts import MOST_USER_TIMEOUT_S
 
 TCP = socket.IPPROTO_TCP
 
@@ -48,6 +49,14 @@ def test_keepalive_can_be_set_and_turned_off() -> None:
     assert inherited(server) == (1, 5, 2, 3, 2500)
     server = StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(keepalive=None))
     assert inherited(server)[0] == 0
+
+
+def test_the_longest_user_timeout_is_one_that_the_kernel_takes() -> None:
+    timeouts = Timeouts(user_timeout=MOST_USER_TIMEOUT_S)
+    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=timeouts)
+    assert inherited(server)[-1] == 2_147_483_000
+    with pytest.raises(SettingError, match=r"^user_timeout 3000000: .* up to 2,147,483$"):
+        Timeouts(user_timeout=3_000_000)
 
 
 def test_an_adopted_listener_passes_it_on_too() -> None:

@@ -343,6 +343,16 @@ def test_with_tls_it_refuses_all_the_same_and_a_plain_reply_is_an_error() -> Non
         StreamServer(LOCAL, greet, max_connections=1, ssl_context=context, rejection=Reply("http"))
 
 
+def test_waiting_turned_on_before_the_start_is_an_error_at_the_start() -> None:
+    before = os.listdir("/proc/self/fd")
+    server = StreamServer(LOCAL, greet, max_connections=1, rejection=Refuse())
+    assert server.limiter is not None
+    server.limiter.limits = Limits(max_connections=1, wait=0.1)
+    with pytest.raises(SettingError, match="goes without wait"):
+        server.start()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_turning_waiting_on_while_it_refuses_is_an_error() -> None:
     with serving(max_connections=1) as server:
         with pytest.raises(SettingError, match="goes without") as caught:

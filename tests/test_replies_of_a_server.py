@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import os
 import resource
 import ssl
+import weakref
 from typing import Any
 
+import gevent
 import gevent.ssl
 import pytest
 from gevent import socket
@@ -76,7 +79,7 @@ def test_a_client_that_says_nothing_does_not_hold_its_descriptor_for_ever() -> N
     reply = Reply("http", timeout=0.05)
     with running(full(reply)) as server, clients(server, 1), connect(server) as sock:
         assert outcome(sock) == "closed"
-        eventually(lambda: reply.lingering == 0)
+        eventually(lambda: len(server.lingering_descriptors()) == 0)
 
 
 def test_beyond_the_bound_clients_are_closed_without_a_word_and_counted() -> None:
@@ -89,11 +92,11 @@ def test_beyond_the_bound_clients_are_closed_without_a_word_and_counted() -> Non
         for _ in range(5):
             with connect(server) as sock:
                 assert read_all(sock) == b""
-        assert reply.lingering == 3
-        assert reply.degraded == 5
+        assert len(server.lingering_descriptors()) == 3
+        assert server.degraded == 5
         assert len(os.listdir("/proc/self/fd")) == before
         told[0].close()
-        eventually(lambda: reply.lingering == 2)
+        eventually(lambda: len(server.lingering_descriptors()) == 2)
         with connect(server) as sock:
             assert read_all(sock) == b"busy\r\n"
         assert server.stats.rejected[Reason.CAPACITY] == 9
@@ -117,26 +120,48 @@ def test_of_500_at_the_same_instant_every_one_is_answered() -> None:
             assert sum(seen.values()) == 500
             assert seen["served"] >= reply.max_lingering
         assert server.stats.rejected[Reason.CAPACITY] == 500
-        eventually(lambda: reply.lingering == 0)
+        eventually(lambda: len(server.lingering_descriptors()) == 0)
 
 
 def test_stop_closes_those_who_are_being_told() -> None:
     reply = Reply("http", timeout=60.0)
     server = full(reply)
     with running(server), clients(server, 1), connect(server) as sock:
-        eventually(lambda: reply.lingering == 1)
+        eventually(lambda: len(server.lingering_descriptors()) == 1)
         server.stop(0)
-        assert reply.lingering == 0
+        assert len(server.lingering_descriptors()) == 0
         assert outcome(sock) == "closed"
 
 
 def test_stopping_one_server_leaves_alone_who_another_is_telling() -> None:
-    first, second = full(Reply(b"busy")), full(Reply(b"busy"))
+    """Also where both were given the same reply."""
+    reply = Reply(b"busy")
+    first, second = full(reply), full(reply)
     with running(first), running(second), clients(first, 1), clients(second, 1):
         with connect(second) as sock:
             assert sock.recv(4) == b"busy"
             first.stop(0)
-            assert second._rejections[Reason.CAPACITY].lingering == 1
+            assert len(second.lingering_descriptors()) == 1
+
+
+def test_a_reply_is_bounded_for_all_its_reasons_together() -> None:
+    reply = Reply(b"busy", max_lingering=2, timeout=60.0)
+    limits = Limits(max_connections=1, deny=["127.0.0.2"])
+    how = {"capacity": reply, "denied": reply}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running(full(how, max_connections=None, limits=limits)))
+        stack.enter_context(clients(server, 1))
+        for source, said in [("127.0.0.1", b"busy"), ("127.0.0.2", b"busy"), ("127.0.0.2", b"")]:
+            sock = socket.create_connection(server.address, 20, (source, 0))
+            assert stack.enter_context(sock).recv(4) == said
+        assert server.degraded == 1
+
+
+def test_a_reply_keeps_nothing_of_the_loop_it_was_used_on() -> None:
+    reply = Reply(b"busy")
+    linger = weakref.ref(reply.on(socket.AF_INET, gevent.get_hub().loop).linger)
+    gc.collect()
+    assert linger() is None
 
 
 @pytest.mark.parametrize("how", [{"capacity": Reply(b"busy")}, Reply(b"busy")], ids=repr)
@@ -177,7 +202,7 @@ def test_with_no_descriptor_left_nobody_is_replied_to() -> None:
             for fd in fillers:
                 os.close(fd)
         assert server.stats.rejected[Reason.DESCRIPTORS] == 5
-        assert reply.lingering == 0
+        assert len(server.lingering_descriptors()) == 0
 
 
 # ---- and TLS -------------------------------------------------------------------------------

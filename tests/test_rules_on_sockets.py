@@ -25,7 +25,7 @@ from support import (
 )
 
 import gserver.rejection_log
-from gserver import Ending, Limiter, Limits, Reason, Reset, StreamServer
+from gserver import Ending, Limiter, Limits, Reason, Reset, StreamServer, Timeouts
 from gserver.admission.penalties import Offence
 
 
@@ -218,6 +218,24 @@ def test_a_source_whose_handshakes_fail_is_shut_out_for_a_while() -> None:
         turn(1.0)
         break_a_handshake("127.0.0.2")  # it has paid
         assert server.stats.rejected[Reason.PENALTY] == rejected
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "offences"),
+    [(Timeouts(lifetime=0.05), 0), (Timeouts(first_byte=0.05), 1)],
+    ids=["lifetime", "first byte"],
+)
+def test_a_handshake_that_we_ended_is_no_offence_unless_the_client_was_silent(
+    timeouts: Timeouts, offences: int
+) -> None:
+    limits = Limits(max_connections=10, penalty=10.0)
+    context = server_context(ssl.SSLContext)
+    server = StreamServer(LOCAL, greet, limits=limits, ssl_context=context, timeouts=timeouts)
+    with running(server), come(server) as sock:
+        assert outcome(sock) in ("closed", "reset", "served")  # served: an alert
+        eventually(lambda: server.stats.active == 0)
+        assert server.stats.admitted == 1
+        assert server.stats.gate.offences[Offence.HANDSHAKE] == offences
 
 
 def test_an_honest_client_that_tries_again_at_a_full_server_is_not_penalised() -> None:

@@ -282,8 +282,11 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
         (["--reject", "refuse", "--listen", "unix:@gserver-refuse"], "needs TCP"),
         (["--reject", "refuse", "--settle", "1"], "goes without settle"),
         (["--reject", "refuse", "--wait", "1"], "goes without wait"),
+        (["--reject", "refuse", "--evict-idle", "1"], "goes without --evict-idle"),
+        (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
         (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--tcp-user-timeout", "3000000"], "above 0 and up to 2,147,483"),
     ],
     ids=" ".join,
 )

@@ -26,7 +26,7 @@ from support import (
     visit,
 )
 
-from gserver import Ending, Limiter, Limits, Reset, SettingError, StreamServer
+from gserver import Ending, Limiter, Limits, Reply, Reset, SettingError, StreamServer
 
 
 class MyPool(Pool):
@@ -225,6 +225,39 @@ def test_a_server_of_a_shared_limiter_waits_for_its_own_connections() -> None:
         assert outcome(sock) == "closed"
         assert limiter.snapshot().finished[Ending.RETURNED] == 1
         assert limiter.snapshot().active == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("limits", 5),
+        ("limiter", 5),
+        ("deferred_start", "no"),
+        ("settle", float("inf")),
+        ("settle", 1e12),
+    ],
+)
+def test_a_setting_of_another_kind_or_beyond_reason_is_refused_by_its_name(
+    setting: str, value: Any
+) -> None:
+    others = {} if setting.startswith("limit") else {"max_connections": 1}
+    with pytest.raises(SettingError, match=f"^{setting} "):
+        StreamServer(LOCAL, echo, **others, **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("timeout", float("inf")), ("timeout", 1e12), ("max_lingering", True)]
+)
+def test_a_reply_without_bounds_is_refused(setting: str, value: Any) -> None:
+    with pytest.raises(SettingError, match=f"^{setting} "):
+        Reply(b"busy", **{setting: value})
+
+
+@pytest.mark.parametrize("value", [5, None])
+def test_rules_of_another_kind_are_refused_while_it_runs(value: Any) -> None:
+    limiter = Limiter(1)
+    with pytest.raises(SettingError, match=r"^limits "):
+        limiter.limits = value
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,23 @@ def test_turning_waiting_off_turns_away_those_who_wait() -> None:
         assert server.stats.rejected[Reason.WAIT_TIMEOUT] == 2
 
 
+def test_with_waiting_off_and_nobody_left_to_wait_there_is_only_the_cap_to_ask() -> None:
+    told = Told()
+    with running(waiting_server(told)) as server, clients(server, 1):
+        gate = server.limiter.gate
+        with queue(server, 2) as (first, second):
+            gate.replace(Limits(max_connections=1))
+            gate._queue.wait = LONG  # else they would be turned away before a slot comes
+            assert not gate.bare  # two wait, and must not be overtaken
+            told.next_leaves(0)
+            assert outcome(first) == "served"
+            assert not gate.bare
+            told.next_leaves(1)
+            assert outcome(second) == "served"
+            assert gate.bare
+            told.next_leaves(2)
+
+
 def test_descriptors_of_clients_that_wait_are_bounded_also_when_they_wait_very_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -256,6 +273,39 @@ def test_who_has_left_is_seen_when_its_turn_comes_also_before_the_next_look(
             assert told.served[1] == expected
             assert server.stats.abandoned == 1
             told.next_leaves(1)
+
+
+def test_no_turn_of_the_loop_looks_at_more_than_its_share_of_those_who_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gserver.waiting_room, "_LOOKS_PER_TURN", 3)
+    looked_at: list[int] = []
+    original = gserver.waiting_room._those_who_left
+
+    def those_who_left(fds: Any) -> list[int]:
+        looked_at.append(len(list(fds)))
+        return original(fds)
+
+    monkeypatch.setattr(gserver.waiting_room, "_those_who_left", those_who_left)
+    with running(waiting_server(greet)) as server, clients(server, 1), queue(server, 10) as them:
+        for sock in them[:8]:
+            sock.close()
+        eventually(lambda: server.stats.abandoned == 8)
+        assert server.stats.waiting == 2
+        assert max(looked_at) == 3
+        assert server.stats.balanced
+
+
+def test_newcomers_do_not_put_off_the_look_at_who_has_left() -> None:
+    with running(waiting_server(greet)) as server, clients(server, 1), queue(server, 2) as them:
+        them[0].close()
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):  # one every 20 ms, for a second
+                stack.enter_context(connect(server))
+                turn(0.02)
+                if server.stats.abandoned:
+                    break
+            assert server.stats.abandoned == 1
 
 
 def test_who_has_left_is_not_counted_as_timed_out() -> None:

@@ -120,12 +120,15 @@ class Gate:
         queue, limits = self._queue, rules.limits
         queue.wait, queue.places = limits.wait, limits.wait_queue
         queue.lifo = limits.wait_order == "lifo"
-        #: There is only the cap to ask. Not so while somebody waits, though waiting be off by now:
-        #: newcomers must not overtake them.
-        self.bare = not rules.any and not queue
+        self._find_bare()
         self.needs_source = rules.needs_source
         self.may_wait = limits.wait > 0
         self.tries_out = bool(rules.dry_run)
+
+    def _find_bare(self) -> None:
+        """Whenever the rules have changed, or somebody waits no more."""
+        # Not bare while somebody waits, though waiting be off by now: newcomers must not overtake.
+        self.bare = not self._rules.any and not self._queue
 
     def source(self, address: object) -> Source:
         """Who a client is to the rules: see :meth:`gserver.admission.sources.Sources.of`."""
@@ -273,10 +276,12 @@ class Gate:
         queue = self._queue
         if not queue:
             return None
-        return queue.next(
+        waiter = queue.next(
             open_to_all=self._slots_open(False, in_use) > 0,
             open_to_reserved=self._slots_open(True, in_use) > 0,
         )
+        self._find_bare()
+        return waiter
 
     def expire(self, now: float, most: int | None = None) -> list[Waiter]:
         """Those who have waited long enough: to be rejected, for ``wait_timeout``.
@@ -294,6 +299,7 @@ class Gate:
             self._counts.give_back(first.receipt)
             self._others_fault_at = now
             expired.append(first)
+        self._find_bare()
         return expired
 
     def leave(self, waiter: Waiter) -> bool:
@@ -301,6 +307,7 @@ class Gate:
         if not self._queue.remove(waiter):
             return False
         self._counts.give_back(waiter.receipt)
+        self._find_bare()
         return True
 
     def dismiss(self) -> list[Waiter]:

@@ -95,7 +95,8 @@ _OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "penalty": _option(
         "penalty",
         _SECONDS,
-        "What a failed TLS handshake or an attempt beyond --source-rate costs its source.",
+        "What a failed TLS handshake or an attempt beyond --source-rate costs its source; the "
+        "attempt only while nobody is turned away for what others do.",
         default="off",
     ),
     "penalty_threshold": _option(

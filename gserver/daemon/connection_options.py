@@ -8,7 +8,7 @@ from typing import Any, TypedDict, TypeVar
 import click
 
 from gserver.errors import SettingError
-from gserver.timeouts import Keepalive, Timeouts, check_seconds
+from gserver.timeouts import A_YEAR_S, MOST_USER_TIMEOUT_S, Keepalive, Timeouts, check_seconds
 from gserver.tls_files import TlsFiles
 
 __all__ = ["ConnectionSettings", "connection_options", "connection_settings"]
@@ -17,9 +17,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Time(click.ParamType[float]):
-    """Seconds, above 0."""
+    """Seconds, above 0 and up to ``most``."""
 
     name = "SECONDS"
+
+    def __init__(self, most: float = A_YEAR_S) -> None:
+        self._most = most
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -30,7 +33,7 @@ class _Time(click.ParamType[float]):
         except ValueError:
             number = value
         try:
-            return check_seconds(number, setting)
+            return check_seconds(number, setting, self._most)
         except SettingError as error:
             raise SettingError(setting, value, error.problem) from None
 
@@ -74,7 +77,7 @@ _OPTIONS = [
     ),
     click.option(
         "--tcp-user-timeout",
-        type=_Time(),
+        type=_Time(MOST_USER_TIMEOUT_S),
         help="End a client that has not acknowledged what was sent for SECONDS. Also ends a live "
         "one that does not read.  [default: the system's]",
     ),

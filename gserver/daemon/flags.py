@@ -20,7 +20,7 @@ N = TypeVar("N", int, float)
 
 #: The names among them that are no ordinary words, nor a reason's, which is written as it is.
 _NAMES: Final = re.compile(
-    r"\b("
+    r"\b(evict_idle|"
     + "|".join(f.name for f in fields(Limits) if "_" in f.name and f.name not in set(Reason))
     + r")\b"
 )

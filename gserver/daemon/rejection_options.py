@@ -51,7 +51,8 @@ class Rejections:
 
     @property
     def max_lingering(self) -> int:
-        """The most clients, each with a descriptor, that may be taking a reply at once."""
+        """The most clients of one listener, each with a descriptor, that may be taking a reply at
+        once."""
         return sum(how.max_lingering for _, _, how in self.given.values() if isinstance(how, Reply))
 
     def __str__(self) -> str:

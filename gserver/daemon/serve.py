@@ -75,13 +75,15 @@ def serve(
     limits, rejections = settings.limits, settings.rejections
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
-    ensure_descriptors(
-        limits.max_connections,
-        others=limits.most_open - limits.max_connections + rejections.max_lingering,
-    )
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
+        ensure_descriptors(
+            limits.max_connections,
+            others=limits.most_open
+            - limits.max_connections
+            + rejections.max_lingering * len(listeners),
+        )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
 
@@ -95,7 +97,8 @@ def serve(
                 for each in listeners
             ]
         except SettingError as error:
-            raise rejections.in_flags(error) from None
+            with in_flags():
+                raise rejections.in_flags(error) from None
         if settings.tls is not None:
             reload_on_hangup(settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)

@@ -21,7 +21,6 @@ from gserver.legacy.listener import Listener
 from gserver.legacy.service import Service
 from gserver.limiter import Limiter
 from gserver.net.rejection import Refuse, Rejection, by_reason
-from gserver.net.reply import Reply
 
 __all__ = ["SETTLE_S", "Installed", "install"]
 
@@ -65,9 +64,6 @@ class Installed:
         for listener in self.holders.listeners():
             if isinstance(listener, Listener):
                 listener.forked()
-        for how in self._rejections.values():
-            if isinstance(how, Reply):
-                how.close_all()
         self.limiter.forked()
 
     def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:

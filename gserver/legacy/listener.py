@@ -266,6 +266,8 @@ class Listener(Followed, AcceptLoop):
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
         self.turn_away = turn_away
+        for linger in self.lingers:
+            linger.close_all()
         self._take_descriptors()
         gevent.killall(list(self._handshaking), block=False)
         while self._ready:

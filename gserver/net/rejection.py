@@ -98,6 +98,9 @@ class Refuse:
     It is a state of the listener, not something done to a client: nobody can count or log who was
     refused, only for how long (``Snapshot.time_refusing``). Whom other rules turn away, or who
     comes in the moment before the door shuts, gets a reset.
+
+    It cannot promise that who closes and connects again is admitted at a full cap (G3): the kernel
+    refuses whoever comes while a slot is just coming back, before anybody here hears of it.
     """
 
     name: Final = "refuse"

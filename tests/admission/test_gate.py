@@ -98,7 +98,7 @@ def everything_against_it(without: list[str], in_use: int) -> str:
     gate.decide(source, 0.0, in_use=0)  # uses up the rates and the source's slot
     source.denied = "deny" in settings
     if "penalty" in settings:
-        gate.note_offence(source, Offence.HEADER, 0.0)
+        gate.note_offence(source, Offence.HANDSHAKE, 0.0)
     return reason_of(gate.decide(source, 0.0, in_use=in_use))
 
 
@@ -220,7 +220,7 @@ def test_dry_run_counts_what_the_rule_would_have_rejected_and_rejects_nobody(rul
     real, dry = gate_of(**settings), gate_of(**settings, dry_run=[rule])
     verdicts = {}
     for name, gate in (("real", real), ("dry", dry)):
-        gate.note_offence(gate.source(HERE), Offence.HEADER, 0.0)
+        gate.note_offence(gate.source(HERE), Offence.HANDSHAKE, 0.0)
         verdicts[name] = [
             reason_of(gate.decide(gate.source(HERE), 0.0, in_use=0)) for _ in range(5)
         ]
@@ -291,7 +291,7 @@ def test_rates_and_penalties_go_on_where_their_settings_are_the_same():
     gate = gate_of(**settings)
     gate.decide(gate.source(HERE), 0.0, in_use=0)
     for _ in range(2):
-        gate.note_offence(gate.source(THERE), Offence.HEADER, 0.0)
+        gate.note_offence(gate.source(THERE), Offence.HANDSHAKE, 0.0)
     gate.replace(Limits(max_connections=5, per_source=3, **settings))
     assert gate.decide(gate.source(HERE), 0.0, in_use=0) is REJECTED[Reason.SOURCE_RATE]
     assert gate.decide(gate.source(THERE), 0.0, in_use=0) is REJECTED[Reason.PENALTY]
@@ -323,7 +323,7 @@ def test_overflow_counters_never_go_back():
     gate = gate_of(source_rate=0.001, source_table=1, penalty=1, penalty_threshold=0)
     for address in (HERE, THERE, ("192.0.2.3", 1)):
         gate.decide(gate.source(address), 0.0, in_use=0)
-        gate.note_offence(gate.source(address), Offence.HEADER, 0.0)
+        gate.note_offence(gate.source(address), Offence.HANDSHAKE, 0.0)
     before = gate.figures()
     assert (before.source_rate_overflow, before.penalty_overflow) == (2, 2)
     gate.replace(Limits(max_connections=10))

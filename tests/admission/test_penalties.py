@@ -59,25 +59,25 @@ def penal(**settings: object) -> Gate:
     return Gate.from_limits(Limits(**limits))
 
 
-def test_third_garbage_header_in_a_row_shuts_the_source_out_until_it_is_paid():
+def test_third_failed_handshake_in_a_row_shuts_the_source_out_until_it_is_paid():
     gate = penal()
     bad, good = gate.source(("192.0.2.1", 1)), gate.source(("192.0.2.2", 1))
     for _ in range(2):
-        gate.note_offence(bad, Offence.HEADER, 0.0)
+        gate.note_offence(bad, Offence.HANDSHAKE, 0.0)
     assert isinstance(gate.decide(bad, 0.0, in_use=0), Receipt)
     gate.note_offence(bad, Offence.HANDSHAKE, 0.0)
     assert gate.decide(bad, 14.9, in_use=0) is PENALTY
     assert isinstance(gate.decide(good, 14.9, in_use=0), Receipt)
     assert isinstance(gate.decide(bad, 15.1, in_use=0), Receipt)
     figures = gate.figures()
-    assert figures.offences == {Offence.HANDSHAKE: 1, Offence.HEADER: 2, Offence.RATE: 0}
+    assert figures.offences == {Offence.HANDSHAKE: 3, Offence.HEADER: 0, Offence.RATE: 0}
 
 
 def test_exempt_networks_are_never_shut_out():
     gate = penal(source_exempt=["10.0.0.0/8"])
     source = gate.source(("10.1.2.3", 1))
     for _ in range(100):
-        gate.note_offence(source, Offence.HEADER, 0.0)
+        gate.note_offence(source, Offence.HANDSHAKE, 0.0)
     assert isinstance(gate.decide(source, 0.0, in_use=0), Receipt)
     assert gate.figures().sources_penalised == 0
 
