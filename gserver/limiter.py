@@ -321,10 +321,12 @@ class Limiter:
                 self._waiting.slot_came_back()
         return over
 
-    def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
+    def _admit(
+        self, fd: int, address: Any, front: Front, receipt: Receipt, header_bytes: int = 0
+    ) -> None:
         self.counters.admitted += 1
         try:
-            front.admit(fd, address, receipt)
+            front.admit(fd, address, receipt, header_bytes)
         except BaseException as error:
             self.counters.finished[Ending.NOT_STARTED] += 1
             self.gate.give_back(receipt, monotonic())
@@ -395,7 +397,7 @@ class Limiter:
             # From hand to hand: nothing else runs between the two.
             self._headers.release(guest)
             self._candidates.admitted_one()
-            self._admit(guest.fd, address, guest.front, verdict)
+            self._admit(guest.fd, address, guest.front, verdict, guest.header_bytes)
         elif verdict is None:
             _socket.close(guest.fd)
             self._headers.release(guest)
