@@ -135,8 +135,10 @@ class Limiter:
             source = self._source(connection.address)
             connection.receipt = self.gate.recount(connection.receipt, source)
         for waiter in self.gate.waiters():
-            source = self._source(waiter.client[1])
-            waiter.receipt = self.gate.recount(waiter.receipt, source)
+            _, address, front = waiter.client
+            if front.proxies is None:  # else nobody knows yet who it is, and it counts for nobody
+                source = self._source(address)
+                waiter.receipt = self.gate.recount(waiter.receipt, source)
         self._occupancy_changed()
 
     @property
