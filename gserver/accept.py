@@ -47,8 +47,9 @@ class AcceptLoop:
     """Accepts on ``listener`` while started; a :class:`gserver.front.Front`.
 
     :param listener: a raw, non-blocking, listening ``_socket.socket``. Not closed here.
-    :param start: called with the descriptor, the peer's address and the receipt of each client
-        admitted; it owns the descriptor from then on, also when it raises.
+    :param start: called with the descriptor, the peer's address, the receipt and the size of the
+        PROXY header of each client admitted; it owns the descriptor from then on, also when it
+        raises.
     :param rejections: how the others are turned away, by reason. Where ``capacity`` is refused
         the listener is shut while the limiter is full.
     :param backlog: for opening it again.
@@ -66,7 +67,7 @@ class AcceptLoop:
         self,
         listener: Any,
         limiter: Limiter,
-        start: Callable[[int, Any, Receipt], None],
+        start: Callable[[int, Any, Receipt, int], None],
         rejections: Mapping[Reason, Rejection],
         fatal: Callable[[OSError], None],
         *,
@@ -355,8 +356,8 @@ class AcceptLoop:
             raise RuntimeError("this listener is not for proxies")
         return self._header_reader.read(fd, self._family, done)
 
-    def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        self._start(fd, address, receipt)
+    def admit(self, fd: int, address: Any, receipt: Receipt, header_bytes: int) -> None:
+        self._start(fd, address, receipt, header_bytes)
 
 
 def _loops_epoll() -> Any:

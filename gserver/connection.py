@@ -60,6 +60,7 @@ class Connection:
     :ivar greenlet: what holds the slot: the handler's greenlet, or a DeferredStart; None before
         the start and after the end.
     :ivar receipt: what the gate wants back at the end.
+    :ivar header_bytes: the size of the PROXY header that came before the client's own bytes.
     :ivar admitted_at: when it was admitted, by ``time.monotonic``.
     :ivar ended: whether its end has begun.
     :ivar nudged: whether its handler has been shown an end-of-file by :meth:`nudge`.
@@ -75,6 +76,7 @@ class Connection:
         "admitted_at",
         "ended",
         "greenlet",
+        "header_bytes",
         "nudged",
         "on_end",
         "receipt",
@@ -89,10 +91,12 @@ class Connection:
         receipt: Receipt,
         limiter: Limiter,
         server: Server,
+        header_bytes: int = 0,
     ) -> None:
         self.socket: Any = sock
         self.address = address
         self.receipt = receipt
+        self.header_bytes = header_bytes
         self._limiter = limiter
         self.server = server
         self.admitted_at = monotonic()

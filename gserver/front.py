@@ -30,5 +30,8 @@ class Front(Protocol):
         :meth:`gserver.net.proxy_protocol.ProxyReader.read`."""
         ...
 
-    def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
-        """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot."""
+    def admit(self, fd: int, address: Any, receipt: Receipt, header_bytes: int) -> None:
+        """Take a slot and start serving. When it raises it has closed ``fd`` and holds no slot.
+
+        :param header_bytes: the size of the PROXY header read from ``fd``; 0: there was none.
+        """

@@ -61,6 +61,11 @@ class Guest:
         self._room = room
         self._links: list[Callable[[Any], object]] = []
 
+    @property
+    def header_bytes(self) -> int:
+        """The size of its header, once there is one."""
+        return self.found.size if isinstance(self.found, Header) else 0
+
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Call ``callback(self)``, in the hub, when this holds its slot no more."""
         self._links.append(callback)

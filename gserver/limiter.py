@@ -140,8 +140,10 @@ class Limiter:
             source = self._source(connection.address)
             connection.receipt = self.gate.recount(connection.receipt, source)
         for waiter in self.gate.waiters():
-            source = self._source(waiter.client[1])
-            waiter.receipt = self.gate.recount(waiter.receipt, source)
+            _, address, front = waiter.client
+            if front.proxies is None:  # else nobody knows yet who it is, and it counts for nobody
+                source = self._source(address)
+                waiter.receipt = self.gate.recount(waiter.receipt, source)
         self._occupancy_changed()
 
     @property
@@ -326,10 +328,12 @@ class Limiter:
                 self._waiting.slot_came_back()
         return over
 
-    def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
+    def _admit(
+        self, fd: int, address: Any, front: Front, receipt: Receipt, header_bytes: int = 0
+    ) -> None:
         self.counters.admitted += 1
         try:
-            front.admit(fd, address, receipt)
+            front.admit(fd, address, receipt, header_bytes)
         except BaseException as error:
             self.counters.finished[Ending.NOT_STARTED] += 1
             self.gate.give_back(receipt, monotonic())
@@ -400,7 +404,7 @@ class Limiter:
             # From hand to hand: nothing else runs between the two.
             self._headers.release(guest)
             self._candidates.admitted_one()
-            self._admit(guest.fd, address, guest.front, verdict)
+            self._admit(guest.fd, address, guest.front, verdict, guest.header_bytes)
         elif verdict is None:
             _socket.close(guest.fd)
             self._headers.release(guest)

@@ -424,14 +424,15 @@ class _Capped(_GeventServer):
 
     # ---- serving ---------------------------------------------------------------------------
 
-    def _serve(self, fd: int, address: Any, receipt: Receipt) -> None:
+    def _serve(self, fd: int, address: Any, receipt: Receipt, header_bytes: int) -> None:
         listener = self.socket
         try:
             sock = GeventSocket(listener.family, listener.type, listener.proto, fileno=fd)
         except BaseException:
             _socket.close(fd)
             raise
-        connection = Connection(sock, address, receipt, self._capped_limiter(), self)
+        limiter = self._capped_limiter()
+        connection = Connection(sock, address, receipt, limiter, self, header_bytes)
         # The handler goes along: close() takes it away from the server, and an admitted
         # connection that has not run yet is served all the same.
         body = self._tls_body if self.ssl_args else _plain_body

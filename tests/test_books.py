@@ -123,7 +123,7 @@ class Desk:
         self.inside: dict[int, Any] = {}
         self.fails = False
 
-    def admit(self, fd: int, address: Any, receipt: Receipt) -> None:
+    def admit(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
         self.verdicts.append(fd)
         if self.fails:
             raise RuntimeError("on purpose")

@@ -546,6 +546,22 @@ def test_waiter_is_classified_when_it_has_a_slot_and_its_header_is_read() -> Non
         assert (books.rejected[Reason.DENIED], books.rejected[Reason.HEADER]) == (1, 1)
 
 
+def test_waiter_is_counted_for_no_source_also_under_other_limits() -> None:
+    waiting = Limits(max_connections=1, wait=3600.0)
+    with served_by_proxy(greet, limits=waiting) as server:
+        with by_proxy(server, v1("192.0.2.1")) as one:
+            assert outcome(one) == "served"
+            with by_proxy(server, v1("192.0.2.2")) as two:
+                eventually(lambda: server.stats.waiting == 1)
+                server.limiter.limits = Limits(max_connections=1, wait=3600.0, per_source=1)
+                assert dict(server.limiter.gate.top_sources(9)) == {"192.0.2.1": 1}
+                one.close()
+                assert outcome(two) == "served"
+                assert dict(server.limiter.gate.top_sources(9)) == {"192.0.2.2": 1}
+        eventually(lambda: server.stats.active == 0)
+        assert server.stats.gate.sources_counted == 0
+
+
 def test_waiters_are_bounded_and_their_time_too() -> None:
     limits = Limits(max_connections=1, wait=0.1, wait_queue=1)
     with served_by_proxy(greet, limits=limits) as server:

@@ -177,7 +177,7 @@ class Listener(Followed, AcceptLoop):
         else:
             self.stop()  # there is room: the program's own accept() sees the client
 
-    def _admitted(self, fd: int, address: Any, receipt: Receipt) -> None:
+    def _admitted(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
         try:
             self._holders.accepted(fd, address, receipt)
         except BaseException:

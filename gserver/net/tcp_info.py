@@ -128,9 +128,13 @@ def peer_left(info: TcpInfo) -> bool:
     return info.state in _PEER_LEFT
 
 
-def turn_of(info: TcpInfo) -> Turn:
-    """Whose turn it is to send, as far as the kernel's clocks tell."""
-    if not info.bytes_received:
+def turn_of(info: TcpInfo, *, header_bytes: int = 0) -> Turn:
+    """Whose turn it is to send, as far as the kernel's clocks tell.
+
+    :param header_bytes: of the bytes received, how many were a proxy's header before the client's
+        own.
+    """
+    if info.bytes_received <= header_bytes:
         return Turn.CLIENT
     if not info.bytes_acked:  # not a byte of ours has reached it, so nothing was answered
         return Turn.SERVER
@@ -139,13 +143,14 @@ def turn_of(info: TcpInfo) -> Turn:
     return Turn.CLIENT if info.last_sent_ms < info.last_received_ms else Turn.SERVER
 
 
-def is_idle(info: TcpInfo, *, reading: bool) -> bool:
+def is_idle(info: TcpInfo, *, reading: bool, header_bytes: int = 0) -> bool:
     """Nobody owes this client an answer: it may be nudged or ended when it has been silent long.
 
     :param reading: the handler is waiting to read from this connection right now. Decides where
         the clocks cannot: an answer given within a tick of its request, and a request sent within
         a tick of the answer before it, look the same for ever after, and on a near network both
         are the rule (bench/tcp_info_cost.py).
+    :param header_bytes: as for :func:`turn_of`.
     """
-    turn = turn_of(info)
+    turn = turn_of(info, header_bytes=header_bytes)
     return turn is Turn.CLIENT or (turn is Turn.UNCLEAR and reading)

@@ -107,6 +107,16 @@ def test_within_one_tick_the_reader_decides(reading: bool) -> None:
     assert is_idle(same, reading=reading) is reading
 
 
+@pytest.mark.parametrize("acked", [0, 1])
+def test_a_header_is_none_of_the_clients_words(acked: int) -> None:
+    silent = TcpInfo(1, last_sent_ms=9, last_received_ms=9, bytes_acked=acked, bytes_received=40)
+    assert turn_of(silent, header_bytes=40) is Turn.CLIENT
+    assert is_idle(silent, reading=False, header_bytes=40)
+    spoke = silent._replace(last_received_ms=1, bytes_received=41)
+    assert turn_of(spoke, header_bytes=40) is Turn.SERVER
+    assert not is_idle(spoke, reading=True, header_bytes=40)
+
+
 @pytest.mark.parametrize("how", ["close", "half-close", "reset"])
 def test_a_peer_that_left_is_seen_without_reading(
     pair: tuple[socket.socket, socket.socket], how: str
