@@ -214,6 +214,7 @@ def main() -> None:
         rows += measure(held, args.pairs, args.rules)
     print_verdicts(rows, RULES_TARGET if args.rules else FLOOR_TARGET)
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             "kernel": platform.release(),
             "python": platform.python_version(),
