@@ -15,6 +15,8 @@ from gserver.probe.profiles import PROFILES, Profile
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
 
+pytestmark = pytest.mark.long
+
 PATIENCE = Patience(quiet_s=0.02, deadline_s=0.5)
 
 

@@ -18,6 +18,8 @@ from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
 
+pytestmark = pytest.mark.long
+
 CAP = 10
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 

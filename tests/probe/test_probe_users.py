@@ -46,6 +46,7 @@ def test_there_are_scenarios() -> None:
     assert {"spikes", "full_house", "churners", "slow_clients"} <= {p.stem for p in SCENARIOS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda p: p.stem)
 def test_every_scenario_runs_as_its_first_lines_say(
     start_server: Callable[..., int], tmp_path: Path, path: Path
