@@ -39,6 +39,18 @@ _REOPEN_EVERY_S: Final = 0.1
 #: (EPERM) or a network that is down. Going on at once would take a whole core and help nobody.
 _MOST_SKIPPED: Final = 64
 _TELL_EVERY_S: Final = 10.0
+
+#: This process. os.getpid() is a system call each time.
+_process = os.getpid()
+
+
+def _forked() -> None:
+    global _process
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 #: The lowest: in one poll batch, endings and candidates come before newcomers (G3). libev.
 LISTENER_PRIORITY: Final = -2
 
@@ -133,7 +145,7 @@ class AcceptLoop:
             return
         self._take_reserve()
         if self._epoll is None:
-            self._epoll, self._process = _loops_epoll(), os.getpid()
+            self._epoll, self._process = _loops_epoll(), _process
         self._fd = self._listener.fileno()
         self._watcher = gevent.get_hub().loop.io(self._fd, _READ, True, LISTENER_PRIORITY)
         self._watcher.start(self._readable)
@@ -182,14 +194,18 @@ class AcceptLoop:
         turned away in a turn. Returns when it is empty."""
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
-        if limiter.holding and self.proxies is None:
-            self._take_candidates(accept)
-            return
+        if self.proxies is None:
+            if self._epoll is not None and (to_shed := limiter.may_shed()):
+                self._shed(accept, to_shed)
+                return
+            if limiter.holding:
+                self._take_candidates(accept, deque())
+                return
         without_slot: deque[Client] = deque()
         turned_away, to_turn_away = 0, limiter.may_turn_away()
         for _ in range(most):
             if limiter.holding and self.proxies is None:
-                self._take_candidates(accept)
+                self._take_candidates(accept, deque())
                 break
             try:
                 client = accept()
@@ -212,14 +228,34 @@ class AcceptLoop:
         if without_slot:
             limiter.hold(without_slot, self, quiet=self._quiet())
 
-    def _take_candidates(self, accept: Callable[[], Client]) -> None:
-        """At the cap: as many clients as may be held in this turn. On the path of every
-        rejection."""
-        clients: deque[Client] = deque()
+    def _shed(self, accept: Callable[[], Client], most: int) -> None:
+        """The short way of a flood at a cap: after each accept one look tells both that no ending
+        is under way and whether more have come, and saves the accept() that fails. On the path of
+        every rejection."""
+        limiter, look, listener = self._limiter, self._look, self._fd
+        try:
+            for _ in range(most):
+                client = accept()
+                ready = look()
+                if ready and (ready is True or len(ready) > 1 or ready[0][0] != listener):
+                    self._take_candidates(accept, deque((client,)))
+                    return
+                limiter.shed(client, self)
+                if not ready:
+                    break
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._go_on_after(error)
+            return
+        self._delay = self._min_delay
+
+    def _take_candidates(self, accept: Callable[[], Client], clients: deque[Client]) -> None:
+        """At the cap: as many clients as may be held in this turn, ``clients`` among them."""
         take = clients.append
         failed = None
         try:
-            for _ in range(self._limiter.may_take(self)):
+            for _ in range(self._limiter.may_take(self) - len(clients)):
                 take(accept())
         except BlockingIOError:
             pass
@@ -231,21 +267,26 @@ class AcceptLoop:
         if failed is not None:
             self._go_on_after(failed)
 
-    def _quiet(self) -> bool:
-        """Whether the kernel has nothing to report but more clients: no ending is under way.
+    def _look(self) -> list[tuple[int, int]] | bool:
+        """What the kernel has to report now, to this turn of the loop: up to two descriptors and
+        their events. True: it can't be seen.
 
         Looks into libev's own epoll set, which is level-triggered: looking takes nothing away
         from the poll to come. A connection admitted in this very turn is not in the set yet; the
         limiter knows of those. It saves a turn of the loop for each batch: up to 3 µs a
         rejection where batches are small (bench/reject_cost.py).
         """
-        if self._epoll is None:
-            return False
-        if self._process != os.getpid():  # forked: it is the parent's still
+        if self._process != _process and self._epoll is not None:  # the parent's still
             self._epoll.close()
-            self._epoll, self._process = _loops_epoll(), os.getpid()
+            self._epoll, self._process = _loops_epoll(), _process
+            return True
+        return True if self._epoll is None else self._epoll.poll(0, 2)
+
+    def _quiet(self) -> bool:
+        """Whether the kernel has nothing to report but more clients: no ending is under way."""
+        ready = self._look()
+        if ready is True:
             return False
-        ready = self._epoll.poll(0, 2)
         return not ready or (len(ready) == 1 and ready[0][0] == self._fd)
 
     def _go_on_after(self, error: OSError) -> bool:

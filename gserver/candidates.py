@@ -53,11 +53,21 @@ class TurnShare:
     def left(self, turn: int) -> int:
         """How many more in this turn of the loop: 1 or more."""
         if turn != self._turn:
-            self._listeners = self._askers if self._askers and turn == self._turn + 1 else 1
-            self._askers = 0
-            self._turn = turn
-            self._left = MAX_REJECTIONS_PER_TURN
+            self._begin(turn)
         return self._left if self._left > 0 else 1
+
+    def whole(self, turn: int) -> int:
+        """What is left in this turn of the loop, 0 or more; it is spent now."""
+        if turn != self._turn:
+            self._begin(turn)
+        left, self._left = self._left, 0
+        return left if left > 0 else 0
+
+    def _begin(self, turn: int) -> None:
+        self._listeners = self._askers if self._askers and turn == self._turn + 1 else 1
+        self._askers = 0
+        self._turn = turn
+        self._left = MAX_REJECTIONS_PER_TURN
 
     def spend(self, count: int) -> None:
         """So many have been turned away in the turn of the last :meth:`left`."""
@@ -102,6 +112,16 @@ class Candidates:
         if not self._batches:  # as on every admission below the cap
             return 0
         return sum(len(clients) for _, _, clients in self._batches)
+
+    def whole_share(self) -> int:
+        """All that is left of this turn's share of rejections, taken, for newcomers who need not
+        be candidates if no ending is under way. 0: there are candidates, or they would have to
+        be, or somebody has been admitted or decided on in this turn."""
+        turn = iteration()
+        if self._batches or self.settle or self._acted_in == turn:
+            return 0
+        self._acted_in = turn
+        return self.share.whole(turn)
 
     def descriptors(self) -> list[int]:
         """Those that the candidates hold."""

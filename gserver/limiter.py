@@ -199,6 +199,22 @@ class Limiter:
         is no slot, or others wait for one (newcomers never overtake)."""
         return self.gate.bare and (bool(self._candidates) or self.full)
 
+    def may_shed(self) -> int:
+        """How many newcomers :meth:`shed` may turn away in this turn of the loop. Not 0 only
+        where just the cap is asked, there is no slot, and nobody waits or could wait for one but
+        for an ending under way."""
+        gate = self.gate
+        if gate.bare and gate.full(len(self.pool)) and not self.evictors:
+            return self._candidates.whole_share()
+        return 0
+
+    def shed(self, client: Client, front: Front) -> None:
+        """Turn away one of :meth:`may_shed`, accepted just now, after which the kernel had no
+        ending to report."""
+        fd, address = client
+        self.counters.accepted += 1
+        self._reject(fd, address, front, _CAPACITY)
+
     def may_take(self, front: Front) -> int:
         """How many clients a listener may take for :meth:`hold` in this turn of the loop; with
         several listeners it may be 0."""

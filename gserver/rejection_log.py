@@ -40,9 +40,7 @@ class RejectionLog:
 
     def saw(self, address: Any, reason: Reason) -> None:
         """A client was turned away, and is in the totals. On the path of every rejection."""
-        report = self._report
-        report.saw(address)
-        if not report.rejecting:
+        if not self._report.saw(address):
             self._begin(reason)
 
     def watch_dry_run(self, now: float) -> None:

@@ -43,10 +43,11 @@ class RejectionReport:
         """Whether a state is open that only :meth:`tick` ends."""
         return self._began is not None
 
-    def saw(self, address: Any) -> None:
+    def saw(self, address: Any) -> bool:
         """Count one rejected client by its host. On the path of every rejection: keep it cheap.
 
         :param address: as ``accept()`` gives it: a tuple that begins with the host; else unix.
+        :return: :attr:`rejecting`; if not, it is time to :meth:`begin`.
         """
         host = address[0] if address.__class__ is tuple else "unix"
         hosts = self._hosts
@@ -56,6 +57,7 @@ class RejectionReport:
             hosts[host] = 1
         else:
             self._others += 1
+        return self._began is not None
 
     def begin(
         self, now: float, reason: Reason, in_use: int, cap: int, totals: Mapping[Reason, int]

@@ -159,7 +159,9 @@ class LimiterMachine(RuleBasedStateMachine):
             self.arrivals += 1
             client = (self.arrivals, ("192.0.2.1", 1))
             # As the accept loop does.
-            if self.limiter.holding or self.limiter.arrived(client, self.desk) is None:
+            if self.quiet and self.limiter.may_shed():
+                self.limiter.shed(client, self.desk)
+            elif self.limiter.holding or self.limiter.arrived(client, self.desk) is None:
                 self.limiter.hold(deque([client]), self.desk, quiet=self.quiet)
 
     @rule()

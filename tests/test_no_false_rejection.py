@@ -28,7 +28,7 @@ from support import (
 import gserver.accept
 import gserver.candidates
 from gserver import Close, Limiter, Reason, Reset, StreamServer
-from gserver.candidates import MAX_CANDIDATES
+from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
 from gserver.net.rejection import Rejection
 
 REJECTIONS = [Close(), Reset()]
@@ -64,11 +64,25 @@ def test_churners_are_never_turned_away_in_ten_thousand(cap: int, rejection: Rej
     assert seen["served"] >= 10_000
 
 
+def test_in_a_turn_that_admitted_somebody_nobody_is_turned_away_by_a_look_alone() -> None:
+    """That connection is not in the loop's epoll set yet: its ending could not be seen."""
+    with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
+        limiter = server.limiter
+        turn()
+        assert limiter.may_shed() == 0  # there is a slot
+        with clients(server, 1):
+            turn()
+            assert limiter.may_shed() == MAX_REJECTIONS_PER_TURN
+            turn()
+            limiter._candidates.admitted_one()
+            assert limiter.may_shed() == 0
+
+
 def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mechanism removed: decide at once, as the article's ``try_acquire`` does."""
-    monkeypatch.setattr(gserver.accept.AcceptLoop, "_quiet", lambda self: True)
+    monkeypatch.setattr(gserver.accept.AcceptLoop, "_look", lambda self: [])
     monkeypatch.setattr(gserver.candidates, "iteration", count().__next__)
     with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
         with load("churn", server, 10, 20000) as churn:

@@ -147,7 +147,8 @@ class Gate:
 
     def full(self, in_use: int) -> bool:
         """Whether no slot is left, not even a reserved one."""
-        return slots_open(in_use, self.max_connections, 0, reserved=True) == 0
+        # What capacity.slots_open says of it; on the path of every rejection.
+        return in_use >= self.max_connections
 
     # -- verdicts ---------------------------------------------------------------------------
 
