@@ -195,7 +195,7 @@ class AcceptLoop:
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
         if self.proxies is None:
-            if self._epoll is not None and (to_shed := limiter.may_shed()):
+            if self._can_look() and (to_shed := limiter.may_shed()):
                 self._shed(accept, to_shed)
                 return
             if limiter.holding:
@@ -232,12 +232,12 @@ class AcceptLoop:
         """The short way of a flood at a cap: after each accept one look tells both that no ending
         is under way and whether more have come, and saves the accept() that fails. On the path of
         every rejection."""
-        limiter, look, listener = self._limiter, self._look, self._fd
+        limiter, look, listener = self._limiter, self._epoll.poll, self._fd
         try:
             for _ in range(most):
                 client = accept()
-                ready = look()
-                if ready and (ready is True or len(ready) > 1 or ready[0][0] != listener):
+                ready = look(0, 2)
+                if ready and (len(ready) > 1 or ready[0][0] != listener):
                     self._take_candidates(accept, deque((client,)))
                     return
                 limiter.shed(client, self)
@@ -267,26 +267,22 @@ class AcceptLoop:
         if failed is not None:
             self._go_on_after(failed)
 
-    def _look(self) -> list[tuple[int, int]] | bool:
-        """What the kernel has to report now, to this turn of the loop: up to two descriptors and
-        their events. True: it can't be seen.
-
-        Looks into libev's own epoll set, which is level-triggered: looking takes nothing away
-        from the poll to come. A connection admitted in this very turn is not in the set yet; the
-        limiter knows of those. It saves a turn of the loop for each batch: up to 3 µs a
-        rejection where batches are small (bench/reject_cost.py).
-        """
+    def _can_look(self) -> bool:
+        """Whether libev's own epoll set can be looked into. It is level-triggered: looking takes
+        nothing away from the poll to come. A connection admitted in this very turn is not in the
+        set yet; the limiter knows of those."""
         if self._process != _process and self._epoll is not None:  # the parent's still
             self._epoll.close()
             self._epoll, self._process = _loops_epoll(), _process
-            return True
-        return True if self._epoll is None else self._epoll.poll(0, 2)
+            return False
+        return self._epoll is not None
 
     def _quiet(self) -> bool:
-        """Whether the kernel has nothing to report but more clients: no ending is under way."""
-        ready = self._look()
-        if ready is True:
+        """Whether the kernel has nothing to report but more clients: no ending is under way. It
+        saves a turn of the loop for each batch."""
+        if not self._can_look():
             return False
+        ready = self._epoll.poll(0, 2)
         return not ready or (len(ready) == 1 and ready[0][0] == self._fd)
 
     def _go_on_after(self, error: OSError) -> bool:

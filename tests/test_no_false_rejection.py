@@ -78,11 +78,21 @@ def test_in_a_turn_that_admitted_somebody_nobody_is_turned_away_by_a_look_alone(
             assert limiter.may_shed() == 0
 
 
+class Blind:
+    """A look that never sees an ending."""
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
 def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The mechanism removed: decide at once, as the article's ``try_acquire`` does."""
-    monkeypatch.setattr(gserver.accept.AcceptLoop, "_look", lambda self: [])
+    monkeypatch.setattr(gserver.accept, "_loops_epoll", Blind)
     monkeypatch.setattr(gserver.candidates, "iteration", count().__next__)
     with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
         with load("churn", server, 10, 20000) as churn:
