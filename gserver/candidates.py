@@ -82,14 +82,16 @@ class TurnShare:
 
 
 #: See :class:`Candidates`.
-Decide = Callable[[int, Any, Front, bool, float], bool]
+Decide = Callable[[int, Any, Front, bool, float], bool | None]
 
 
 class Candidates:
-    """First come, first served.
+    """First come, first served; but nobody waits for a slot that is of no use to who is ahead
+    (it is reserved, or that one's source holds too many), nor for another's time to be over.
 
     :param decide: called with a candidate's descriptor, address and front, whether its time is
-        over, and the time. True: it has had its verdict, and is no candidate any more.
+        over, and the time. True: it has had its verdict, and is no candidate any more. False: it
+        waits on. None: so does everybody behind it whose time is not over.
     :param settle: seconds each may wait; 0: one turn of the loop.
     """
 
@@ -97,7 +99,8 @@ class Candidates:
         self.settle = settle
         self.share = TurnShare()
         self._decide = decide
-        # Those accepted in one turn of the loop, by one listener: until when, which, who.
+        # Those accepted in one turn of the loop, by one listener: until when, which, who. None is
+        # empty.
         self._batches: deque[tuple[float, Front, deque[Client]]] = deque()
         # The turn of the loop that last admitted or decided. In that turn nothing is decided at
         # once: a connection admitted in it is not in the epoll set yet, and its share of
@@ -154,14 +157,15 @@ class Candidates:
         :param at_least: seconds that these may wait where ``settle`` is less.
         """
         settle = max(self.settle, at_least)
-        self._batches.append((monotonic() + settle, front, clients))
-        if len(self._batches) == 1:
-            if quiet and not settle and self._acted_in != iteration():
-                self._settled()
-            else:
-                self._timer.after(settle)
+        deadline = monotonic() + settle
+        earlier = not any(batch[0] <= deadline for batch in self._batches)
+        self._batches.append((deadline, front, clients))
+        if quiet and not settle and len(self._batches) == 1 and self._acted_in != iteration():
+            self._settled()
         elif len(self) > MAX_CANDIDATES:
             self._settled()  # the oldest get their verdict early
+        elif earlier:
+            self._timer.after(settle)
 
     def admitted_one(self) -> None:
         """A client that was no candidate has been admitted in this turn of the loop."""
@@ -194,30 +198,41 @@ class Candidates:
             raise
 
     def _decide_all(self) -> None:
-        """A verdict for each whose slot is free or whose time is over. On the path of every
-        rejection."""
+        """A verdict for each whose slot is free or whose time is over."""
         self._acted_in = turn = iteration()
         batches, decide = self._batches, self._decide
         now = monotonic()
         budget = share = self.share.left(turn)
         crowded = len(self) - MAX_CANDIDATES
+        nobody = False  # is admitted any more
+        stay: deque[tuple[float, Front, deque[Client]]] = deque()
         try:
             while batches:
                 deadline, front, clients = batches[0]
+                wait_on: deque[Client] = deque()
+                stay.append((deadline, front, wait_on))
                 while clients:
+                    over = budget > 0 and (deadline <= now or crowded > 0)
+                    if nobody and not over:
+                        wait_on.extend(clients)
+                        break
                     # Out first: no error can have it decided twice.
                     client = clients.popleft()
-                    over = budget > 0 and (deadline <= now or crowded > 0)
-                    if not decide(*client, front, over, now):
-                        clients.appendleft(client)
-                        self._timer.after(0.0 if crowded > 0 else max(0.0, deadline - now))
-                        return
-                    if over:
+                    got = decide(*client, front, over, now)
+                    if not got:
+                        wait_on.append(client)
+                        nobody = nobody or got is None
+                    elif over:
                         budget -= 1
                         crowded -= 1
                 batches.popleft()
         finally:
+            stay.extend(batches)
+            self._batches = deque(batch for batch in stay if batch[2])
             self.share.spend(share - budget)
+        if self._batches:
+            first = min(deadline for deadline, _, _ in self._batches)
+            self._timer.after(0.0 if crowded > 0 else max(0.0, first - now))
 
 
 def iteration() -> int:

@@ -235,7 +235,9 @@ class Limiter:
         self._candidates.hold(
             clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
         )
-        if evicted and not self.full:  # the evicted had no handler yet, and is gone already
+        if not self.full:
+            # The evicted had no handler yet and is gone already; or those ahead wait for another
+            # slot than these: it is reserved, or their own sources hold too many.
             self._candidates.slot_came_back()
 
     def _evict_for(self, clients: deque[Client]) -> int:
@@ -307,8 +309,8 @@ class Limiter:
 
     def _decide_candidate(
         self, fd: int, address: Any, front: Front, over: bool, now: float
-    ) -> bool:
-        """Ask again for a candidate. On the path of every rejection."""
+    ) -> bool | None:
+        """Ask again for a candidate: see :class:`Candidates`."""
         gate = self.gate
         if gate.bare and front.proxies is None:
             bare = gate.decide(ANY, now, in_use=len(self.pool))
@@ -317,14 +319,14 @@ class Limiter:
                 return True
             if over:
                 self._reject(fd, address, front, bare)
-            return over
+            return over or None
         if front.proxies is not None:
             if gate.reserve(now, in_use=len(self.pool)):
                 self._read_header(fd, address, front)
                 return True
             if over:
                 self._reject(fd, address, front, _CAPACITY)
-            return over
+            return over or (None if self.full else False)
         source = gate.source(address) if gate.needs_source else ANY
         in_use = len(self.pool)
         if gate.may_wait:
@@ -342,7 +344,7 @@ class Limiter:
             if gate.waiting:
                 # Who came after this candidate was told that it was ahead, and waits.
                 self._waiting.slot_came_back()
-        return over
+        return over or (None if self.full else False)
 
     def _admit(
         self, fd: int, address: Any, front: Front, receipt: Receipt, header_bytes: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic
@@ -14,7 +15,7 @@ from support import DEADLINE, LOCAL, clients, echo, eventually, load, outcome, r
 
 import gserver.candidates
 from gserver import Close, Limiter, Limits, Reason, Reset, StreamServer
-from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
+from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN, Candidates
 from gserver.net.rejection import Rejection
 
 
@@ -196,3 +197,21 @@ def test_a_flood_does_not_keep_a_freed_slot_from_the_next_client() -> None:
                 eventually(lambda admitted=admitted: server.stats.admitted > admitted)
             flood.tell()
             flood.read()
+
+
+def test_a_candidate_whose_time_is_over_does_not_wait_for_one_ahead_with_more_time() -> None:
+    """As one does for whom an idle connection is evicted."""
+    decided: list[tuple[int, bool]] = []
+
+    def decide(fd: int, address: Any, front: Any, over: bool, now: float) -> bool | None:
+        decided.append((fd, over))
+        return over or None
+
+    candidates = Candidates(decide, 0.0)
+    front: Any = object()
+    candidates.hold(deque([(1, None), (2, None)]), front, quiet=False, at_least=3600.0)
+    candidates.hold(deque([(3, None), (4, None)]), front, quiet=False)
+    eventually(lambda: len(candidates) == 2)
+    assert decided == [(1, False), (3, True), (4, True)]
+    assert candidates.descriptors() == [1, 2]
+    candidates.leave(front)

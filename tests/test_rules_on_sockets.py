@@ -183,6 +183,21 @@ def test_the_last_slots_are_kept_for_the_networks_of_the_reserve() -> None:
             assert seen(server, "127.0.0.1") == "closed"
 
 
+def test_a_reserved_slot_is_not_kept_from_whom_it_is_for_by_candidates_ahead() -> None:
+    """That slot is of no use to them: they wait for another, and he goes in."""
+    rules = {"max_connections": 2, "reserved": 1, "reserved_for": ["127.0.0.2"]}
+    limiter = Limiter(Limits(**rules), settle=3600.0)
+    with running(StreamServer(LOCAL, greet, limiter=limiter)) as server:
+        with come(server) as first, contextlib.ExitStack() as stack:
+            assert outcome(first) == "served"
+            ahead = stack.enter_context(come(server))
+            eventually(lambda: server.stats.pending == 1)
+            with staying(server, "127.0.0.2"):
+                assert server.stats.pending == 1
+            first.close()
+            assert outcome(ahead) == "served"
+
+
 def test_early_drop_turns_away_by_lot_before_the_slots_run_out() -> None:
     limiter = Limiter(Limits(max_connections=100, early_drop="2:50:100"))
     limiter.gate._draw = random.Random(7).random
