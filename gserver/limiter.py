@@ -55,7 +55,9 @@ class Limiter:
     :param settle: seconds a candidate at the cap may wait for endings already under way.
         0: one turn of the loop, which is exact for handlers that return on end-of-file without
         yielding. A handler that needs longer to end wants about that long. Where clients may
-        wait by the rules (``Limits.wait``), that is their settle.
+        wait by the rules (``Limits.wait``), that is their settle. A candidate that leaves
+        meanwhile is not looked for: it takes its turn, and its handler meets the end-of-file, or
+        the reset, at once.
     :param pool: the Pool that counts; by default a new one of that size. Other work in it counts
         against the cap.
     :raises SettingError: a value that cannot be used.
