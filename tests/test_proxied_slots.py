@@ -213,23 +213,35 @@ def test_slot_of_a_client_that_fails_to_start_goes_to_the_next(
     assert "on purpose" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"deny": ["203.0.113.0/24"]}, Reason.DENIED),
+        ({"reserved": 159, "reserved_for": ["192.0.2.0/24"]}, Reason.CAPACITY),
+    ],
+    ids=["denied", "held first"],
+)
 def test_burst_of_refused_headers_is_turned_away_some_each_turn(
-    monkeypatch: pytest.MonkeyPatch,
+    rules: Any, reason: Reason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = 5 * MAX_REJECTIONS_PER_TURN
+    count = 10 * MAX_REJECTIONS_PER_TURN  # more than there may be candidates
     turned_away: Counter[int] = Counter()
-    limits = Limits(max_connections=count, deny=["203.0.113.0/24"])
+    limits = Limits(max_connections=count, **rules)
     with served_by_proxy(greet, limits=limits) as server, contextlib.ExitStack() as stack:
         socks = [stack.enter_context(connect(server)) for _ in range(count)]
         eventually(lambda: server.stats.reading == count)
-        close = server._accepting.turn_away[Reason.DENIED]
+        if reason is Reason.CAPACITY:
+            socks[0].sendall(v1("203.0.113.1"))
+            eventually(lambda: server.stats.active == 1)
+            del socks[0]
+        close = server._accepting.turn_away[reason]
 
         def count_it(fd: int) -> None:
             turned_away[gevent.get_hub().loop.iteration] += 1
             close(fd)
 
-        monkeypatch.setitem(server._accepting.turn_away, Reason.DENIED, count_it)
+        monkeypatch.setitem(server._accepting.turn_away, reason, count_it)
         for sock in socks:
             sock.sendall(v1("203.0.113.1"))
-        eventually(lambda: server.stats.rejected[Reason.DENIED] == count)
+        eventually(lambda: server.stats.rejected[reason] == len(socks))
         assert max(turned_away.values()) <= MAX_REJECTIONS_PER_TURN

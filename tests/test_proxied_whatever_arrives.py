@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from proxied import GARBAGE, LOCAL_CHECK, V2, behind_proxies, by_proxy, served_by_proxy, v1, v2
 from support import connect, eventually, greet, outcome, running, turn, vanish
 
-from gserver import Limiter, Limits, Reason, Reset
+from gserver import Ending, Limiter, Limits, Reason, Reset
 
 
-@pytest.mark.parametrize("kind", ["close", "reset"])
+@pytest.mark.parametrize("kind", ["close", "reset", "evict"])
 def test_books_balance_at_every_step_under_random_proxies(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,27 +34,36 @@ def test_books_balance_at_every_step_under_random_proxies(
             assert books.active + books.reading == len(limiter.pool) <= books.cap
 
         def wrapper(self: Limiter, *arguments: Any, **more: Any) -> Any:
-            check(self)
+            if name != "_guest_decided":  # in which a verdict only just given is carried out
+                check(self)
             result = step(self, *arguments, **more)
             check(self)
             return result
 
         monkeypatch.setattr(Limiter, name, wrapper)
 
-    for name in ("arrived", "hold", "ended", "leave", "_guest_decided"):
+    for name in ("arrived", "hold", "ended", "leave", "_guest_decided", "_hold_guests"):
         checked(name)
     headers = [
         *(v1("192.0.2.1"), v2("2001:db8::1"), v1("203.0.113.1"), LOCAL_CHECK),
         *(GARBAGE, V2, b"", v1("192.0.2.2") + b"words"),
     ]
-    limits = Limits(max_connections=5, per_source=3, deny=["203.0.113.0/24"], wait_queue=3)
-    waiting = Limits(
-        max_connections=5, per_source=3, deny=["203.0.113.0/24"], wait=0.02, wait_queue=3
-    )
+    rules: Any = {
+        "max_connections": 5,
+        "per_source": 3,
+        "deny": ["203.0.113.0/24"],
+        "reserved": 1,
+        "reserved_for": ["2001:db8::/32"],
+        "wait_queue": 3,
+    }
+    limits, waiting = Limits(**rules), Limits(**rules, wait=0.02)
+    evict = {"evict_idle": 0.01} if kind == "evict" else {}
     rejection = Reset() if kind == "reset" else None
     logging.getLogger("gserver").setLevel(logging.CRITICAL)
     try:
-        server = behind_proxies(greet, limits=limits, rejection=rejection, proxy_timeout=0.05)
+        server = behind_proxies(
+            greet, limits=limits, rejection=rejection, proxy_timeout=0.05, **evict
+        )
         with running(server):
             mine: list[Any] = []
             while server.stats.accepted < 1000:
@@ -65,7 +74,7 @@ def test_books_balance_at_every_step_under_random_proxies(
                     leave = dice.choice([vanish, lambda sock: sock.close()])
                     leave(mine.pop(dice.randrange(len(mine))))
                 else:
-                    server.limiter.limits = dice.choice([limits, waiting])
+                    server.limiter.limits = dice.choice([limits, limits if evict else waiting])
                 if dice.random() < 0.3:
                     turn(dice.choice([0.0] * 10 + [0.001] * 5 + [0.06]))
                 if len(mine) > 20:
@@ -78,10 +87,12 @@ def test_books_balance_at_every_step_under_random_proxies(
     finally:
         logging.getLogger("gserver").setLevel(logging.NOTSET)
     assert checks > 2000
-    for reason in (Reason.CAPACITY, Reason.DENIED, Reason.SOURCE, Reason.HEADER, Reason.WAIT_FULL):
+    reasons = [Reason.CAPACITY, Reason.DENIED, Reason.SOURCE, Reason.HEADER]
+    for reason in reasons + ([] if evict else [Reason.WAIT_FULL]):
         assert books.rejected[reason], reason
     assert books.abandoned
     assert books.admitted
+    assert bool(books.finished[Ending.EVICTED]) == bool(evict)
 
 
 def _pieces(text: bytes) -> st.SearchStrategy[bytes]:
