@@ -1,4 +1,7 @@
-"""The header room: proxies' clients, each with a slot already, that have yet to say who they are.
+"""The header room: proxies' clients that have yet to say who they are, with a slot in hand or not.
+
+Most have a slot: at the cap nobody's header is read, since the verdict is the same for all. Only
+where somebody may be evicted for them is it read first, to know for whom.
 
 No greenlet is made for them: what holds the slot is a :class:`Guest`, and their headers are read
 on callbacks of the loop (``gserver/net/proxy_protocol.py``). What is found is decided on in a
@@ -12,17 +15,14 @@ import _socket
 import logging
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Final
 
 import gevent
 from gevent.pool import Pool
 
 from gserver import slots
-from gserver.admission.gate import Gate
-from gserver.admission.penalties import Offence
-from gserver.admission.sources import PROXY
-from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
+from gserver.admission.verdict import ENDINGS_MAKE_ROOM, REJECTED, Reason, Receipt, Rejected
+from gserver.admission.waiting import Waiter
 from gserver.candidates import TurnShare, iteration
 from gserver.front import Front
 from gserver.net.listeners import describe_peer
@@ -39,15 +39,26 @@ _HEADER: Final = REJECTED[Reason.HEADER]
 
 
 class Guest:
-    """One of them. Stands in the pool where its connection's greenlet will, and has what a Pool
-    asks of its members.
+    """One of them. Stands in the pool where its connection's greenlet will, if it has a slot, and
+    has what a Pool asks of its members.
 
-    :ivar address: the proxy's, as ``accept()`` gave it.
+    :ivar address: the client's once its header has told it; till then the proxy's, as
+        ``accept()`` gave it.
+    :ivar has_slot: whether it does.
     :ivar found: the header, or why there is none; None while it is being read.
     :ivar cancel_reading: ends the reading with :attr:`Fault.CANCELLED`.
     """
 
-    __slots__ = ("_links", "_room", "address", "cancel_reading", "fd", "found", "front")
+    __slots__ = (
+        "_links",
+        "_room",
+        "address",
+        "cancel_reading",
+        "fd",
+        "found",
+        "front",
+        "has_slot",
+    )
 
     dead: Final = False  # as of a greenlet: for the audit, and for whoever looks into the pool
     exception: Final = None  # for Pool.join(raise_error=True)
@@ -56,6 +67,7 @@ class Guest:
         self.fd = fd
         self.address = address
         self.front = front
+        self.has_slot = False
         self.found: Header | Fault | None = None
         self.cancel_reading: Callable[[], object] = _no_reading
         self._room = room
@@ -86,28 +98,42 @@ class Guest:
             gevent.get_hub().loop.run_callback(link, self)
 
 
-#: A guest, its address and its verdict: see :class:`HeaderRoom`.
-Decided = Callable[[Guest, Any, Receipt | Rejected | None], None]
+#: What is decided on a guest; None: it has left.
+Verdict = Receipt | Waiter | Rejected | None
 
 
 class HeaderRoom:
-    """Guests in the order of their coming. As many as there are slots, at most.
+    """Guests in the order of their coming. Who is decided on in one of these is out, but for its
+    :meth:`release`, and its descriptor is the callback's:
 
     :param share: how many may be rejected in a turn of the loop.
-    :param decided: called once for each guest, but for those that :meth:`leave`: with the guest,
-        its address and its verdict. The address is the client's, or the proxy's where the header
-        has none or there is no header; None as verdict: it has left. The callback owns the
-        descriptor from then on, and must :meth:`release` the guest.
+    :param classify: asked for the verdict on a guest whose header has come.
+    :param bad_header: called for each that had none, before its verdict.
+    :param decided: called with a guest and its verdict.
+    :param hold: called with those, in their order, that are to be rejected unless endings under
+        way make room for them.
+
+    :ivar with_slot: how many guests have a slot.
     """
 
     def __init__(
-        self, gate: Gate, pool: Pool, counters: Counters, share: TurnShare, decided: Decided
+        self,
+        pool: Pool,
+        counters: Counters,
+        share: TurnShare,
+        classify: Callable[[Guest], Receipt | Waiter | Rejected],
+        bad_header: Callable[[], object],
+        decided: Callable[[Guest, Verdict], object],
+        hold: Callable[[list[Guest]], object],
     ) -> None:
-        self._gate = gate
         self._pool = pool
         self._counters = counters
         self._share = share
+        self._classify = classify
+        self._bad_header = bad_header
         self._decided = decided
+        self._hold = hold
+        self.with_slot = 0
         self._guests: dict[Guest, None] = {}
         self._ready: deque[Guest] = deque()
         self._timer = OneShot(self._decide_some)
@@ -115,16 +141,24 @@ class HeaderRoom:
     def __len__(self) -> int:
         return len(self._guests)
 
+    @property
+    def without_slot(self) -> int:
+        """How many guests have none."""
+        return len(self._guests) - self.with_slot
+
     def descriptors(self) -> list[int]:
         """Those that the guests hold."""
         return [guest.fd for guest in self._guests]
 
-    def enter(self, fd: int, address: Any, front: Front) -> None:
-        """Take a slot, and begin to read the header. When this raises, ``fd`` is closed and no
-        slot is held."""
+    def enter(self, fd: int, address: Any, front: Front, *, slot: bool) -> None:
+        """Take a ``slot``, if so, and begin to read the header. When this raises, ``fd`` is
+        closed and no slot is held."""
         guest = Guest(fd, address, front, self)
         try:
-            slots.take(self._pool, guest)
+            if slot:
+                slots.take(self._pool, guest)
+                guest.has_slot = True
+                self.with_slot += 1
             self._guests[guest] = None
             guest.cancel_reading = front.read_header(fd, lambda found: self._found(guest, found))
         except BaseException:
@@ -135,9 +169,12 @@ class HeaderRoom:
             raise
 
     def release(self, guest: Guest) -> None:
-        """Give its slot back."""
+        """Give its slot back, if it has one."""
         self._guests.pop(guest, None)
-        slots.give_back(self._pool, guest)
+        if guest.has_slot:
+            guest.has_slot = False
+            self.with_slot -= 1
+            slots.give_back(self._pool, guest)
         guest.left()
 
     def cancel(self, guest: Guest) -> None:
@@ -169,34 +206,40 @@ class HeaderRoom:
 
     def _decide_some(self) -> None:
         budget = self._share.left(iteration())
+        held: list[Guest] = []
         try:
             while self._ready and budget:
                 guest = self._ready.popleft()
-                address, verdict = self._classify(guest)
-                if not isinstance(verdict, Receipt):
+                verdict = self._verdict(guest)
+                if verdict in ENDINGS_MAKE_ROOM:
+                    budget -= 1  # but not of the share: that is spent if it comes to it
+                    held.append(guest)
+                    continue
+                if verdict is None or isinstance(verdict, Rejected):
                     budget -= 1
                     self._share.spend(1)
-                self._decided(guest, address, verdict)
+                self._decided(guest, verdict)
         finally:
             if self._ready:
                 self._timer.after(0.0)
+            if held:
+                self._hold(held)
 
-    def _classify(self, guest: Guest) -> tuple[Any, Receipt | Rejected | None]:
-        found, address, gate = guest.found, guest.address, self._gate
+    def _verdict(self, guest: Guest) -> Verdict:
+        found = guest.found
         if isinstance(found, Header):
             if found.source is not None:
-                address = found.source
-            source, others = gate.source(address), len(self._pool) - 1
-            return address, gate.classify(source, monotonic(), in_use=others)
+                guest.address = found.source
+            return self._classify(guest)
         if found is None or found is Fault.CANCELLED:  # killed
-            return address, _DRAINING
+            return _DRAINING
         faults = self._counters.header_faults
         faults[found] = faults.get(found, 0) + 1
         if found is Fault.CLOSED:  # as load balancers do to see whether a port is open
-            return address, None
-        log.debug("no PROXY header from %s: %s", describe_peer(address), found)
-        gate.note_offence(PROXY, Offence.HEADER, monotonic())
-        return address, _HEADER
+            return None
+        log.debug("no PROXY header from %s: %s", describe_peer(guest.address), found)
+        self._bad_header()
+        return _HEADER
 
 
 def _no_reading() -> None:

@@ -2,8 +2,9 @@
 
 Everybody who is accepted comes through here: to a slot (``_admit``), to be turned away
 (``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), by the
-rules' leave for a stated time (``waiting_room.py``), or, with a slot in hand, until its proxy has
-said who it is (``header_room.py``). Every ending comes back here (``ended``).
+rules' leave for a stated time (``waiting_room.py``), or until its proxy has said who it is
+(``header_room.py``), and then as if it had come by itself. Every ending comes back here
+(``ended``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import _socket
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 from time import monotonic
 from typing import Any, Final
 
@@ -21,13 +23,13 @@ from gserver import slots
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
-from gserver.admission.sources import ANY, Source
-from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
+from gserver.admission.sources import ANY, PROXY, Source
+from gserver.admission.verdict import ENDINGS_MAKE_ROOM, REJECTED, Reason, Receipt, Rejected
 from gserver.admission.waiting import Waiter
-from gserver.candidates import Candidates
+from gserver.candidates import MAX_CANDIDATES, Candidates
 from gserver.errors import SettingError
 from gserver.front import Client, Front
-from gserver.header_room import Guest, HeaderRoom
+from gserver.header_room import Guest, HeaderRoom, Verdict
 from gserver.net.listeners import describe_peer
 from gserver.net.proxies import Proxies
 from gserver.rejection_log import RejectionLog
@@ -42,12 +44,6 @@ log = logging.getLogger("gserver")
 #: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
 #: handler that returns on end-of-file gives it back in one turn of the loop.
 EVICTION_WAIT_S: Final = 0.1
-#: Verdicts that stand only once the endings under way are over (G3).
-_ENDINGS_MAKE_ROOM = (
-    REJECTED[Reason.CAPACITY],
-    REJECTED[Reason.SOURCE],
-    REJECTED[Reason.WAIT_FULL],
-)
 _CAPACITY: Final = REJECTED[Reason.CAPACITY]
 _DENIED: Final = REJECTED[Reason.DENIED]
 _WAIT_TIMEOUT: Final = REJECTED[Reason.WAIT_TIMEOUT]
@@ -60,7 +56,9 @@ class Limiter:
     :param settle: seconds a candidate at the cap may wait for endings already under way.
         0: one turn of the loop, which is exact for handlers that return on end-of-file without
         yielding. A handler that needs longer to end wants about that long. Where clients may
-        wait by the rules (``Limits.wait``), that is their settle.
+        wait by the rules (``Limits.wait``), that is their settle. A candidate that leaves
+        meanwhile is not looked for: it takes its turn, and its handler meets the end-of-file, or
+        the reset, at once.
     :param pool: the Pool that counts; by default a new one of that size. Other work in it counts
         against the cap.
     :raises SettingError: a value that cannot be used.
@@ -86,16 +84,25 @@ class Limiter:
         self.connections: set[Any] = set()
         self._candidates = Candidates(self._decide_candidate, float(settle))
         self._waiting = WaitingRoom(
+            self._next_waiter,
             self.gate,
-            self.pool.__len__,
             self._candidates.share,
             self._admit_waiter,
             self._reject_waiter,
             self._abandon,
         )
         self._headers = HeaderRoom(
-            self.gate, self.pool, self.counters, self._candidates.share, self._guest_decided
+            self.pool,
+            self.counters,
+            self._candidates.share,
+            self._classify,
+            self._note_bad_header,
+            self._guest_decided,
+            self._hold_guests,
         )
+        #: The size of the PROXY header of each client, by its descriptor, that has told it and
+        #: waits for a slot since.
+        self._named: dict[int, int] = {}
         self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
@@ -140,8 +147,9 @@ class Limiter:
             source = self._source(connection.address)
             connection.receipt = self.gate.recount(connection.receipt, source)
         for waiter in self.gate.waiters():
-            _, address, front = waiter.client
-            if front.proxies is None:  # else nobody knows yet who it is, and it counts for nobody
+            fd, address, front = waiter.client
+            # Of others nobody knows yet who they are, and they count for nobody.
+            if not self._is_unnamed(fd, front):
                 source = self._source(address)
                 waiter.receipt = self.gate.recount(waiter.receipt, source)
         self._occupancy_changed()
@@ -173,7 +181,7 @@ class Limiter:
             active=len(self.connections),
             occupied=len(self.pool),
             pending=self.pending,
-            reading=len(self._headers),
+            reading=self._headers.with_slot,
             waiting=len(self._waiting),
             gate=self.gate.figures(),
             now=monotonic(),
@@ -231,7 +239,13 @@ class Limiter:
         if self._shares_pool:
             self._note_occupancy()
             self._await_others()
-        evicted = self._evict_for(clients) if self.evictors else 0
+        if self.evictors and front.proxies is not None:
+            self._read_headers_first(clients, front)
+        if clients:
+            self._hold(clients, front, quiet=quiet)
+
+    def _hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
+        evicted = self._evict_for(clients, front) if self.evictors else 0
         self._candidates.hold(
             clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
         )
@@ -240,14 +254,16 @@ class Limiter:
             # slot than these: it is reserved, or their own sources hold too many.
             self._candidates.slot_came_back()
 
-    def _evict_for(self, clients: deque[Client]) -> int:
+    def _evict_for(self, clients: deque[Client], front: Front) -> int:
         """Evict an idle connection for each client that only a slot is missing to; how many."""
-        evicted = 0
-        for _, address in clients:
-            source = self._source(address)
-            if self.gate.lacks_only_a_slot(source, in_use=len(self.pool)) and any(
-                evict() for evict in self.evictors
-            ):
+        gate, evicted = self.gate, 0
+        for fd, address in clients:
+            if self._is_unnamed(fd, front):  # it may be one that is denied
+                continue
+            in_use, unclassified = len(self.pool), self._headers.with_slot
+            if gate.lacks_only_a_slot(
+                self._source(address), in_use=in_use, unclassified=unclassified
+            ) and any(evict() for evict in self.evictors):
                 evicted += 1
         return evicted
 
@@ -263,21 +279,29 @@ class Limiter:
         fd, address = client
         source = self._source(address)
         # Candidates are ahead of it: each may take a slot.
-        in_use = len(self.pool) + len(self._candidates)
+        in_use, ahead = len(self.pool), len(self._candidates)
+        unclassified = self._headers.with_slot
         gate, now = self.gate, monotonic()
         if gate.tries_out:
             self._log.watch_dry_run(now)
         if gate.may_wait:
-            verdict = gate.decide_or_wait((fd, address, front), source, now, in_use=in_use)
+            verdict = gate.decide_or_wait(
+                (fd, address, front),
+                source,
+                now,
+                in_use=in_use,
+                ahead=ahead,
+                unclassified=unclassified,
+            )
             if isinstance(verdict, Waiter):
                 self.counters.accepted += 1
-                self._waiting.joined()
-                if self._shares_pool:
-                    self._await_others()
+                self._joined()
                 return True
         else:
-            verdict = gate.decide(source, now, in_use=in_use)
-        if verdict in _ENDINGS_MAKE_ROOM:
+            verdict = gate.decide(
+                source, now, in_use=in_use, ahead=ahead, unclassified=unclassified
+            )
+        if verdict in ENDINGS_MAKE_ROOM:
             return None
         self.counters.accepted += 1
         if isinstance(verdict, Receipt):
@@ -302,7 +326,9 @@ class Limiter:
             fd, address, _ = waiter.client
             self._reject(fd, address, front, verdict)
         for guest in self._headers.leave(front):
-            self._guest_decided(guest, guest.address, verdict)
+            self._guest_decided(guest, verdict)
+        # Who came after those candidates, by another listener, waits for the slots left to them.
+        self._occupancy_changed()
 
     def _source(self, address: Any) -> Source:
         return self.gate.source(address) if self.gate.needs_source else ANY
@@ -320,22 +346,22 @@ class Limiter:
             if over:
                 self._reject(fd, address, front, bare)
             return over or None
-        if front.proxies is not None:
-            if gate.reserve(now, in_use=len(self.pool)):
+        in_use, unclassified = len(self.pool), self._headers.with_slot
+        client = fd, address, front
+        if self._is_unnamed(fd, front):
+            place = gate.reserve_or_wait(client, now, in_use=in_use, unclassified=unclassified)
+            if place is True:
                 self._read_header(fd, address, front)
                 return True
-            if over:
-                self._reject(fd, address, front, _CAPACITY)
-            return over or (None if self.full else False)
-        source = gate.source(address) if gate.needs_source else ANY
-        in_use = len(self.pool)
-        if gate.may_wait:
-            verdict = gate.recheck_or_wait((fd, address, front), source, now, in_use=in_use)
-            if isinstance(verdict, Waiter):
-                self._waiting.joined()
-                return True
+            verdict: Receipt | Waiter | Rejected = place
         else:
-            verdict = gate.recheck(source, now, in_use=in_use)
+            source = gate.source(address) if gate.needs_source else ANY
+            verdict = gate.recheck_or_wait(
+                client, source, now, in_use=in_use, unclassified=unclassified
+            )
+        if isinstance(verdict, Waiter):
+            self._joined()
+            return True
         if isinstance(verdict, Receipt):
             self._admit(fd, address, front, verdict)
             return True
@@ -346,10 +372,9 @@ class Limiter:
                 self._waiting.slot_came_back()
         return over or (None if self.full else False)
 
-    def _admit(
-        self, fd: int, address: Any, front: Front, receipt: Receipt, header_bytes: int = 0
-    ) -> None:
+    def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1
+        header_bytes = self._named.pop(fd, 0) if self._named else 0
         try:
             front.admit(fd, address, receipt, header_bytes)
         except BaseException as error:
@@ -364,6 +389,8 @@ class Limiter:
         reason = verdict.reason
         self.counters.rejected[reason] += 1
         self._log.saw(address, reason)
+        if self._named:
+            self._named.pop(fd, None)
         self._turn_away(fd, address, front, reason)
 
     def _turn_away(self, fd: int, address: Any, front: Front, reason: Reason) -> None:
@@ -385,25 +412,39 @@ class Limiter:
         if not proxies.trust(address):
             self.reject_now(fd, address, front, _DENIED)
             return False
-        in_use = len(self.pool) + len(self._candidates)
-        place = self.gate.reserve_or_wait((fd, address, front), monotonic(), in_use=in_use)
-        if place is _CAPACITY:
+        in_use, ahead = len(self.pool), len(self._candidates)
+        place = self.gate.reserve_or_wait(
+            (fd, address, front),
+            monotonic(),
+            in_use=in_use,
+            ahead=ahead,
+            unclassified=self._headers.with_slot,
+        )
+        if isinstance(place, Rejected):  # capacity or wait_full: whoever it is, and not for long
             return None
         self.counters.accepted += 1
-        if place is True:
+        if isinstance(place, Waiter):
+            self._joined()
+        else:
             self._read_header(fd, address, front)
-        elif isinstance(place, Waiter):
-            self._waiting.joined()
-        elif isinstance(place, Rejected):
-            self._candidates.turned_one_away()
-            self._reject(fd, address, front, place)
-            return False
         return True
 
-    def _read_header(self, fd: int, address: Any, front: Front) -> None:
-        """A slot has been found for it: take it, and find out who it is."""
+    def _is_unnamed(self, fd: int, front: Front) -> bool:
+        """Whether nobody knows yet who that client is."""
+        return front.proxies is not None and fd not in self._named
+
+    def _read_headers_first(self, clients: deque[Client], front: Front) -> None:
+        """Somebody may be evicted for a client, but not for just anybody: find out who they are
+        without a slot. Takes them out of ``clients``, as long as there are not too many."""
+        room = MAX_CANDIDATES - len(self._candidates) - self._headers.without_slot
+        while clients and room > 0:
+            self._read_header(*clients.popleft(), front, slot=False)
+            room -= 1
+
+    def _read_header(self, fd: int, address: Any, front: Front, *, slot: bool = True) -> None:
+        """Find out who it is. ``slot``: one has been found for it, and is taken."""
         try:
-            self._headers.enter(fd, address, front)
+            self._headers.enter(fd, address, front, slot=slot)
         except BaseException as error:
             self.counters.admitted += 1  # as far as the books go
             self.counters.finished[Ending.NOT_STARTED] += 1
@@ -413,32 +454,77 @@ class Limiter:
         self._candidates.admitted_one()
         self._note_occupancy()
 
-    def _guest_decided(
-        self, guest: Guest, address: Any, verdict: Receipt | Rejected | None
-    ) -> None:
+    def _classify(self, guest: Guest) -> Receipt | Waiter | Rejected:
+        """A client has said who it is."""
+        gate, now = self.gate, monotonic()
+        if gate.tries_out:
+            self._log.watch_dry_run(now)
+        client, source = (guest.fd, guest.address, guest.front), gate.source(guest.address)
+        in_use, unclassified = len(self.pool), self._headers.with_slot
+        if guest.has_slot:
+            return gate.classify_or_wait(
+                client, source, now, in_use=in_use - 1, unclassified=unclassified - 1
+            )
+        return gate.decide_or_wait(
+            client,
+            source,
+            now,
+            in_use=in_use,
+            ahead=len(self._candidates),
+            unclassified=unclassified,
+        )
+
+    def _note_bad_header(self) -> None:
+        self.gate.note_offence(PROXY, Offence.HEADER, monotonic())
+
+    def _guest_decided(self, guest: Guest, verdict: Verdict) -> None:
         """A client's header has come, or never will."""
-        counters = self.counters
+        fd, address, front, counters = guest.fd, guest.address, guest.front, self.counters
         if isinstance(verdict, Receipt):
             # From hand to hand: nothing else runs between the two.
             self._headers.release(guest)
             self._candidates.admitted_one()
-            self._admit(guest.fd, address, guest.front, verdict, guest.header_bytes)
+            self._named[fd] = guest.header_bytes
+            self._admit(fd, address, front, verdict)
+        elif isinstance(verdict, Waiter):
+            self._named[fd] = guest.header_bytes
+            self._headers.release(guest)
+            self._joined()
         elif verdict is None:
-            _socket.close(guest.fd)
+            _socket.close(fd)
             self._headers.release(guest)
             counters.abandoned += 1
         else:  # socket, then slot: as every connection ends
-            self._turn_away(guest.fd, address, guest.front, verdict.reason)
+            self._turn_away(fd, address, front, verdict.reason)
             self._headers.release(guest)
             counters.rejected[verdict.reason] += 1
             self._log.saw(address, verdict.reason)
         self._occupancy_changed()  # also after an admission: it may have failed to start
 
+    def _hold_guests(self, guests: list[Guest]) -> None:
+        """Clients have said who they are, and found no slot, or their source holds too many.
+        Each gives back the slot that it may have, and goes on like one that came by itself."""
+        for guest in guests:
+            self._named[guest.fd] = guest.header_bytes
+            self._headers.release(guest)
+        for front, some in groupby(guests, key=lambda guest: guest.front):
+            self._hold(deque((g.fd, g.address) for g in some), front, quiet=False)
+        self._occupancy_changed()
+
     # ---- those who wait ------------------------------------------------------------------
+
+    def _joined(self) -> None:
+        """One more waits."""
+        self._waiting.joined()
+        if self._shares_pool:
+            self._await_others()
+
+    def _next_waiter(self) -> Waiter | None:
+        return self.gate.next_waiter(in_use=len(self.pool), unclassified=self._headers.with_slot)
 
     def _admit_waiter(self, waiter: Waiter) -> None:
         fd, address, front = waiter.client
-        if front.proxies is not None:
+        if self._is_unnamed(fd, front):
             self._read_header(fd, address, front)
         else:
             self._admit(fd, address, front, waiter.receipt)
@@ -449,6 +535,7 @@ class Limiter:
 
     def _abandon(self, waiter: Waiter) -> None:
         self.counters.abandoned += 1
+        self._named.pop(waiter.client[0], None)
         _socket.close(waiter.client[0])  # nobody is there to be told anything
 
     def forked(self) -> None:
@@ -489,7 +576,7 @@ class Limiter:
 
     def _await_others(self) -> None:
         """Somebody is to have the next slot: also one that other work in the pool gives back."""
-        ours = len(self.connections) + len(self._headers)
+        ours = len(self.connections) + self._headers.with_slot
         if not self._awaits_others and ours < len(self.pool) and self.pool.full():
             self._awaits_others = True
             slots.when_free(self.pool, self._slot_is_free)

@@ -74,7 +74,7 @@ class Snapshot:
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
         PROXY protocol header is being read.
-    :ivar reading: of the pending, those whose header is being read. Each holds a slot already.
+    :ivar reading: of the pending, those whose header is being read and who hold a slot already.
     :ivar waiting: accepted, and waiting for a slot as the rules let them.
     :ivar abandoned: left while waiting, or before their header had come.
     :ivar admitted: given a slot.

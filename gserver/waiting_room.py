@@ -33,6 +33,7 @@ _poll: Final = get_original("select", "poll")
 class WaitingRoom:
     """Clients that wait. ``Waiter.client`` is a descriptor, its address and its front.
 
+    :param next_waiter: whose turn it is: ``gate.next_waiter`` with the slots as they are.
     :param share: how many may be rejected in a turn of the loop.
     :param admit: called with a waiter whose turn it is and who is still there.
     :param reject: called with one whose time is over; its place in the queue is gone.
@@ -41,15 +42,15 @@ class WaitingRoom:
 
     def __init__(
         self,
+        next_waiter: Callable[[], Waiter | None],
         gate: Gate,
-        in_use: Callable[[], int],
         share: TurnShare,
         admit: Callable[[Waiter], None],
         reject: Callable[[Waiter], None],
         abandon: Callable[[Waiter], None],
     ) -> None:
         self._gate = gate
-        self._in_use = in_use
+        self._next_waiter = next_waiter
         self._share = share
         self._admit = admit
         self._reject = reject
@@ -74,7 +75,7 @@ class WaitingRoom:
     def slot_came_back(self) -> None:
         """Admit those whose turn it is. Before any newcomer's verdict."""
         gate = self._gate
-        while (waiter := gate.next_waiter(in_use=self._in_use())) is not None:
+        while (waiter := self._next_waiter()) is not None:
             if _left(waiter.client[0]):
                 gate.give_back(waiter.receipt, monotonic())
                 self._abandon(waiter)

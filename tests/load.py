@@ -9,8 +9,9 @@
     load.py flood HOST PORT TOGETHER [FROM]  the same without end, until standard input ends;
                                            from the address FROM
 
-Each prints one line of JSON: outcomes and how often. An outcome is "served" (the server's first
-byte), "closed", "reset", "refused" or "hung" (nothing in 20 s).
+``speaks=HOW`` behind all that: see ``speaking.py``. Each prints one line of JSON: outcomes and how
+often. An outcome is "served" (the server's first byte), "replied" (in HTTP), "closed", "reset",
+"refused" or "hung" (nothing in 20 s).
 """
 
 from __future__ import annotations
@@ -18,116 +19,135 @@ from __future__ import annotations
 import collections
 import json
 import select
-import socket
 import sys
 import time
 
+from speaking import Client, Manner
+
 HANG_S = 20.0
-
-
-def outcome(sock: socket.socket) -> str:
-    try:
-        return "served" if sock.recv(1) else "closed"
-    except ConnectionResetError:
-        return "reset"
-    except ConnectionRefusedError:
-        return "refused"
-    except TimeoutError:
-        return "hung"
+Address = tuple[str, int]
 
 
 def report(outcomes: collections.Counter[str]) -> None:
     print(json.dumps(outcomes), flush=True)
 
 
-def burst(address: tuple[str, int], count: int) -> None:
-    poll = select.epoll()
-    waiting = {}
+class Swarm:
+    """Clients, by descriptor, and what they wait for."""
+
+    def __init__(self, address: Address, manner: Manner) -> None:
+        self._address = address
+        self._manner = manner
+        self.poll = select.epoll()
+        self.clients: dict[int, Client] = {}
+
+    def connect(self, source: str = "", *, watch: bool = True) -> Client:
+        client = Client(self._address, self._manner, source)
+        self.clients[client.sock.fileno()] = client
+        if watch:
+            self.poll.register(client.sock, client.wants)
+        return client
+
+    def step(self, fd: int) -> tuple[str, Client] | None:
+        """Of the client that is ready: its outcome, once it has one."""
+        client = self.clients[fd]
+        wanted = client.wants
+        seen = client.step()
+        if seen is None:
+            if client.wants != wanted:
+                self.poll.modify(fd, client.wants)
+            return None
+        self.poll.unregister(fd)
+        del self.clients[fd]
+        return seen, client
+
+
+def burst(swarm: Swarm, count: int) -> None:
     for _ in range(count):
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex(address)
-        waiting[sock.fileno()] = sock
-    for fd in waiting:
-        poll.register(fd, select.EPOLLIN)
+        swarm.connect(watch=False)
+    for fd, client in swarm.clients.items():
+        swarm.poll.register(fd, client.wants)
     outcomes: collections.Counter[str] = collections.Counter()
     held = []
     deadline = time.monotonic() + HANG_S
-    while waiting and time.monotonic() < deadline:
-        for fd, _ in poll.poll(0.1):
-            sock = waiting.pop(fd)
-            poll.unregister(fd)
-            seen = outcome(sock)
-            outcomes[seen] += 1
-            if seen == "served":
-                held.append(sock)
-            else:
-                sock.close()
-    outcomes["hung"] += len(waiting)
+    while swarm.clients and time.monotonic() < deadline:
+        for fd, _ in swarm.poll.poll(0.1):
+            if (ended := swarm.step(fd)) is not None:
+                seen, client = ended
+                outcomes[seen] += 1
+                if seen == "served":
+                    held.append(client)
+                else:
+                    client.close()
+    outcomes["hung"] += len(swarm.clients)
     report(outcomes)
     sys.stdin.read()
 
 
-def reconnect(address: tuple[str, int], held: int, count: int) -> None:
+def reconnect(swarm: Swarm, held: int, count: int) -> None:
     outcomes: collections.Counter[str] = collections.Counter()
-    others = [socket.create_connection(address, HANG_S) for _ in range(held)]
-    for sock in others:
-        assert outcome(sock) == "served"
+
+    def one() -> tuple[str, Client]:
+        client = swarm.connect()
+        while swarm.clients:
+            events = swarm.poll.poll(HANG_S)
+            if not events:
+                return "hung", swarm.clients.popitem()[1]
+            if (ended := swarm.step(events[0][0])) is not None:
+                return ended
+        return "hung", client
+
+    others = []
+    for _ in range(held):
+        seen, client = one()
+        assert seen == "served"
+        others.append(client)
     last = others.pop()
     for _ in range(count):
         last.close()
-        last = socket.create_connection(address, HANG_S)
-        outcomes[outcome(last)] += 1
+        seen, last = one()
+        outcomes[seen] += 1
     report(outcomes)
     sys.stdin.read()
 
 
-def churn(address: tuple[str, int], together: int, count: int, source: str = "") -> None:
-    poll = select.epoll()
-    clients = {}
+def churn(swarm: Swarm, together: int, count: int, source: str = "") -> None:
     outcomes: collections.Counter[str] = collections.Counter()
-
-    def connect() -> None:
-        sock = socket.socket()
-        sock.setblocking(False)
-        if source:
-            sock.bind((source, 0))
-        sock.connect_ex(address)
-        clients[sock.fileno()] = sock
-        poll.register(sock, select.EPOLLIN)
-
     for _ in range(together):
-        connect()
+        swarm.connect(source)
     if count == 0:
-        poll.register(0, select.EPOLLIN)
+        swarm.poll.register(0, select.EPOLLIN)
     while not count or outcomes.total() < count:
-        events = poll.poll(HANG_S)
+        events = swarm.poll.poll(HANG_S)
         if not events:
-            outcomes["hung"] += len(clients)
+            outcomes["hung"] += len(swarm.clients)
             break
         for fd, _ in events:
             if fd == 0:
                 report(outcomes)
                 return
-            sock = clients.pop(fd)
-            outcomes[outcome(sock)] += 1
-            poll.unregister(fd)
-            sock.close()
-            connect()
+            if (ended := swarm.step(fd)) is not None:
+                seen, client = ended
+                outcomes[seen] += 1
+                client.close()
+                swarm.connect(source)
     report(outcomes)
 
 
 def main() -> None:
     command, host, port, *numbers = sys.argv[1:]
-    address = (host, int(port))
+    speaks = ""
+    if numbers[-1].startswith("speaks="):
+        speaks = numbers.pop().partition("=")[2]
+    swarm = Swarm((host, int(port)), Manner(speaks))
     if command == "burst":
-        burst(address, *map(int, numbers))
+        burst(swarm, *map(int, numbers))
     elif command == "reconnect":
-        reconnect(address, *map(int, numbers))
+        reconnect(swarm, *map(int, numbers))
     elif command == "churn":
-        churn(address, *map(int, numbers))
+        churn(swarm, *map(int, numbers))
     elif command == "flood":
-        churn(address, int(numbers[0]), 0, *numbers[1:])
+        churn(swarm, int(numbers[0]), 0, *numbers[1:])
 
 
 if __name__ == "__main__":

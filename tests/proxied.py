@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
+from speaking import V2, v1, v2
 from support import LOCAL, connect, running
 
 from gserver import StreamServer
 
-V2 = b"\r\n\r\n\0\r\nQUIT\n"
+__all__ = [
+    "GARBAGE",
+    "LOCAL_CHECK",
+    "V2",
+    "behind_proxies",
+    "by_proxy",
+    "line",
+    "served_by_proxy",
+    "tell_address",
+    "v1",
+    "v2",
+]
+
 GARBAGE = b"GET / HTTP/1.1\r\n\r\n"
 LOCAL_CHECK = V2 + b"\x20\x00\x00\x00"
-
-
-def v1(host: str, port: int = 50_000) -> bytes:
-    kind = "TCP6" if ":" in host else "TCP4"
-    to = "2001:db8::80" if ":" in host else "198.51.100.80"
-    return f"PROXY {kind} {host} {to} {port} 443\r\n".encode()
-
-
-def v2(host: str, port: int = 50_000) -> bytes:
-    family, kind = (socket.AF_INET6, 0x21) if ":" in host else (socket.AF_INET, 0x11)
-    address = socket.inet_pton(family, host)
-    body = address + address + struct.pack("!HH", port, 443)
-    return V2 + bytes([0x21, kind]) + struct.pack("!H", len(body)) + body
 
 
 def behind_proxies(handler: Any, cap: int = 2, **settings: Any) -> StreamServer:

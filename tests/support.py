@@ -258,9 +258,9 @@ class Process:
             process.wait(DEADLINE)
 
 
-def load(command: str, server: Any, *arguments: object) -> Process:
+def load(command: str, server: Any, *arguments: object, speaks: str = "") -> Process:
     """Run ``load.py``, the clients in another process, against a server of this one."""
-    return Process("load.py", command, *server.address[:2], *arguments)
+    return Process("load.py", command, *server.address[:2], *arguments, f"speaks={speaks}")
 
 
 def free_port() -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 import pytest
+from desk import Desk
 from gevent.pool import Pool
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ from support import (
 )
 
 from gserver import Audit, Limiter, Reason, Reply, StreamServer, slots
-from gserver.admission.verdict import REJECTED, Receipt
+from gserver.admission.verdict import REJECTED
 from gserver.candidates import MAX_CANDIDATES
 from gserver.daemon import serve
 from gserver.net.listeners import tcp_listener
@@ -110,31 +111,6 @@ def test_books_balance_at_every_step_under_random_load(
 
 def _close(sock: Any) -> None:
     sock.close()
-
-
-class Desk:
-    """A front without sockets: it remembers what became of whom."""
-
-    proxies = None
-
-    def __init__(self, limiter: Limiter) -> None:
-        self.limiter = limiter
-        self.verdicts: list[int] = []
-        self.inside: dict[int, Any] = {}
-        self.fails = False
-
-    def admit(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
-        self.verdicts.append(fd)
-        if self.fails:
-            raise RuntimeError("on purpose")
-        greenlet = gevent.Greenlet()
-        slots.take(self.limiter.pool, greenlet)
-        self.limiter.connections.add(fd)
-        self.inside[fd] = (greenlet, receipt)
-
-    @property
-    def turn_away(self) -> dict[Reason, Any]:
-        return dict.fromkeys(Reason, self.verdicts.append)
 
 
 class LimiterMachine(RuleBasedStateMachine):

@@ -87,7 +87,7 @@ def test_churners_that_hold_all_of_their_sources_slots_are_never_turned_away(cap
 def test_control_without_being_candidates_those_churners_are_turned_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gserver.limiter, "_ENDINGS_MAKE_ROOM", (REJECTED[Reason.CAPACITY],))
+    monkeypatch.setattr(gserver.limiter, "ENDINGS_MAKE_ROOM", (REJECTED[Reason.CAPACITY],))
     limits = Limits(max_connections=100, per_source=10)
     with running(StreamServer(LOCAL, greet, limits=limits)) as server:
         for _ in range(10):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections import deque
 from itertools import count
 from typing import Any
 
 import gevent
 import gevent.os
 import pytest
+from desk import Desk
+from gevent import socket
 from gevent.event import Event
 from support import (
     LOCAL,
@@ -23,11 +26,13 @@ from support import (
     outcome,
     running,
     turn,
+    vanish,
 )
 
 import gserver.accept
 import gserver.candidates
-from gserver import Close, Limiter, Reason, Reset, StreamServer
+from gserver import Close, Ending, Limiter, Limits, Reason, Reset, StreamServer
+from gserver.admission.verdict import REJECTED
 from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
 from gserver.net.rejection import Rejection
 
@@ -207,15 +212,56 @@ def test_stopping_one_of_two_servers_leaves_the_others_candidates_alone() -> Non
             assert outcome(staying) == "served"
 
 
-def test_a_candidate_that_left_costs_no_slot_for_long() -> None:
-    handler = Holding()
-    with running(StreamServer(LOCAL, greet, max_connections=1, settle=3600.0)) as server:
+def test_a_candidate_whose_source_holds_too_many_keeps_nobody_else_from_a_slot() -> None:
+    limiter = Limiter(Limits(max_connections=2, per_source=1), settle=3600.0)
+    first = StreamServer(LOCAL, greet, limiter=limiter)
+    second = StreamServer(("::1", 0), greet, limiter=limiter)
+    with running(first), running(second), clients(first, 1):
+        with connect(first) as leaving:  # its source holds all it may
+            eventually(lambda: limiter.pending == 1)
+            with connect(second) as staying:
+                assert outcome(staying) == "served"
+                assert limiter.pending == 1
+            first.close()
+            assert outcome(leaving) == "closed"
+
+
+def test_who_waits_behind_candidates_has_their_slots_when_their_listener_closes() -> None:
+    limiter = Limiter(Limits(max_connections=2, per_source=1, wait=3600.0))
+    first, second = Desk(limiter), Desk(limiter)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for number, source in enumerate(["192.0.2.1", "192.0.2.1"]):
+            client = -1 - number, (source, 1)
+            if limiter.arrived(client, first) is None:
+                limiter.hold(deque([client]), first, quiet=False)
+        assert limiter.arrived((ours.fileno(), ("192.0.2.2", 1)), second)
+        assert (limiter.pending, limiter.snapshot().waiting) == (1, 1)
+        limiter.leave(first, REJECTED[Reason.DRAINING])
+        assert list(second.inside) == [ours.fileno()]
+        for desk in first, second:
+            for fd, (greenlet, receipt) in desk.inside.items():
+                limiter.ended(fd, greenlet, receipt, Ending.RETURNED)
+
+
+@pytest.mark.parametrize("leave", [lambda sock: sock.close(), vanish], ids=["closed", "reset"])
+def test_a_candidate_that_left_meets_a_handler_that_learns_so_at_once(leave: Any) -> None:
+    learnt: list[object] = []
+
+    def handler(sock: Any, address: Any) -> None:
+        try:
+            greet(sock, address)
+            learnt.append("end of file")
+        except ConnectionError as error:
+            learnt.append(type(error))
+
+    with running(StreamServer(LOCAL, handler, max_connections=1, settle=3600.0)) as server:
         with clients(server, 1):
-            connect(server).close()
+            leave(connect(server))
             eventually(lambda: server.stats.pending == 1)
         with connect(server) as next_one:
             assert outcome(next_one) == "served"
-    assert handler.inside == 0
+            assert len(learnt) == 2  # the holder, and the one that had left
 
 
 def test_forked_server_looks_into_its_own_loop_for_endings() -> None:

@@ -208,6 +208,19 @@ def test_early_drop_turns_away_by_lot_before_the_slots_run_out() -> None:
     assert limiter.snapshot().rejected[Reason.EARLY_DROP] == got.count("closed")
 
 
+def test_candidates_have_no_slots_and_do_not_count_for_early_drop() -> None:
+    limiter = Limiter(
+        Limits(max_connections=20, per_source=1, early_drop="2:100:20"), settle=3600.0
+    )
+    with running(StreamServer(LOCAL, greet, limiter=limiter)) as server:
+        with staying(server, "127.0.0.2"), contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(come(server, "127.0.0.2"))
+            eventually(lambda: server.stats.pending == 5)
+            assert seen(server) == "served"  # one slot is taken, not six
+            assert server.stats.rejected[Reason.EARLY_DROP] == 0
+
+
 # ---- penalties -----------------------------------------------------------------------------
 
 

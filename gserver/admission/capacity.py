@@ -9,14 +9,20 @@ from __future__ import annotations
 __all__ = ["has_room", "slots_open"]
 
 
-def slots_open(in_use: int, cap: int, reserve: int, *, reserved: bool) -> int:
+def slots_open(
+    in_use: int, cap: int, reserve: int, *, reserved: bool, unclassified: int = 0
+) -> int:
     """How many more slots clients of a kind could take: 0 or more.
 
     :param in_use: slots taken.
     :param cap: all slots.
     :param reserve: how many of them only clients with ``reserved`` may take.
+    :param unclassified: how many of the slots taken are of clients that have yet to say who they
+        are (PROXY protocol). Each may stand on a reserved slot, until it has; then it is asked.
     """
-    left = cap - in_use if reserved else cap - in_use - reserve
+    left = cap - in_use
+    if not reserved:
+        left = min(left, cap - reserve - (in_use - unclassified))
     return left if left > 0 else 0
 
 
@@ -28,6 +34,7 @@ def has_room(
     reserved: bool,
     waiting: int,
     waiting_reserved: int,
+    unclassified: int = 0,
 ) -> bool:
     """Whether a slot is open to one more client that nobody who waits could have.
 
@@ -37,10 +44,12 @@ def has_room(
     :param waiting: clients waiting that may not take reserved slots.
     :param waiting_reserved: clients waiting that may.
     """
-    left = slots_open(in_use, cap, reserve, reserved=reserved)
+    left = slots_open(in_use, cap, reserve, reserved=reserved, unclassified=unclassified)
     if not waiting and not waiting_reserved:
         return left > 0
     ahead = waiting
     if reserved:  # of those who may not, only so many can have a slot
-        ahead = min(waiting, slots_open(in_use, cap, reserve, reserved=False))
+        ahead = min(
+            waiting, slots_open(in_use, cap, reserve, reserved=False, unclassified=unclassified)
+        )
     return left > ahead + waiting_reserved

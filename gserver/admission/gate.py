@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gserver.admission.capacity import has_room, slots_open
 from gserver.admission.figures import GateFigures, Tallies
@@ -152,24 +152,38 @@ class Gate:
 
     # -- verdicts ---------------------------------------------------------------------------
 
-    def decide(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
+    def decide(
+        self, source: Source, now: float, *, in_use: int, ahead: int = 0, unclassified: int = 0
+    ) -> Receipt | Rejected:
         """Admit or reject one client. Ask once for each: an attempt is counted each time.
 
         :param source: the client as the rules count it, from :meth:`source`.
         :param now: seconds on any clock that does not go back.
         :param in_use: slots taken at this instant, by the pool's own count.
+        :param ahead: clients that came before it and may each take a slot yet. They have none,
+            so they do not count for early drop.
+        :param unclassified: of the slots taken, those of clients between :meth:`reserve` and
+            :meth:`classify`.
         :return: a receipt to be handed to :meth:`give_back` when the connection ends, or the
             verdict that turns the client away, in which case nothing is held.
         """
         if self.bare:  # what capacity.has_room says without a reserve and with nobody waiting
-            return _NOTHING_TAKEN if in_use < self.max_connections else _FULL
+            return _NOTHING_TAKEN if in_use + ahead < self.max_connections else _FULL
         rejected = self._screen(source, now)
         if rejected is not None:
             return rejected
-        return self._place(source, now, in_use, self._has_room(source, in_use))
+        room = self._has_room(source, in_use + ahead, unclassified)
+        return self._place(source, now, in_use, room)
 
     def decide_or_wait(
-        self, client: Any, source: Source, now: float, *, in_use: int
+        self,
+        client: Any,
+        source: Source,
+        now: float,
+        *,
+        in_use: int,
+        ahead: int = 0,
+        unclassified: int = 0,
     ) -> Receipt | Waiter | Rejected:
         """Like :meth:`decide`, but a client that finds all slots taken may wait for one.
 
@@ -177,14 +191,16 @@ class Gate:
         :return: a :class:`Waiter` besides, which ends in one of :meth:`next_waiter`,
             :meth:`expire`, :meth:`leave` and :meth:`dismiss`.
         """
-        verdict = self.decide(source, now, in_use=in_use)
+        verdict = self.decide(source, now, in_use=in_use, ahead=ahead, unclassified=unclassified)
         if verdict is not _FULL or not self.may_wait:
             return verdict
         return self._join(client, source, now)
 
-    def recheck(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
-        """Ask again for a client that :meth:`decide` rejected for its source's slots or for
-        capacity, and that is held.
+    def recheck(
+        self, source: Source, now: float, *, in_use: int, unclassified: int = 0
+    ) -> Receipt | Rejected:
+        """Ask again for a client that :meth:`decide` or :meth:`classify` rejected for its
+        source's slots or for capacity, and that is held.
 
         Only the counts are asked: its attempt has been counted, and it has passed the rest.
         """
@@ -192,21 +208,21 @@ class Gate:
             return self.decide(source, now, in_use=in_use)
         if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
             return _SOURCE
-        if not self._has_room(source, in_use):
+        if not self._has_room(source, in_use, unclassified):
             self._others_fault_at = now
             return _FULL
         return self._take(source)
 
-    def lacks_only_a_slot(self, source: Source, *, in_use: int) -> bool:
+    def lacks_only_a_slot(self, source: Source, *, in_use: int, unclassified: int = 0) -> bool:
         """Whether such a client could be admitted if one more slot were free. Takes nothing."""
-        return not self._is_over(source) and not self._has_room(source, in_use)
+        return not self._is_over(source) and not self._has_room(source, in_use, unclassified)
 
     def recheck_or_wait(
-        self, client: Any, source: Source, now: float, *, in_use: int
+        self, client: Any, source: Source, now: float, *, in_use: int, unclassified: int = 0
     ) -> Receipt | Waiter | Rejected:
         """Like :meth:`recheck`, but a client that finds all slots taken may wait for one: one
         that was held because its source had too many, and now has not."""
-        verdict = self.recheck(source, now, in_use=in_use)
+        verdict = self.recheck(source, now, in_use=in_use, unclassified=unclassified)
         if verdict is not _FULL or not self.may_wait:
             return verdict
         return self._join(client, source, now)
@@ -218,39 +234,57 @@ class Gate:
 
     # -- the PROXY protocol's two steps -----------------------------------------------------
 
-    def reserve(self, now: float, *, in_use: int) -> bool:
+    def reserve(self, now: float, *, in_use: int, ahead: int = 0, unclassified: int = 0) -> bool:
         """Step one: whether there is a slot for a client that has yet to say who it is.
 
         The caller takes the slot at once if so. Reserved slots are open to it until
         :meth:`classify` says for whom it is: bound the time for the header.
         """
-        if self._has_room(_UNCLASSIFIED, in_use):
+        if self._has_room(_UNCLASSIFIED, in_use + ahead, unclassified):
             return True
         self._others_fault_at = now
         return False
 
-    def reserve_or_wait(self, client: Any, now: float, *, in_use: int) -> bool | Waiter | Rejected:
+    def reserve_or_wait(
+        self, client: Any, now: float, *, in_use: int, ahead: int = 0, unclassified: int = 0
+    ) -> Literal[True] | Waiter | Rejected:
         """Like :meth:`reserve`, but a client that finds all slots taken may wait for one.
 
         It waits before its header is read, so it is not counted for any source meanwhile.
         """
-        if self.reserve(now, in_use=in_use):
+        if self.reserve(now, in_use=in_use, ahead=ahead, unclassified=unclassified):
             return True
         if not self.may_wait:
             return _FULL
         return self._join(client, _UNCLASSIFIED, now)
 
-    def classify(self, source: Source, now: float, *, in_use: int) -> Receipt | Rejected:
+    def classify(
+        self, source: Source, now: float, *, in_use: int, unclassified: int = 0
+    ) -> Receipt | Rejected:
         """Step two: every rule, by the source the header told. Ask once for each client.
 
         :param in_use: slots taken by *others* than this client. Whoever waits is not ahead of it:
             it has its slot.
-        :return: as :meth:`decide` does. If rejected, the caller frees the slot.
+        :param unclassified: of those, how many are still to be classified.
+        :return: as :meth:`decide` does. If it is not admitted, the caller frees the slot; where
+            it is its source's slots or capacity, it may be held, and :meth:`recheck` asked.
         """
         rejected = self._screen(source, now)
         if rejected is not None:
             return rejected
-        return self._place(source, now, in_use, self._slots_open(source.reserved, in_use) > 0)
+        room = self._slots_open(source.reserved, in_use, unclassified) > 0
+        return self._place(source, now, in_use, room)
+
+    def classify_or_wait(
+        self, client: Any, source: Source, now: float, *, in_use: int, unclassified: int = 0
+    ) -> Receipt | Waiter | Rejected:
+        """Like :meth:`classify`, but a client for which there is only a reserved slot may wait
+        for another. It is counted for its source from here on. If it waited for the first
+        slot, it may wait as long again."""
+        verdict = self.classify(source, now, in_use=in_use, unclassified=unclassified)
+        if verdict is not _FULL or not self.may_wait:
+            return verdict
+        return self._join(client, source, now)
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -268,8 +302,9 @@ class Gate:
         """When :meth:`expire` has something to do next, in seconds; None: nobody waits."""
         return self._queue.deadline()
 
-    def next_waiter(self, *, in_use: int) -> Waiter | None:
-        """Whose turn it is, now that ``in_use`` slots are taken; None: nobody's.
+    def next_waiter(self, *, in_use: int, unclassified: int = 0) -> Waiter | None:
+        """Whose turn it is, now that ``in_use`` slots are taken, ``unclassified`` of them by
+        clients that are still to be classified; None: nobody's.
 
         Ask whenever a slot may have come free, until None, before any newcomer's verdict. The
         waiter is admitted and out of the queue; its receipt is its connection's from here on.
@@ -278,8 +313,8 @@ class Gate:
         if not queue:
             return None
         waiter = queue.next(
-            open_to_all=self._slots_open(False, in_use) > 0,
-            open_to_reserved=self._slots_open(True, in_use) > 0,
+            open_to_all=self._slots_open(False, in_use, unclassified) > 0,
+            open_to_reserved=self._slots_open(True, in_use, unclassified) > 0,
         )
         self._find_bare()
         return waiter
@@ -379,7 +414,7 @@ class Gate:
             return _EARLY_DROP
         return self._take(source)
 
-    def _has_room(self, source: Source, in_use: int) -> bool:
+    def _has_room(self, source: Source, in_use: int, unclassified: int) -> bool:
         queue = self._queue
         return has_room(
             in_use,
@@ -388,11 +423,12 @@ class Gate:
             reserved=source.reserved,
             waiting=queue.waiting,
             waiting_reserved=queue.waiting_reserved,
+            unclassified=unclassified,
         )
 
-    def _slots_open(self, reserved: bool, in_use: int) -> int:
+    def _slots_open(self, reserved: bool, in_use: int, unclassified: int) -> int:
         cap, reserve = self.max_connections, self._rules.reserve
-        return slots_open(in_use, cap, reserve, reserved=reserved)
+        return slots_open(in_use, cap, reserve, reserved=reserved, unclassified=unclassified)
 
     def _is_over(self, source: Source) -> bool:
         cap = self._rules.per_source

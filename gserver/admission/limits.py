@@ -64,6 +64,8 @@ class Limits:
     :param penalty_threshold: seconds of debt from which on a source is shut out until it is paid.
     :param penalty_max: the most debt, in seconds.
     :param wait: seconds a client may wait for a slot instead of being rejected at once; 0: off.
+        A proxy's client may wait as long twice: for a slot to read its PROXY protocol header in,
+        and, where that was a reserved one, for a slot that is open to it.
     :param wait_queue: the most clients that wait at once.
     :param wait_order: ``fifo``, or ``lifo``: the last to come is served first.
     :param dry_run: rules, by their reason, that only count what they would have rejected.

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["REJECTED", "Reason", "Receipt", "Rejected"]
+__all__ = ["ENDINGS_MAKE_ROOM", "REJECTED", "Reason", "Receipt", "Rejected"]
 
 
 class Reason(enum.StrEnum):
@@ -53,3 +53,10 @@ class Rejected:
 
 #: One instance a reason, so that a rejection allocates nothing.
 REJECTED: Final = {reason: Rejected(reason) for reason in Reason}
+
+#: Verdicts that stand only once the endings under way are over (G3).
+ENDINGS_MAKE_ROOM: Final = (
+    REJECTED[Reason.CAPACITY],
+    REJECTED[Reason.SOURCE],
+    REJECTED[Reason.WAIT_FULL],
+)

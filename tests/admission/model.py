@@ -99,8 +99,11 @@ class Model:
 
     # -- verdicts
 
-    def verdict(self, client: Client, drawn: float, *, own_slot: bool = False) -> str:
-        """All rules in order. ``own_slot``: it has one, and only asks whether it may keep it."""
+    def verdict(
+        self, client: Client, drawn: float, *, own_slot: bool = False, ahead: int = 0
+    ) -> str:
+        """All rules in order. ``own_slot``: it has one, and only asks whether it may keep it.
+        ``ahead``: so many others have none yet, and come before it."""
         limits = self.limits
         name, exempt = self.name(client), self.is_exempt(client)
         if limits.deny and client.is_in(DENIED) and self.really("denied"):
@@ -122,7 +125,8 @@ class Model:
             return "source"
         in_use = self.in_use - own_slot
         line = [] if own_slot else self.waiting
-        if not self.is_served_behind(line, client, in_use):
+        pending = len(self.pending) - own_slot
+        if not self.is_served_behind(line, client, in_use + ahead, pending):
             self.others_fault_at = self.now
             return "capacity"
         if limits.early_drop and not self.is_operator(client):
@@ -138,7 +142,7 @@ class Model:
     def verdict_again(self, client: Client) -> str:
         if self.is_over(client) and "source" not in self.limits.dry_run:
             return "source"
-        if not self.is_served_behind(self.waiting, client, self.in_use):
+        if not self.is_served_behind(self.waiting, client, self.in_use, len(self.pending)):
             self.others_fault_at = self.now
             return "capacity"
         return "admitted"
@@ -149,17 +153,21 @@ class Model:
             cap is not None and not self.is_exempt(client) and self.count(self.name(client)) >= cap
         )
 
-    def is_served_behind(self, line: list[Client], client: Client, in_use: int) -> bool:
+    def is_served_behind(
+        self, line: list[Client], client: Client, in_use: int, pending: int
+    ) -> bool:
         """Whether a slot is left for it when all of a line that can have one have one."""
         # Those who can have fewer slots first: the others can have what is left besides.
         for other in [*sorted(line, key=self.is_operator), client]:
-            is_open = in_use < self.open_to(other)
+            is_open = self.is_open_to(other, in_use, pending)
             if is_open:
                 in_use += 1
         return is_open
 
-    def open_to(self, client: Client) -> int:
-        return self.cap if self.is_operator(client) else self.cap - self.limits.reserved
+    def is_open_to(self, client: Client, in_use: int, pending: int) -> bool:
+        """The reserve is kept from those who have said who they are."""
+        others_share = self.cap - self.limits.reserved
+        return in_use < self.cap and (self.is_operator(client) or in_use - pending < others_share)
 
     def really(self, reason: str) -> bool:
         if reason not in self.limits.dry_run:
@@ -175,7 +183,8 @@ class Model:
         client.counted_as = self.name(client) if counts else None
 
     def next_waiter(self) -> Client | None:
-        entitled = [c for c in self.waiting if self.in_use < self.open_to(c)]
+        in_use, pending = self.in_use, len(self.pending)
+        entitled = [c for c in self.waiting if self.is_open_to(c, in_use, pending)]
         return None if not entitled else entitled[-1 if self.limits.wait_order == "lifo" else 0]
 
     def is_shut_out(self, name: str) -> bool:

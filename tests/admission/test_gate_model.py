@@ -67,6 +67,10 @@ class GateMachine(RuleBasedStateMachine):
         self.held: list[Client] = []  # rejected for capacity, asked for again: settle
         self.books: collections.Counter[str] = collections.Counter()
 
+    @property
+    def slots(self) -> dict[str, int]:
+        return {"in_use": self.model.in_use, "unclassified": len(self.model.pending)}
+
     # -- arrivals
 
     def note(self, client: Client, verdict: object, expected: str) -> None:
@@ -95,23 +99,24 @@ class GateMachine(RuleBasedStateMachine):
         hosts=st.lists(st.sampled_from(HOSTS), min_size=1, max_size=6),
         drawn=st.floats(0, 1, exclude_max=True),
         wait=st.booleans(),
+        ahead=st.sampled_from([0, 0, 0, 1, 2]),
     )
-    def arrive(self, hosts: list[str], drawn: float, wait: bool) -> None:
+    def arrive(self, hosts: list[str], drawn: float, wait: bool, ahead: int) -> None:
         for host in hosts:
-            self.one_arrives(host, drawn, wait)
+            self.one_arrives(host, drawn, wait, ahead)
 
-    def one_arrives(self, host: str, drawn: float, wait: bool) -> None:
+    def one_arrives(self, host: str, drawn: float, wait: bool, ahead: int) -> None:
         client, model, gate = Client(host), self.model, self.gate
         self.books["arrived"] += 1
         self.drawn = drawn
-        expected = model.verdict(client, Fraction(drawn))
+        expected = model.verdict(client, Fraction(drawn), ahead=ahead)
         source = gate.source((host, 1))
         if wait:
-            verdict = gate.decide_or_wait(client, source, model.now, in_use=model.in_use)
+            verdict = gate.decide_or_wait(client, source, model.now, ahead=ahead, **self.slots)
             if model.limits.wait:
                 assert not (isinstance(verdict, Rejected) and verdict.reason == "capacity")
         else:
-            verdict = gate.decide(source, model.now, in_use=model.in_use)
+            verdict = gate.decide(source, model.now, ahead=ahead, **self.slots)
             if expected == "capacity":
                 self.held.append(client)
                 assert isinstance(verdict, Rejected)
@@ -125,7 +130,7 @@ class GateMachine(RuleBasedStateMachine):
         client, model = self.held.pop(0), self.model
         expected = model.verdict_again(client)
         source = self.gate.source((client.host, 1))
-        verdict = self.gate.recheck(source, model.now, in_use=model.in_use)
+        verdict = self.gate.recheck(source, model.now, **self.slots)
         if expected == "capacity" and not give_up:
             assert verdict.reason == "capacity"
             self.held.append(client)
@@ -139,16 +144,17 @@ class GateMachine(RuleBasedStateMachine):
         client, model, gate = Client(host), self.model, self.gate
         self.books["arrived"] += 1
         model.unclassified.add(client)
-        room = model.is_served_behind(model.waiting, client, model.in_use)
+        pending = len(model.pending)
+        room = model.is_served_behind(model.waiting, client, model.in_use, pending)
         if not wait:
-            got = gate.reserve(model.now, in_use=model.in_use)
+            got = gate.reserve(model.now, **self.slots)
             assert got == room
             if room:
                 model.pending.append(client)
             else:
                 self.books["capacity"] += 1
             return
-        verdict = gate.reserve_or_wait(client, model.now, in_use=model.in_use)
+        verdict = gate.reserve_or_wait(client, model.now, **self.slots)
         if room:
             assert verdict is True
             model.pending.append(client)
@@ -165,16 +171,24 @@ class GateMachine(RuleBasedStateMachine):
             self.books[verdict.reason.value] += 1
 
     @precondition(lambda self: self.model.pending)
-    @rule(drawn=st.floats(0, 1, exclude_max=True))
-    def classify(self, drawn: float) -> None:
+    @rule(drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans())
+    def classify(self, drawn: float, wait: bool) -> None:
         model = self.model
         client = model.pending[0]
         model.unclassified.discard(client)
         self.drawn = drawn
         expected = model.verdict(client, Fraction(drawn), own_slot=True)
         source = self.gate.source((client.host, 1))
-        verdict = self.gate.classify(source, model.now, in_use=model.in_use - 1)
+        slots = {"in_use": model.in_use - 1, "unclassified": len(model.pending) - 1}
+        if wait and model.limits.wait:
+            verdict = self.gate.classify_or_wait(client, source, model.now, **slots)
+        else:
+            verdict = self.gate.classify(source, model.now, **slots)
         model.pending.remove(client)
+        if expected == "capacity" and not wait:
+            assert isinstance(verdict, Rejected)
+            self.held.append(client)  # as one that came by itself
+            return
         self.note(client, verdict, expected)
 
     # -- endings
@@ -191,7 +205,7 @@ class GateMachine(RuleBasedStateMachine):
     @rule()
     def slots_came_free(self) -> None:
         model = self.model
-        while (waiter := self.gate.next_waiter(in_use=model.in_use)) is not None:
+        while (waiter := self.gate.next_waiter(**self.slots)) is not None:
             client = model.next_waiter()
             assert waiter.client is client
             model.waiting.remove(client)
