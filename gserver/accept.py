@@ -194,7 +194,8 @@ class AcceptLoop:
         turned away in a turn. Returns when it is empty."""
         limiter = self._limiter
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
-        if self.proxies is None:
+        direct = self.proxies is None
+        if direct:
             if self._can_look() and (to_shed := limiter.may_shed()):
                 self._shed(accept, to_shed)
                 return
@@ -204,7 +205,7 @@ class AcceptLoop:
         without_slot: deque[Client] = deque()
         turned_away, to_turn_away = 0, limiter.may_turn_away()
         for _ in range(most):
-            if limiter.holding and self.proxies is None:
+            if direct and limiter.holding:
                 self._take_candidates(accept, deque())
                 break
             try:
@@ -217,16 +218,23 @@ class AcceptLoop:
                 break
             self._delay = self._min_delay
             got_in = limiter.arrived(client, self)
-            if got_in is None:
-                without_slot.append(client)
-            if not got_in:
+            if got_in is not True:
                 turned_away += 1
+                if got_in is not False:
+                    at_once = direct and not without_slot and limiter.may_decide_at_once()
+                    others = self._only_clients() if at_once else None
+                    if others is None:
+                        without_slot.append(client)
+                    else:
+                        limiter.reject_now(client, self, got_in)
+                        if not others:  # nobody else has come: spares an accept() that fails
+                            break
                 if turned_away >= to_turn_away:
                     break
             if self._watcher is None:
                 break
         if without_slot:
-            limiter.hold(without_slot, self, quiet=self._quiet())
+            limiter.hold(without_slot, self, quiet=self._only_clients() is not None)
 
     def _shed(self, accept: Callable[[], Client], most: int) -> None:
         """The short way of a flood at a cap: after each accept one look tells both that no ending
@@ -263,7 +271,7 @@ class AcceptLoop:
             failed = error
         if clients:
             self._delay = self._min_delay
-            self._limiter.hold(clients, self, quiet=self._quiet())
+            self._limiter.hold(clients, self, quiet=self._only_clients() is not None)
         if failed is not None:
             self._go_on_after(failed)
 
@@ -277,13 +285,15 @@ class AcceptLoop:
             return False
         return self._epoll is not None
 
-    def _quiet(self) -> bool:
-        """Whether the kernel has nothing to report but more clients: no ending is under way. It
-        saves a turn of the loop for each batch."""
+    def _only_clients(self) -> list[tuple[int, int]] | None:
+        """What the kernel has to report now, if that is at most more clients: then no ending is
+        under way. None: one may be."""
         if not self._can_look():
-            return False
-        ready = self._epoll.poll(0, 2)
-        return not ready or (len(ready) == 1 and ready[0][0] == self._fd)
+            return None
+        ready: list[tuple[int, int]] = self._epoll.poll(0, 2)
+        if not ready or (len(ready) == 1 and ready[0][0] == self._fd):
+            return ready
+        return None
 
     def _go_on_after(self, error: OSError) -> bool:
         """Deal with an error of accept. False: no more in this turn."""
@@ -344,8 +354,8 @@ class AcceptLoop:
         self._reserve = None
         try:
             for _ in range(self._limiter.may_turn_away()):
-                fd, address = self._listener._accept()
-                self._limiter.reject_now(fd, address, self, REJECTED[Reason.DESCRIPTORS])
+                client = self._listener._accept()
+                self._limiter.reject_now(client, self, REJECTED[Reason.DESCRIPTORS])
         except OSError:  # nobody there any more, or somebody else took the descriptor
             pass
         finally:

@@ -116,10 +116,14 @@ class Candidates:
             return 0
         return sum(len(clients) for _, _, clients in self._batches)
 
+    def may_decide_at_once(self) -> bool:
+        """Whether newcomers need not be candidates if no ending is under way: there is none, none
+        has to be, and nobody has been admitted or decided on in this turn of the loop."""
+        return not (self._batches or self.settle or self._acted_in == iteration())
+
     def whole_share(self) -> int:
-        """All that is left of this turn's share of rejections, taken, for newcomers who need not
-        be candidates if no ending is under way. 0: there are candidates, or they would have to
-        be, or somebody has been admitted or decided on in this turn."""
+        """All that is left of this turn's share of rejections, taken for newcomers who
+        :meth:`may_decide_at_once`; else 0."""
         turn = iteration()
         if self._batches or self.settle or self._acted_in == turn:
             return 0

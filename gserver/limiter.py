@@ -223,6 +223,11 @@ class Limiter:
         self.counters.accepted += 1
         self._reject(fd, address, front, _CAPACITY)
 
+    def may_decide_at_once(self) -> bool:
+        """Whether a verdict of :meth:`arrived` stands, for :meth:`reject_now`, if the kernel has
+        no ending to report now."""
+        return not self.evictors and self._candidates.may_decide_at_once()
+
     def may_take(self, front: Front) -> int:
         """How many clients a listener may take for :meth:`hold` in this turn of the loop; with
         several listeners it may be 0."""
@@ -267,12 +272,12 @@ class Limiter:
                 evicted += 1
         return evicted
 
-    def arrived(self, client: Client, front: Front) -> bool | None:
+    def arrived(self, client: Client, front: Front) -> bool | Rejected:
         """Decide on a client just accepted, while not :attr:`holding`.
 
-        :return: True: it has a slot, or waits for one. False: it was turned away. None: it found
-            no slot, or its source holds too many; hand it to :meth:`hold`, before anything else
-            happens.
+        :return: True: it has a slot, or waits for one. False: it was turned away. Else a verdict
+            that only endings under way could change (no slot, or its source holds too many):
+            before anything else happens, see :meth:`may_decide_at_once`, or :meth:`hold` it.
         """
         if front.proxies is not None:
             return self._proxy_arrived(client, front, front.proxies)
@@ -301,19 +306,19 @@ class Limiter:
             verdict = gate.decide(
                 source, now, in_use=in_use, ahead=ahead, unclassified=unclassified
             )
-        if verdict in ENDINGS_MAKE_ROOM:
-            return None
-        self.counters.accepted += 1
         if isinstance(verdict, Receipt):
+            self.counters.accepted += 1
             self._candidates.admitted_one()
             self._admit(fd, address, front, verdict)
             return True
-        self._candidates.turned_one_away()
-        self._reject(fd, address, front, verdict)
+        if verdict in ENDINGS_MAKE_ROOM:
+            return verdict
+        self.reject_now(client, front, verdict)
         return False
 
-    def reject_now(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
+    def reject_now(self, client: Client, front: Front, verdict: Rejected) -> None:
         """Turn away, without asking the gate, a client accepted just now."""
+        fd, address = client
         self.counters.accepted += 1
         self._candidates.turned_one_away()
         self._reject(fd, address, front, verdict)
@@ -404,13 +409,13 @@ class Limiter:
 
     # ---- those who come by a proxy ---------------------------------------------------------
 
-    def _proxy_arrived(self, client: Client, front: Front, proxies: Proxies) -> bool | None:
+    def _proxy_arrived(self, client: Client, front: Front, proxies: Proxies) -> bool | Rejected:
         """:meth:`arrived`, where the PROXY protocol is spoken: in two steps. Here a slot is
         taken, if there is one; who the client is, and whether it may have the slot, is decided
         once its header has been read."""
         fd, address = client
         if not proxies.trust(address):
-            self.reject_now(fd, address, front, _DENIED)
+            self.reject_now(client, front, _DENIED)
             return False
         in_use, ahead = len(self.pool), len(self._candidates)
         place = self.gate.reserve_or_wait(
@@ -421,7 +426,7 @@ class Limiter:
             unclassified=self._headers.with_slot,
         )
         if isinstance(place, Rejected):  # capacity or wait_full: whoever it is, and not for long
-            return None
+            return place
         self.counters.accepted += 1
         if isinstance(place, Waiter):
             self._joined()

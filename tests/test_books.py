@@ -36,7 +36,7 @@ from support import (
 )
 
 from gserver import Audit, Limiter, Reason, Reply, StreamServer, slots
-from gserver.admission.verdict import REJECTED
+from gserver.admission.verdict import REJECTED, Rejected
 from gserver.candidates import MAX_CANDIDATES
 from gserver.daemon import serve
 from gserver.net.listeners import tcp_listener
@@ -137,7 +137,11 @@ class LimiterMachine(RuleBasedStateMachine):
             # As the accept loop does.
             if self.quiet and self.limiter.may_shed():
                 self.limiter.shed(client, self.desk)
-            elif self.limiter.holding or self.limiter.arrived(client, self.desk) is None:
+                continue
+            verdict = None if self.limiter.holding else self.limiter.arrived(client, self.desk)
+            if isinstance(verdict, Rejected) and self.quiet and self.limiter.may_decide_at_once():
+                self.limiter.reject_now(client, self.desk, verdict)
+            elif verdict is None or isinstance(verdict, Rejected):
                 self.limiter.hold(deque([client]), self.desk, quiet=self.quiet)
 
     @rule()
@@ -176,9 +180,8 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule()
     def one_is_turned_away_without_asking(self) -> None:
         self.arrivals += 1
-        self.limiter.reject_now(
-            self.arrivals, ("192.0.2.1", 1), self.desk, REJECTED[Reason.DESCRIPTORS]
-        )
+        client = self.arrivals, ("192.0.2.1", 1)
+        self.limiter.reject_now(client, self.desk, REJECTED[Reason.DESCRIPTORS])
         self.left.add(self.arrivals)  # out of turn
 
     @invariant()
