@@ -76,9 +76,15 @@ class TurnShare:
     def of_a_listener(self, turn: int) -> int:
         """How many a listener may take in this turn, to be turned away now or later: 1 or more.
         It asks once a turn."""
-        self.left(turn)
+        if turn != self._turn:
+            self._begin(turn)
         self._askers += 1
         return MAX_REJECTIONS_PER_TURN // self._listeners or 1
+
+    def of_a_listener_now(self, turn: int) -> int:
+        """:meth:`of_a_listener`, to be turned away in this turn."""
+        most, left = self.of_a_listener(turn), self._left
+        return most if most <= left else max(left, 1)
 
 
 #: See :class:`Candidates`.
@@ -147,8 +153,7 @@ class Candidates:
 
     def may_turn_away(self) -> int:
         """How many clients a listener may turn away now."""
-        turn = iteration()
-        return min(self.share.of_a_listener(turn), self.share.left(turn))
+        return self.share.of_a_listener_now(iteration())
 
     def hold(
         self, clients: deque[Client], front: Front, *, quiet: bool, at_least: float = 0.0
@@ -176,8 +181,7 @@ class Candidates:
         self._acted_in = iteration()
 
     def turned_one_away(self) -> None:
-        """A client that was no candidate has been rejected in this turn of the loop."""
-        self.share.left(iteration())
+        """One of :meth:`may_turn_away` has been."""
         self.share.spend(1)
 
     def slot_came_back(self) -> None:

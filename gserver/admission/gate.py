@@ -172,7 +172,9 @@ class Gate:
         rejected = self._screen(source, now)
         if rejected is not None:
             return rejected
-        room = self._has_room(source, in_use + ahead, unclassified)
+        taken = in_use + ahead
+        # With no slot at all, for whom it is need not be asked: the flood's way.
+        room = taken < self.max_connections and self._has_room(source, taken, unclassified)
         return self._place(source, now, in_use, room)
 
     def decide_or_wait(
