@@ -260,6 +260,7 @@ def test_the_books_balance_at_every_step_under_load(
             assert server.audit().clean
             assert server.audit().clean
             books = server.stats
+    assert books.gate.sources_counted == 0
     assert len(checks) > 300
     assert books.admitted
     assert any(books.rejected.values()) or variant.rules

@@ -21,8 +21,9 @@ def slots_open(
         are (PROXY protocol). Each may stand on a reserved slot, until it has; then it is asked.
     """
     left = cap - in_use
-    if not reserved:
-        left = min(left, cap - reserve - (in_use - unclassified))
+    kept = reserve - unclassified
+    if kept > 0 and not reserved:
+        left -= kept
     return left if left > 0 else 0
 
 
