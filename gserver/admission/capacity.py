@@ -20,10 +20,8 @@ def slots_open(
     :param unclassified: how many of the slots taken are of clients that have yet to say who they
         are (PROXY protocol). Each may stand on a reserved slot, until it has; then it is asked.
     """
-    left = cap - in_use
-    kept = reserve - unclassified
-    if kept > 0 and not reserved:
-        left -= kept
+    kept = 0 if reserved or reserve <= unclassified else reserve - unclassified
+    left = cap - in_use - kept
     return left if left > 0 else 0
 
 
