@@ -51,8 +51,8 @@ class Limits:
     :param rate_burst: attempts that may come at once after a rest; by default one second's.
     :param source_rate: attempts per second of each source; None: no limit.
     :param source_rate_burst: as ``rate_burst``, for each source.
-    :param source_table: the most sources remembered for ``source_rate``, and in each of three tables
-        for penalties: about 160 bytes each (``bench/rules_cost.py``).
+    :param source_table: the most sources remembered for ``source_rate``, and in each of three
+        tables for penalties: about 160 bytes each (``bench/rules_cost.py``).
     :param allow: networks that may connect; if there are any, all others may not.
     :param deny: networks that may not. The most specific entry of both lists wins.
     :param early_drop: ``start:rate:full``: from ``start`` slots in use on, turn away ``rate``
