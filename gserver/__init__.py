@@ -12,7 +12,7 @@ The layout, lowest first; a module imports only from those above it here:
     front.py  one_shot.py    a listener as the limiter sees it; a timer that can be set again
     candidates.py        who waits a moment at the cap, for endings already under way
     waiting_room.py      who waits for a slot by the rules' leave
-    header_room.py       who has a slot, but has yet to say who it is (PROXY protocol)
+    header_room.py       who has yet to say who it is, most with a slot in hand (PROXY protocol)
     rejection_log.py     the report's lines into the log
     limiter.py           one cap: gate, slots, books
     accept.py            the accept loop of one listener

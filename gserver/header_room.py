@@ -222,7 +222,8 @@ class HeaderRoom:
         finally:
             if self._ready:
                 self._timer.after(0.0)
-            if held:
+            # Their listener may have closed, for what a decision led to: then they have left.
+            if held := [guest for guest in held if guest in self._guests]:
                 self._hold(held)
 
     def _verdict(self, guest: Guest) -> Verdict:

@@ -17,6 +17,7 @@ often. An outcome is "served" (the server's first byte), "replied" (in HTTP), "c
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import select
 import sys
@@ -57,7 +58,8 @@ class Swarm:
             if client.wants != wanted:
                 self.poll.modify(fd, client.wants)
             return None
-        self.poll.unregister(fd)
+        with contextlib.suppress(OSError):  # ssl has closed it: the server was gone already
+            self.poll.unregister(fd)
         del self.clients[fd]
         return seen, client
 

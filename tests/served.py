@@ -1,9 +1,10 @@
 """A server short of descriptors, in a process of its own.
 
-    served.py gserver|gevent CAP FREE
+    served.py gserver|gevent CAP FREE [VARIANT]
 
-FREE: descriptors the process may still open once the server listens. Prints the address, then
-for each line it reads a line of JSON with the books (gserver only); ends with its input.
+VARIANT: one of ``variants.py``. FREE: descriptors the process may still open once the server
+listens. Prints the address, then for each line it reads a line of JSON with the books (gserver
+only); ends with its input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import gevent
 import gevent.server
 from gevent import socket
 from gevent.pool import Pool
+from variants import VARIANTS
 
 import gserver
 
@@ -31,7 +33,9 @@ def echo(sock: Any, _address: Any) -> None:
 def main() -> None:
     kind, cap, free = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     server: Any
-    if kind == "gserver":
+    if sys.argv[4:]:
+        server = VARIANTS[sys.argv[4]].server(echo, cap)
+    elif kind == "gserver":
         server = gserver.StreamServer(("127.0.0.1", 0), echo, max_connections=cap)
     else:
         server = gevent.server.StreamServer(("127.0.0.1", 0), echo, spawn=Pool(cap))

@@ -7,6 +7,7 @@ for that one), ``tls``, ``http``.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import select
 import socket
@@ -91,6 +92,10 @@ class Client:
             return "refused"
         except (BrokenPipeError, ssl.SSLError):  # the latter also for an end-of-file
             return "closed"
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # gone before its handshake
+                raise
+            return "reset"
         return None
 
     def _step(self) -> str | None:

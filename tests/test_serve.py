@@ -257,6 +257,13 @@ def test_the_soft_descriptor_limit_is_raised_to_what_the_cap_needs() -> None:
             assert excess(program.addresses[0]) == "close"
 
 
+def test_headers_read_without_a_slot_have_descriptors_too() -> None:
+    command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
+    evicting = ["--evict-idle", "60", "--proxy-protocol-from", "127.0.0.1"]
+    with serving("echo", "--max-connections", "200", *evicting, command=command) as program:
+        assert _limits(program.pid)[0] == str(200 + 128 + 128 + 64)
+
+
 def test_a_cap_above_the_hard_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     command = ["sh", "-c", 'ulimit -n 300; exec "$0" -m gserver "$@"', sys.executable]
     result = gserver(

@@ -374,8 +374,8 @@ def test_who_is_held_for_its_sources_slots_takes_no_slot_away_from_those_who_com
         for server in first, second:
             server.start_accepting()
         eventually(lambda: limiter.snapshot().active == 2)
+        eventually(lambda: limiter.snapshot().rejected[Reason.SOURCE] == 1)
         books = limiter.snapshot()
-        assert books.rejected[Reason.SOURCE] == 1
         assert books.waiting == 0
 
 

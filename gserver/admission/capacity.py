@@ -20,9 +20,8 @@ def slots_open(
     :param unclassified: how many of the slots taken are of clients that have yet to say who they
         are (PROXY protocol). Each may stand on a reserved slot, until it has; then it is asked.
     """
-    left = cap - in_use
-    if not reserved:
-        left = min(left, cap - reserve - (in_use - unclassified))
+    kept = 0 if reserved or reserve <= unclassified else reserve - unclassified
+    left = cap - in_use - kept
     return left if left > 0 else 0
 
 

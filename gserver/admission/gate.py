@@ -29,7 +29,7 @@ from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
 from gserver.admission.per_source import SourceCounts
 from gserver.admission.rules import Rules
-from gserver.admission.sources import Source
+from gserver.admission.sources import UNCLASSIFIED, Source
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
 from gserver.admission.waiting import Waiter, WaitQueue
 
@@ -41,9 +41,6 @@ _RATE: Final = REJECTED[Reason.RATE]
 _SOURCE: Final = REJECTED[Reason.SOURCE]
 _EARLY_DROP: Final = REJECTED[Reason.EARLY_DROP]
 _WAIT_FULL: Final = REJECTED[Reason.WAIT_FULL]
-#: Who has not said yet whom it speaks for (PROXY protocol): until it has, any slot is open to it,
-#: and nobody's count is raised for it.
-_UNCLASSIFIED: Final = Source("unclassified", reserved=True, exempt=True)
 
 
 class Gate:
@@ -64,7 +61,6 @@ class Gate:
     __slots__ = (
         "_counts",
         "_draw",
-        "_others_fault_at",
         "_queue",
         "_rules",
         "_tallies",
@@ -81,8 +77,6 @@ class Gate:
         self._queue = WaitQueue()
         self._draw: Callable[[], float] = random.random
         self._tallies = Tallies()
-        #: When a client was last turned away for what others did.
-        self._others_fault_at = float("-inf")
         self._use(Rules(Limits(max_connections=max_connections), self._tallies))
 
     @classmethod
@@ -211,7 +205,7 @@ class Gate:
         if self._is_over(source) and Reason.SOURCE not in self._rules.dry_run:
             return _SOURCE
         if not self._has_room(source, in_use, unclassified):
-            self._others_fault_at = now
+            self._rules.excuse(source, now)
             return _FULL
         return self._take(source)
 
@@ -242,9 +236,9 @@ class Gate:
         The caller takes the slot at once if so. Reserved slots are open to it until
         :meth:`classify` says for whom it is: bound the time for the header.
         """
-        if self._has_room(_UNCLASSIFIED, in_use + ahead, unclassified):
+        if self._has_room(UNCLASSIFIED, in_use + ahead, unclassified):
             return True
-        self._others_fault_at = now
+        self._rules.excuse(UNCLASSIFIED, now)
         return False
 
     def reserve_or_wait(
@@ -258,7 +252,7 @@ class Gate:
             return True
         if not self.may_wait:
             return _FULL
-        return self._join(client, _UNCLASSIFIED, now)
+        return self._join(client, UNCLASSIFIED, now)
 
     def classify(
         self, source: Source, now: float, *, in_use: int, unclassified: int = 0
@@ -335,7 +329,7 @@ class Gate:
         ):
             queue.remove(first)
             self._counts.give_back(first.receipt)
-            self._others_fault_at = now
+            self._rules.excuse(first.source, now)
             expired.append(first)
         self._find_bare()
         return expired
@@ -391,9 +385,9 @@ class Gate:
 
     def _screen(self, source: Source, now: float) -> Rejected | None:
         """Rules 1 to 4: whether it may attempt at all."""
-        rejected = self._rules.screen(source, now, self._others_fault_at)
+        rejected = self._rules.screen(source, now)
         if rejected is _RATE:
-            self._others_fault_at = now
+            self._rules.excuse(source, now)
         return rejected
 
     def _place(self, source: Source, now: float, in_use: int, has_room: bool) -> Receipt | Rejected:
@@ -403,7 +397,7 @@ class Gate:
         if self._is_over(source) and not (dry and rules.only_counts(Reason.SOURCE)):
             return _SOURCE
         if not has_room:
-            self._others_fault_at = now
+            rules.excuse(source, now)
             return _FULL
         drop = rules.early_drop
         if (
@@ -412,7 +406,7 @@ class Gate:
             and drop.drops(in_use, self._draw())
             and not (dry and rules.only_counts(Reason.EARLY_DROP))
         ):
-            self._others_fault_at = now
+            rules.excuse(source, now)
             return _EARLY_DROP
         return self._take(source)
 

@@ -51,16 +51,17 @@ class Limits:
     :param rate_burst: attempts that may come at once after a rest; by default one second's.
     :param source_rate: attempts per second of each source; None: no limit.
     :param source_rate_burst: as ``rate_burst``, for each source.
-    :param source_table: the most sources remembered for ``source_rate``, and in each of two tables
-        for penalties: about 160 bytes each (``bench/rules_cost.py``).
+    :param source_table: the most sources remembered for ``source_rate``, and in each of three
+        tables for penalties: about 160 bytes each (``bench/rules_cost.py``).
     :param allow: networks that may connect; if there are any, all others may not.
     :param deny: networks that may not. The most specific entry of both lists wins.
     :param early_drop: ``start:rate:full``: from ``start`` slots in use on, turn away ``rate``
         percent by lot, rising to all at ``full``; None: off.
     :param penalty: seconds of debt for each failed TLS handshake or attempt beyond
-        ``source_rate``; 0: off. An attempt is held against its source only while the server turns
-        nobody away for what others do (the slots, the total rate, early drop): whose hurry is a
-        full server's fault commits no offence. Nor does a proxy whose header is garbage.
+        ``source_rate``; 0: off. Attempts are not held against a source that was itself turned
+        away for what others did (the slots, the total rate, early drop), until its rate has
+        recovered: whose hurry may be a full server's fault commits no offence. Nor does a proxy
+        whose header is garbage.
     :param penalty_threshold: seconds of debt from which on a source is shut out until it is paid.
     :param penalty_max: the most debt, in seconds.
     :param wait: seconds a client may wait for a slot instead of being rejected at once; 0: off.

@@ -6,12 +6,13 @@ from typing import Final
 
 from gserver.admission.access import Access
 from gserver.admission.early_drop import EarlyDrop
+from gserver.admission.excuses import Excuses
 from gserver.admission.figures import Tallies
 from gserver.admission.limits import Limits
 from gserver.admission.networks import NetworkTable, parse_networks
 from gserver.admission.penalties import Offence, Penalties
 from gserver.admission.rate import Bucket, SourceRates
-from gserver.admission.sources import Judge, Source, Sources, Standing
+from gserver.admission.sources import UNCLASSIFIED, Judge, Source, Sources, Standing
 from gserver.admission.verdict import REJECTED, Reason, Rejected
 
 __all__ = ["Rules"]
@@ -36,6 +37,7 @@ class Rules:
         "any",
         "dry_run",
         "early_drop",
+        "excuses",
         "limits",
         "needs_source",
         "penalties",
@@ -78,6 +80,13 @@ class Rules:
             if old is not None and old.penalties is not None:
                 tallies.penalty_overflow += old.penalties.overflowed
 
+        self.excuses: Excuses | None = None
+        if self.penalties is not None and self.source_rates is not None:
+            if old is not None and old.source_rates is self.source_rates:
+                self.excuses = old.excuses
+            if self.excuses is None:
+                self.excuses = Excuses(self.source_rates.recovery, limits.source_table)
+
         self.needs_source = bool(
             limits.reserved
             or limits.allow
@@ -88,12 +97,10 @@ class Rules:
         )
         self.any = self.needs_source or bool(limits.rate or limits.early_drop or limits.wait)
 
-    def screen(self, source: Source, now: float, others_fault_at: float) -> Rejected | None:
+    def screen(self, source: Source, now: float) -> Rejected | None:
         """Ask the rules that look at the attempt alone, in order; None: it is allowed.
 
         Consumes the attempt where it is within a rate.
-
-        :param others_fault_at: when a client was last turned away for what others did.
         """
         dry = self.dry_run
         if source.denied and not (dry and self.only_counts(Reason.DENIED)):
@@ -112,9 +119,10 @@ class Rules:
                 and not (dry and self.only_counts(Reason.SOURCE_RATE))
             ):
                 # No offence if it only shares the bucket of those that the table has no room for,
-                # nor if it may have had to try again for others' sake: an honest client retries at
-                # a full server.
-                if source.name in rates and now - others_fault_at > rates.recovery:
+                # nor if it may have had to try again for others' sake.
+                if source.name in rates and not (
+                    self.excuses is not None and self.excuses.cover(source.name, now)
+                ):
                     self.note_offence(source, Offence.RATE, now)
                 return _SOURCE_RATE
         rate = self.rate
@@ -126,6 +134,15 @@ class Rules:
         ):
             return _RATE
         return None
+
+    def excuse(self, source: Source, now: float) -> None:
+        """The source is turned away for what others did."""
+        excuses = self.excuses
+        if excuses is not None:
+            if source is UNCLASSIFIED:
+                excuses.note_somebody(now)
+            elif not source.exempt:
+                excuses.note(source.name, now)
 
     def note_offence(self, source: Source, offence: Offence, now: float) -> None:
         """Count an offence, and hold it against the source if penalties are on."""

@@ -21,7 +21,7 @@ from typing import Final
 
 from gserver.admission.networks import UNIX
 
-__all__ = ["ANY", "PROXY", "Judge", "Source", "Sources", "Standing"]
+__all__ = ["ANY", "PROXY", "UNCLASSIFIED", "Judge", "Source", "Sources", "Standing"]
 
 #: What the lists of networks say about an address: (denied, reserved, exempt).
 Standing = tuple[bool, bool, bool]
@@ -71,6 +71,10 @@ ANY: Final = Source("any")
 #: out nobody but the proxy's own checks, for what is a fault of its set-up, or of one client's of
 #: the many behind it; and with its checks refused it would send nobody any more.
 PROXY: Final = Source("proxy", exempt=True)
+
+#: Who has not said yet whom it speaks for (PROXY protocol): until it has, any slot is open to it,
+#: and nobody's count is raised for it.
+UNCLASSIFIED: Final = Source("unclassified", reserved=True, exempt=True)
 
 
 class Sources:

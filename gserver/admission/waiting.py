@@ -15,17 +15,19 @@ class Waiter:
     """A client that waits.
 
     :ivar client: whatever the engine wants back with it (its descriptor, its address).
+    :ivar source: who it is to the rules, as they were when it came.
     :ivar receipt: what it holds meanwhile: its place in its source's count, not a slot.
     :ivar arrived: when it began to wait, in seconds.
     :ivar reserved: it may have a reserved slot.
     """
 
-    __slots__ = ("arrived", "client", "receipt", "reserved", "turn")
+    __slots__ = ("arrived", "client", "receipt", "reserved", "source", "turn")
 
     def __init__(
         self, client: Any, source: Source, receipt: Receipt, arrived: float, turn: int
     ) -> None:
         self.client = client
+        self.source = source
         self.receipt = receipt
         self.arrived = arrived
         self.reserved = source.reserved

@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
+from gserver.candidates import MAX_CANDIDATES
 from gserver.daemon.descriptors import ensure_descriptors
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
@@ -82,7 +83,9 @@ def serve(
             limits.max_connections,
             others=limits.most_open
             - limits.max_connections
-            + rejections.max_lingering * len(listeners),
+            + rejections.max_lingering * len(listeners)
+            # Those whose header is read without a slot, to know whom somebody is evicted for.
+            + (MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
         )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()

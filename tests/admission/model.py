@@ -38,7 +38,9 @@ class Client:
     counted_as: str | None = None
     arrived: float = 0.0
     handle: Any = None  # the receipt, or the waiter
-    stands_with_operators: bool = False  # while it waits, whatever other rules call it by then
+    # While it waits, whatever other rules call it by then:
+    stands_with_operators: bool = False
+    excused_as: str | None = None
 
     def is_in(self, network: ipaddress.IPv4Network) -> bool:
         return ipaddress.ip_address(self.host) in network
@@ -58,7 +60,8 @@ class Model:
     source_rates: dict[str, Tokens] = field(default_factory=dict)
     debts: dict[str, tuple[float, bool]] = field(default_factory=dict)  # until when, shut out
     would: dict[str, int] = field(default_factory=dict)
-    others_fault_at: float = float("-inf")
+    excused: dict[str, float] = field(default_factory=dict)  # until when
+    everybody_excused: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.replace(self.limits)
@@ -66,6 +69,12 @@ class Model:
     def replace(self, limits: Limits) -> None:
         old, self.limits = self.limits, limits
         self.cap = limits.max_connections
+        if not (
+            self.excuses(old)
+            and self.excuses(limits)
+            and _of(old, "source_") == _of(limits, "source_")
+        ):
+            self.excused, self.everybody_excused = {}, float("-inf")
         if self.rate is None or _of(old, "rate") != _of(limits, "rate"):
             self.rate = limits.rate and Tokens(limits.rate, limits.burst_of("rate"), self.now)
         if _of(old, "source_") != _of(limits, "source_"):
@@ -114,12 +123,12 @@ class Model:
             burst = limits.burst_of("source_rate")
             tokens = self.source_rates.setdefault(name, Tokens(limits.source_rate, burst, self.now))
             if not tokens.take(self.now) and self.really("source_rate"):
-                if self.now - self.others_fault_at > burst / limits.source_rate:
+                if self.now > max(self.everybody_excused, self.excused.get(name, float("-inf"))):
                     self.offend(client)
                 return "source_rate"
         exceeded = self.rate and not self.is_operator(client) and not self.rate.take(self.now)
         if exceeded and self.really("rate"):
-            self.others_fault_at = self.now
+            self.excuse(self.excusable(client))
             return "rate"
         if self.is_over(client) and self.really("source"):
             return "source"
@@ -127,7 +136,7 @@ class Model:
         line = [] if own_slot else self.waiting
         pending = len(self.pending) - own_slot
         if not self.is_served_behind(line, client, in_use + ahead, pending):
-            self.others_fault_at = self.now
+            self.excuse(self.excusable(client))
             return "capacity"
         if limits.early_drop and not self.is_operator(client):
             start, rate, full = limits.early_drop_points() or (0, 0, 0)
@@ -135,7 +144,7 @@ class Model:
                 in_use - start, full - start
             )
             if in_use >= start and drawn < chance and self.really("early_drop"):
-                self.others_fault_at = self.now
+                self.excuse(self.excusable(client))
                 return "early_drop"
         return "admitted"
 
@@ -143,7 +152,7 @@ class Model:
         if self.is_over(client) and "source" not in self.limits.dry_run:
             return "source"
         if not self.is_served_behind(self.waiting, client, self.in_use, len(self.pending)):
-            self.others_fault_at = self.now
+            self.excuse(self.excusable(client))
             return "capacity"
         return "admitted"
 
@@ -176,6 +185,24 @@ class Model:
         return False
 
     # -- what they lead to
+
+    @staticmethod
+    def excuses(limits: Limits) -> bool:
+        return bool(limits.penalty and limits.source_rate)
+
+    def excusable(self, client: Client) -> str | None:
+        """As what it is excused; None: not at all."""
+        return None if self.is_exempt(client) else self.name(client)
+
+    def excuse(self, name: str | None) -> None:
+        """It has been turned away for what others did. Nameless: nobody knows who it was."""
+        if self.excuses(self.limits) and name is not None:
+            rate = self.limits.source_rate or 0.0
+            until = self.now + self.limits.burst_of("source_rate") / rate
+            if name:
+                self.excused[name] = until
+            else:
+                self.everybody_excused = until
 
     def hold(self, client: Client) -> None:
         over = self.is_over(client)

@@ -91,6 +91,7 @@ class GateMachine(RuleBasedStateMachine):
             model.hold(client)
             client.handle, client.arrived = verdict, model.now
             client.stands_with_operators = model.is_operator(client)
+            client.excused_as = model.excusable(client)
             (model.active if outcome == "admitted" else model.waiting).append(client)
         if outcome != "waiting":
             self.books[outcome] += 1
@@ -153,18 +154,19 @@ class GateMachine(RuleBasedStateMachine):
                 model.pending.append(client)
             else:
                 self.books["capacity"] += 1
+                model.excuse("")
             return
         verdict = gate.reserve_or_wait(client, model.now, **self.slots)
         if room:
             assert verdict is True
             model.pending.append(client)
             return
-        model.others_fault_at = model.now
+        model.excuse("")
         if isinstance(verdict, Waiter):
             assert model.limits.wait
             assert len(model.waiting) < model.limits.wait_queue
             client.handle, client.arrived = verdict, model.now
-            client.stands_with_operators = True
+            client.stands_with_operators, client.excused_as = True, ""
             model.waiting.append(client)
         else:
             assert verdict.reason == ("wait_full" if model.limits.wait else "capacity")
@@ -236,8 +238,8 @@ class GateMachine(RuleBasedStateMachine):
         assert [waiter.client for waiter in self.gate.expire(model.now)] == expired
         model.waiting = [client for client in model.waiting if client not in expired]
         self.books["wait_timeout"] += len(expired)
-        if expired:
-            model.others_fault_at = model.now
+        for client in expired:
+            model.excuse(client.excused_as)
 
     @rule()
     def drain_those_who_wait(self) -> None:

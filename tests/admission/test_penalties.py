@@ -104,6 +104,41 @@ def test_honest_client_that_retries_at_a_full_server_is_never_shut_out():
     assert gate.figures().offences[Offence.RATE] == 0
 
 
+def test_source_that_the_server_had_room_for_is_shut_out_though_others_find_it_full():
+    """It holds its slots, and hammers: its own attempts are none of the full server's fault."""
+    gate = penal(source_rate=1.0, source_rate_burst=5)
+    flood, other = gate.source(("192.0.2.1", 1)), gate.source(("192.0.2.2", 1))
+    verdicts = []
+    for n in range(200):
+        now = 1000.0 + n * 0.01
+        verdicts.append(gate.decide(flood, now, in_use=9))
+        assert gate.decide(other, now, in_use=10) is not PENALTY
+    assert verdicts[-1] is PENALTY
+    assert gate.figures().sources_penalised == 1
+
+
+def test_excuse_lasts_as_long_as_a_rate_takes_to_recover():
+    gate = penal(source_rate=1.0, source_rate_burst=5, penalty=100)
+    source = gate.source(("192.0.2.1", 1))
+    assert gate.decide(source, 1000.0, in_use=10) is REJECTED[Reason.CAPACITY]
+    hammer(gate, source, 1003.0, in_use=9)
+    assert gate.figures().offences[Offence.RATE] == 0
+    hammer(gate, source, 1005.01, in_use=9)
+    assert gate.figures().offences[Offence.RATE] == 1
+
+
+def test_nobody_is_shut_out_for_want_of_room_among_the_excused():
+    gate = penal(source_rate=1.0, source_rate_burst=1, penalty=100, source_table=2)
+    source = gate.source(("192.0.2.1", 1))
+    gate.decide(source, 1000.0, in_use=0)
+    rules = gate._rules
+    for host in ("192.0.2.2", "192.0.2.3"):  # others fill the table
+        rules.excuse(gate.source((host, 1)), 1000.0)
+    rules.excuse(source, 1000.0)
+    assert gate.decide(source, 1000.5, in_use=0) is REJECTED[Reason.SOURCE_RATE]
+    assert gate.figures().offences[Offence.RATE] == 0
+
+
 def test_waiting_in_vain_and_being_dropped_early_is_no_offence():
     gate = penal(source_rate=1.0, source_rate_burst=5, wait=0.05, wait_queue=1)
     source = gate.source(("192.0.2.1", 1))
