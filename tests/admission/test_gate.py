@@ -12,10 +12,12 @@ from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
 from gserver.admission.sources import ANY
 from gserver.admission.verdict import REJECTED, Reason, Receipt
+from gserver.admission.waiting import Waiter
 
 HERE = ("192.0.2.1", 50_000)
 THERE = ("192.0.2.2", 50_000)
 FULL = REJECTED[Reason.CAPACITY]
+WAIT_FULL = REJECTED[Reason.WAIT_FULL]
 
 
 def gate_of(**settings: object) -> Gate:
@@ -193,6 +195,39 @@ def test_two_steps_count_the_real_source_and_never_its_own_slot():
     assert isinstance(gate.classify(operator, 0.0, in_use=9), Receipt)
     assert gate.classify(operator, 0.0, in_use=3) is REJECTED[Reason.SOURCE]
     assert isinstance(gate.classify(other, 0.0, in_use=7), Receipt)
+
+
+def test_slots_of_those_still_to_be_classified_are_not_held_against_who_has_said_who_it_is():
+    gate = gate_of(reserved=9, reserved_for=["192.0.2.1"], wait=0.0)
+    other = gate.source(THERE)
+    # Of two slots taken by others, one is of nobody yet: it may stand on a reserved slot.
+    some = {"in_use": 1, "unclassified": 1}
+    for ask in (gate.decide, gate.classify, gate.recheck):
+        assert ask(other, 0.0, in_use=1) is FULL
+        assert isinstance(ask(other, 0.0, **some), Receipt)
+        assert ask(other, 0.0, in_use=10, unclassified=10) is FULL  # but not on one of its own
+    assert gate.lacks_only_a_slot(other, in_use=1)
+    assert not gate.lacks_only_a_slot(other, **some)
+
+
+def test_client_for_which_there_is_only_a_reserved_slot_may_wait_for_another():
+    gate = gate_of(reserved=9, reserved_for=["192.0.2.1"], per_source=1, wait=1.0, wait_queue=1)
+    other = gate.source(THERE)
+    waiter = gate.classify_or_wait("a", other, 0.0, in_use=1)
+    assert isinstance(waiter, Waiter)
+    assert gate.figures().sources_counted == 1
+    assert gate.classify_or_wait("b", gate.source(HERE), 0.0, in_use=10) is WAIT_FULL
+    assert gate.next_waiter(in_use=1) is None
+    assert gate.next_waiter(in_use=1, unclassified=1) is waiter
+
+
+def test_those_ahead_take_slots_but_are_not_in_use_for_early_drop():
+    gate = gate_of(early_drop="5:100:10")
+    assert isinstance(gate.decide(ANY, 0.0, in_use=4, ahead=5), Receipt)
+    assert gate.decide(ANY, 0.0, in_use=5, ahead=0) is REJECTED[Reason.EARLY_DROP]
+    assert gate.decide(ANY, 0.0, in_use=4, ahead=6) is FULL
+    assert gate.reserve(0.0, in_use=4, ahead=5)
+    assert not gate.reserve(0.0, in_use=4, ahead=6)
 
 
 def test_who_waits_is_not_ahead_of_who_has_its_slot():
