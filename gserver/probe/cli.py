@@ -10,8 +10,9 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.calibrate import Calibration, calibrate
-from gserver.probe.cap import POLICY, CapFinding, find_cap
+from gserver.probe.cap import find_cap
 from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.finding import POLICY, CapFinding
 from gserver.probe.holders import cap_or_found
 from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.options import (
@@ -73,7 +74,12 @@ def probe() -> None:
 @profile_options
 @report_options
 def cap(target: str, **flags: Any) -> None:
-    """Find the limit of TARGET (HOST:PORT) and what happens at it."""
+    """Find the limit of TARGET (HOST:PORT) and what happens at it.
+
+    A server that answers nothing (profile silent) is judged by the kernel's rows and by silence:
+    who is held is watched until one second after --deadline, and who is turned away later than
+    that counts as admitted.
+    """
     where, reports = parse_target(target), Reports.of(flags)
     profile, patience = profile_of(flags)
 
@@ -81,6 +87,7 @@ def cap(target: str, **flags: Any) -> None:
         calibration = calibrate(where, profile, patience, run)
         try:
             result.details["calibration"] = calibration.as_json()
+            result.warnings += calibration.caveats(calibration.watch_s)
             finding = find_cap(
                 where, calibration, run, maximum=flags["maximum"], expected=flags["cap"]
             )
@@ -130,6 +137,13 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         )
     if finding.limit is not None:
         say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
+    if finding.late_s:
+        say(
+            (
+                "turned away late",
+                f"up to {finding.late_s:.2f} s after connecting: silent until then, never admitted",
+            )
+        )
     if finding.dropped_while_held:
         say(("dropped while held", f"{finding.dropped_while_held} by the server"))
         result.warnings.append("the server ends connections by itself: the limit may be higher")
@@ -205,10 +219,12 @@ def at_the_cap(
         try:
             result.details["calibration"] = calibration.as_json()
             result.lines.append(("profile", calibration.profile.name))
-            held = cap_or_found(where, calibration, run, flags["cap"], _MOST_HELD)
+            held, known = cap_or_found(where, calibration, run, flags["cap"], _MOST_HELD)
             result.settings["cap"] = held
+            result.details["calibration"] = known.as_json()
+            result.warnings += known.caveats(2 * known.patience.quiet_s)
             if not run.stopped:
-                work(run, result, where, calibration, held)
+                work(run, result, where, known, held)
         finally:
             calibration.close()
 

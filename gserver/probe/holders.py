@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from gserver.probe.attempt import Attempt
 from gserver.probe.calibrate import Calibration
 from gserver.probe.cap import find_cap
@@ -13,6 +15,7 @@ from gserver.probe.target import Target
 __all__ = ["Holders", "cap_or_found"]
 
 _STEP = 128
+_COMES_BACK_S = 0.2  # for the slots of what was just closed
 _ROUNDS_WITHOUT_GAIN = 5
 
 
@@ -96,15 +99,41 @@ class Holders:
 
 def cap_or_found(
     target: Target, calibration: Calibration, run: Run, cap: int | None, maximum: int
-) -> int:
-    """The cap that was given, or the limit that ``probe cap`` finds.
+) -> tuple[int, Calibration]:
+    """The cap that was given, or the limit that ``probe cap`` finds; and how to judge from now on.
+
+    Where only silence shows that a client was admitted, the calibration that is returned listens
+    for as long as the server takes to turn somebody away. It shares *calibration*'s oracle.
 
     :raises TargetError: none given and none found.
     """
     if cap is not None:
-        return cap
-    finding = find_cap(target, calibration, run, maximum=maximum)
-    if finding.limit is None:
-        raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
-    run.pause(0.2)  # for the slots of the search to come back
-    return finding.limit
+        late_s = _late_s(target, calibration, run, cap)
+    else:
+        finding = find_cap(target, calibration, run, maximum=maximum)
+        if finding.limit is None:
+            raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
+        cap, late_s = finding.limit, finding.late_s
+        run.pause(_COMES_BACK_S)
+    return cap, calibration.hearing_out(late_s) if late_s else calibration
+
+
+def _late_s(target: Target, calibration: Calibration, run: Run, cap: int) -> float:
+    """How long the server takes to turn away one more than *cap*, as far as silence hid it."""
+    if not calibration.profile.judges_by_silence:
+        return 0.0
+    holders = Holders(target, calibration, run)
+    try:
+        run.pause(_COMES_BACK_S)
+        holders.fill(cap)
+        # All of them are looked at: one of the holders may be who came while a slot was taken.
+        opened = [*holders.held, more := holders.engine.start(keep=True)]
+        run.tell("is anybody turned away late?")
+        run.until(lambda: more.outcome, calibration.patience.deadline_s + 1)
+        if more.outcome is not Outcome.ADMITTED:
+            return 0.0
+        run.pause(max(0.0, more.started / 1e9 + calibration.watch_s - monotonic()))
+        return max((a.ended - a.started) / 1e9 if a.ended else 0.0 for a in opened)
+    finally:
+        holders.close()
+        run.pause(_COMES_BACK_S)

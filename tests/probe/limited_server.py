@@ -1,10 +1,10 @@
-"""A limited echo server: ``limited_server.py CAP POLICY``, one policy at its cap.
+"""A limited echo server: ``limited_server.py CAP POLICY [SECONDS]``, one policy at its cap.
 
 ``fin``, ``rst``, ``message``, ``refuse`` (the listener is shut while full), ``queue`` (accepts no
 more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come within 5 ms of each
 other are judged by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
-(FIN; the admitted are never answered) and ``slow_to_free`` (FIN; a slot comes back 100 ms after
-its client has left).
+(FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
+accept) and ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import gevent
 from gevent import socket as gsocket
 
 CAP, POLICY = int(sys.argv[1]), sys.argv[2]
+DELAY = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
 held = 0
 counted = 0
 last = 0.0
@@ -28,7 +29,7 @@ def serve(sock: gsocket.socket) -> None:
     global held
     try:
         while data := sock.recv(4096):
-            if POLICY != "quiet":
+            if POLICY not in ("quiet", "late"):
                 sock.sendall(data)
     except OSError:
         pass
@@ -42,6 +43,10 @@ def serve(sock: gsocket.socket) -> None:
 def turn_away(sock: gsocket.socket) -> None:
     if POLICY == "hang":
         parked.append(sock)
+        return
+    if POLICY == "late":
+        parked.append(sock)
+        gevent.spawn_later(DELAY, sock.close)
         return
     if POLICY == "message":
         sock.sendall(b"busy, try later\r\n")

@@ -108,6 +108,21 @@ def test_storm_counts_all_who_are_served_at_once_beyond_the_cap(
     assert figures["over_admissions"] == 0 or done.returncode == 0, done.stdout
 
 
+def test_storm_at_a_silent_server_waits_for_its_late_rejections(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 4, 'late', 0.4)}"
+    done = probe(
+        "storm", target, "--cap", 4, "--rate", 50, "--duration", "1s", "--profile", "silent",
+        "--deadline", "1s", "--json", report, "--threshold", "over_admissions==0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["figures"]["fin.count"] == found["figures"]["rejected"] == 45
+    assert any("silence is the only evidence" in text for text in found["warnings"])
+
+
 def test_storm_by_two_processes_makes_every_arrival_once(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
