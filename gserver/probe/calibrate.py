@@ -42,6 +42,7 @@ class Calibration:
         None: not within half a second, nor, where silence is the only evidence of admission,
         within :attr:`watch_s`.
     :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
+    :param round_trip_s: the network's, as the kernel measured it (``TCP_INFO``), seconds.
     """
 
     profile: Profile
@@ -49,6 +50,16 @@ class Calibration:
     admitted_s: float
     closes_after_s: float | None
     oracle: Oracle | None
+    round_trip_s: float = 0.0
+
+    @property
+    def grace_s(self) -> float:
+        """How long after our close word of it may still be on its way (``ledger.py``).
+
+        One round trip: a FIN and the SYN of the next attempt may change places on the way. 0 on
+        this host, where both go through one queue.
+        """
+        return self.round_trip_s if self.oracle is None else 0.0
 
     @property
     def watch_s(self) -> float:
@@ -112,6 +123,7 @@ class Calibration:
             "admitted_s": self.admitted_s,
             "closes_by_itself_after_s": self.closes_after_s,
             "oracle": self.oracle is not None,
+            "round_trip_s": self.round_trip_s,
         }
 
 
@@ -160,7 +172,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     if rtt_s * 4 > patience.quiet_s:
         patience = replace(patience, quiet_s=rtt_s * 4)
     return Calibration(
-        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable
+        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable, rtt_s
     )
 
 

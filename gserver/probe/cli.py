@@ -240,13 +240,6 @@ def at_the_cap(
 @click.option(
     "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
 )
-@click.option(
-    "--grace",
-    type=seconds,
-    default="50ms",
-    show_default=True,
-    help="A rejection is certainly false when nobody has left for so long.",
-)
 @profile_options
 @report_options
 def churn(target: str, **flags: Any) -> None:
@@ -264,7 +257,6 @@ def churn(target: str, **flags: Any) -> None:
                 rate=flags["rate"],
                 duration_s=flags["duration"],
                 joiners=flags["joiners"],
-                grace_s=flags["grace"],
                 seed=flags["seed"],
             ),
             result,

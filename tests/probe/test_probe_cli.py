@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
 
 
 def test_churn_counts_false_rejections(start_server: Callable[..., int], tmp_path: Path) -> None:
-    """A server whose slot comes back 100 ms late rejects falsely, with certainty after 50 ms."""
+    """A server whose slot comes back 100 ms late rejects who reconnects, falsely and certainly so."""
     report = tmp_path / "churn.json"
     target = f"127.0.0.1:{start_server('limited_server', 3, 'slow_to_free')}"
     done = probe(
@@ -214,9 +215,43 @@ def test_churn_counts_false_rejections(start_server: Callable[..., int], tmp_pat
     figures = json.loads(report.read_text())["figures"]
     assert figures["reconnect.tries"] == 5
     assert figures["reconnect.first_try"] == 0
-    assert figures["false_rejections.certain"] > 0
+    assert figures["reconnect.rejected"] == 5
+    assert "5 of 5 rejected at the first try" in done.stdout
+    assert figures["false_rejections.certain"] >= 5
     assert figures["over_admissions"] == 0
     assert figures["reconnect.connect_lag.max"] > 0.05
+
+
+def test_churn_at_a_server_that_loses_slots_says_so_and_ends(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "churn.json"
+    target = f"127.0.0.1:{start_server('limited_server', 8, 'leaky')}"
+    done = probe(
+        "churn", target, "--cap", 3, "--profile", "echo", "--deadline", "500ms", "--duration", "1s",
+        "--json", report, "--threshold", "reconnect.slots_lost==0",
+    )  # fmt: skip
+    assert done.returncode == 99, done.stdout + done.stderr
+    assert "a slot did not come back" in done.stdout
+    assert json.loads(report.read_text())["figures"]["reconnect.rejected"] == 1
+
+
+def test_churn_is_invalid_when_this_machine_fails_and_nobody_dies_of_it(
+    start_server: Callable[..., int],
+) -> None:
+    """Descriptors run out at the joiners: counted, exit 3, no traceback."""
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+    done = subprocess.run(
+        command("churn", target, "--cap", "3", "--tries", "3", "--duration", "2s", "--joiners", 80),
+        capture_output=True, text=True, timeout=100, preexec_fn=few_files,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "failed on this machine" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_churn_at_a_server_that_lets_in_too_many(start_server: Callable[..., int]) -> None:
