@@ -204,7 +204,7 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
 
 
 def test_churn_counts_false_rejections(start_server: Callable[..., int], tmp_path: Path) -> None:
-    """A server whose slot comes back 100 ms late rejects who reconnects, falsely and certainly so."""
+    """A server whose slot comes back 100 ms late rejects who reconnects, with certainty."""
     report = tmp_path / "churn.json"
     target = f"127.0.0.1:{start_server('limited_server', 3, 'slow_to_free')}"
     done = probe(
