@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from gserver.probe.selftest import run_selftest
 from gserver.probe.slow import run_slow
 from gserver.probe.storm import StormSettings, run_storm
 from gserver.probe.target import Target, parse_target
+from gserver.probe.threshold import parse_threshold
 
 __all__ = ["probe"]
 
@@ -59,7 +61,7 @@ def probe() -> None:
 
 @probe.command()
 @click.argument("target")
-@click.option("--cap", type=click.IntRange(1), help="The limit it should have.")
+@click.option("--cap", type=click.IntRange(1), help="The limit it must have: else exit 99.")
 @click.option(
     "--max",
     "maximum",
@@ -82,6 +84,8 @@ def cap(target: str, **flags: Any) -> None:
     """
     where, reports = parse_target(target), Reports.of(flags)
     profile, patience = profile_of(flags)
+    if flags["cap"] is not None and flags["cap"] >= flags["maximum"]:
+        raise SettingError("--max", flags["maximum"], "must be above --cap, to see that it holds")
 
     def work(run: Run, result: Result) -> None:
         calibration = calibrate(where, profile, patience, run)
@@ -150,8 +154,12 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     if finding.slots_lost:
         say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
         result.warnings.append("slots leak: the limit shrinks as clients come and go")
-    if finding.expected is not None and finding.limit != finding.expected:
-        result.warnings.append(f"the limit found is not the --cap given ({finding.expected})")
+    if finding.expected is not None and not result.partial:
+        wanted = replace(
+            parse_threshold(f"limit=={finding.expected}"),
+            text=f"limit=={finding.expected} (--cap)",
+        )
+        result.asserted.append((wanted, finding.limit == finding.expected))
     if finding.local_errors:
         result.invalid.append(
             f"{finding.local_errors} attempts failed on this machine (descriptors or ports)"

@@ -37,6 +37,7 @@ def probe(*arguments: object, timeout: float = 100) -> subprocess.CompletedProce
         (["cap", "127.0.0.1:1", "--threshold", "p99 is low"], "--threshold"),
         (["cap", "127.0.0.1:1", "--json", "/nowhere/x.json"], "--json"),
         (["cap", "127.0.0.1:1", "--quiet-time", "3s"], "--quiet-time"),
+        (["cap", "127.0.0.1:1", "--cap", "50", "--max", "50"], "--max"),
         (["storm", "127.0.0.1:1", "--rate", "0"], "--rate"),
         (["storm", "127.0.0.1:1", "--cap", "0"], "--cap"),
         (["storm", "127.0.0.1:1", "--pid", "99999999"], "--pid"),
@@ -73,6 +74,20 @@ def test_cap_reports_limit_policy_and_thresholds(
     done = probe("cap", target, "--threshold", "no_such.figure<1")
     assert done.returncode == 3
     assert "no figure no_such.figure" in done.stdout
+
+
+def test_an_asserted_cap_must_be_the_limit_found(
+    start_server: Callable[..., int], zoo: Callable[..., int]
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 10, 'fin')}"
+    assert probe("cap", target, "--cap", 10).returncode == 0
+    for other in (9, 11):
+        done = probe("cap", target, "--cap", other)
+        assert done.returncode == 99, done.stdout
+        assert f"threshold limit=={other} (--cap): NOT MET" in done.stdout
+    unlimited = probe("cap", f"127.0.0.1:{zoo('echo')}", "--cap", 10, "--max", 50)
+    assert unlimited.returncode == 99, unlimited.stdout
+    assert "none found" in unlimited.stdout
 
 
 def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Path) -> None:
