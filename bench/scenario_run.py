@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gserver.errors import SettingError
+from gserver.probe.figures import must_exist
 from gserver.probe.options import (
     Reports,
     measuring,
@@ -34,6 +35,7 @@ def run(scenario: str, target: str, **flags: Any) -> None:
     """Run the users of the file SCENARIO against TARGET (HOST:PORT)."""
     try:
         loaded, where, reports = load_scenario(scenario), parse_target(target), Reports.of(flags)
+        must_exist("run", reports.thresholds)
         profile, patience = profile_of(flags)
     except SettingError as error:
         click.echo(f"bench: {error}", err=True)

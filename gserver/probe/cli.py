@@ -13,6 +13,7 @@ from gserver.errors import SettingError
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.cap import find_cap
 from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.figures import must_exist
 from gserver.probe.finding import POLICY, CapFinding
 from gserver.probe.holders import cap_or_found
 from gserver.probe.isolation import IsolationSettings, run_isolation
@@ -25,6 +26,7 @@ from gserver.probe.options import (
     report_options,
     seconds,
 )
+from gserver.probe.outcomes import Outcome
 from gserver.probe.pacing import ConstantRate
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
@@ -83,6 +85,7 @@ def cap(target: str, **flags: Any) -> None:
     that counts as admitted.
     """
     where, reports = parse_target(target), Reports.of(flags)
+    must_exist("cap", reports.thresholds)
     profile, patience = profile_of(flags)
     if flags["cap"] is not None and flags["cap"] >= flags["maximum"]:
         raise SettingError("--max", flags["maximum"], "must be above --cap, to see that it holds")
@@ -112,7 +115,11 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         "over_admissions": finding.over_admissions,
         "dropped_while_held": finding.dropped_while_held,
         "slots_lost": finding.slots_lost,
-    } | {outcome.value: count for outcome, count in finding.turned_away.items()}
+    } | {
+        outcome.value: finding.turned_away[outcome]
+        for outcome in Outcome
+        if outcome not in (Outcome.ADMITTED, Outcome.LOCAL)
+    }
     say = result.lines.append
     if finding.limit is None and result.partial:
         say(("limit", f"not found yet: {finding.peak} served at once so far"))
@@ -220,6 +227,7 @@ def at_the_cap(
 ) -> None:
     """Calibrate, find the cap when none is given, then *work*. Does not return."""
     where, reports = parse_target(target), Reports.of(flags)
+    must_exist(command, reports.thresholds)
     profile, patience = profile_of(flags)
 
     def measure(run: Run, result: Result) -> None:
@@ -339,6 +347,7 @@ def isolation(target: str, **flags: Any) -> None:
 def selftest(**flags: Any) -> None:
     """Measure this client and this machine against a trivial rejecter of our own."""
     reports = Reports.of(flags)
+    must_exist("selftest", reports.thresholds)
 
     def work(run: Run, result: Result) -> None:
         run_selftest(

@@ -126,6 +126,7 @@ def report_flood(result: Result, found: FloodResult) -> None:
     result.figures |= {
         "rate": reached,
         "dropped": found.dropped,
+        **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
         "hangs": counts[Outcome.HANG],
         "queued": counts[Outcome.QUEUED],
         "syn_pending": counts[Outcome.SYN_PENDING],
