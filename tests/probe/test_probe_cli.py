@@ -118,8 +118,7 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
     found = read(report)
     figures = found["figures"]
     assert figures["message.count"] == figures["rejected"] == 360  # a tenth is warm-up
-    # The server closes first. (More, when others fill the machine's table meanwhile.)
-    assert figures["time_wait_per_rejection"] >= 0.9
+    assert 0.9 <= figures["time_wait_per_rejection"] <= 1  # the server closes first
     assert figures["cpu_per_rejection"] > 1e-6  # the listening process was found
     assert figures["message.p90"] <= figures["message.response.p90"]
     assert "message.p99" not in figures  # three samples beyond it
@@ -167,8 +166,7 @@ def test_storm_by_two_processes_makes_every_arrival_once(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = read(report)
-    if not found["figures"]["time_wait_overflow"]:
-        assert found["figures"]["time_wait_per_rejection"] == 0
+    assert found["figures"]["time_wait_per_rejection"] == 0
     records = found["records"]
     intended = sorted(records["intended"])
     gaps = [b - a for a, b in itertools.pairwise(intended)]
