@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
 from gserver.probe.cap import find_cap
 from gserver.probe.errors import TargetError
@@ -31,6 +31,7 @@ class Holders:
         self.target = target
         self._run = run
         self._patience = calibration.patience
+        self._usual_s = calibration.admitted_s
         self.engine = calibration.engine(
             target,
             on_change=self._on_change,
@@ -46,16 +47,17 @@ class Holders:
 
         :raises TargetError: the server does not let in that many.
         """
-        barren = 0
+        barren, most = 0, _STEP
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
-            batch = [
-                self.engine.start(keep=True) for _ in range(min(_STEP, count - len(self.held)))
-            ]
+            step = min(max(1, before), most, count - before)
+            batch = [self.engine.start(keep=True) for _ in range(step)]
             self._run.until(
                 lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]
                 self._patience.deadline_s + 1,
             )
+            if too_many_at_once(batch, self._usual_s):
+                most = max(1, step // 2)
             for attempt in batch:
                 if attempt.is_held:
                     self.held.add(attempt)

@@ -176,6 +176,7 @@ def _phase(
                 calibration.patience,
                 settings.rate,
                 settings.duration_s,
+                has_oracle=calibration.oracle is not None,
             )
         )
     victims.latency = array("q")

@@ -55,6 +55,7 @@ def run_storm(
         settings.processes,
         settings.sources,
         settings.reset_on_close,
+        has_oracle=calibration.oracle is not None,
     )
     pid = settings.pid
     if pid is None and calibration.oracle is not None:
