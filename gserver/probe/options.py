@@ -15,7 +15,7 @@ import click
 from gserver.errors import SettingError
 from gserver.probe.attempt import Patience
 from gserver.probe.environment import environment
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.html_report import write_html
 from gserver.probe.profiles import PROFILES, Profile, profile_named
 from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
@@ -190,6 +190,9 @@ def measuring(
     except SettingError as error:
         click.echo(f"gserver probe: {error}", err=True)
         status = EXIT_USAGE
+    except LocalError as error:
+        result.invalid.append(str(error))
+        status = reports.deliver(result)
     except TargetError as error:
         click.echo(f"gserver probe: {error}", err=True)
         status = EXIT_TARGET
