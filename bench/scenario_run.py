@@ -7,14 +7,9 @@ from typing import Any
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.options import (
-    Reports,
-    measuring,
-    profile_of,
-    profile_options,
-    report_options,
-    seconds,
-)
+from gserver.probe.measuring import CALIBRATION_S, measuring
+from gserver.probe.options import profile_of, profile_options, report_options, seconds
+from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario
@@ -55,4 +50,5 @@ def run(scenario: str, target: str, **flags: Any) -> None:
             seed=flags["seed"],
         )
 
-    measuring(loaded.name, target, flags, reports, flags["run_time"] + 30, work)
+    about = CALIBRATION_S + flags["run_time"]
+    measuring(loaded.name, target, flags, reports, about, about + 30, work)

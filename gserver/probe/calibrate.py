@@ -17,6 +17,7 @@ from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
+from gserver.probe.records import Records
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
@@ -39,6 +40,7 @@ class Calibration:
     :param closes_after_s: the server ended the held connection by itself after that long;
         None: not within half a second.
     :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
+    :param records: where the attempts of :meth:`engine` go; None: nowhere.
     """
 
     profile: Profile
@@ -46,6 +48,7 @@ class Calibration:
     admitted_s: float
     closes_after_s: float | None
     oracle: Oracle | None
+    records: Records | None = None
 
     def engine(
         self,
@@ -55,12 +58,19 @@ class Calibration:
         on_change: Callable[[Attempt], None] = ignore,
     ) -> Engine:
         """An engine that judges as was learned; the caller closes it before :meth:`close`."""
+        records = self.records
+
+        def record(attempt: Attempt) -> None:
+            if records is not None:
+                records.append(attempt)
+            on_outcome(attempt)
+
         return Engine(
             target,
             self.profile,
             self.patience,
             oracle=self.oracle,
-            on_outcome=on_outcome,
+            on_outcome=record,
             on_change=on_change,
         )
 
@@ -86,10 +96,11 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
 
     :param profile: None: find out what the server speaks.
     :raises TargetError: it cannot be reached, or nobody is admitted.
+    :raises Stopped: the run was, before all was learned.
     """
     run.tell(f"calibrating against {target.text}")
     if profile is None:
-        profile = _detect(target, patience)
+        profile = run.result_of(lambda: _detect(target, patience))
     oracle: Oracle | None
     try:
         oracle = Oracle()
@@ -132,6 +143,7 @@ def _one(engine: Engine, run: Run, patience: Patience) -> Attempt:
         run.pause(_BETWEEN_S)
         attempt = engine.start(keep=True)
         run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
+        run.go_on()
         if attempt.outcome is Outcome.ADMITTED:
             break
         engine.end(attempt)
@@ -165,7 +177,7 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
         Outcome.RST: "a single client is turned away with RST: is it full already?",
         Outcome.LOCAL: "this machine could not make the connection",
     }
-    why = reasons.get(outcome, "interrupted") if outcome is not None else "interrupted"
+    why = reasons.get(outcome, "no outcome") if outcome is not None else "no outcome"
     raise TargetError(f"{where}: {why}")
 
 

@@ -128,7 +128,7 @@ class _Churn:
         if attempt.outcome is None:
             self.ledger.begin(attempt, attempt.started)
             waiter = self._waiters[attempt] = Event()
-            waiter.wait(self.patience.deadline_s + 1)
+            self.run.wait(waiter, self.patience.deadline_s + 1)
         return attempt
 
     def _leave(self, attempt: Attempt) -> int:

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import replace
+from time import monotonic_ns
+from typing import Any
 
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.calibrate import Calibration, calibrate
+from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import POLICY, CapFinding, find_cap
 from gserver.probe.churn import ChurnSettings, run_churn
-from gserver.probe.holders import cap_or_found
 from gserver.probe.isolation import IsolationSettings, run_isolation
-from gserver.probe.options import (
-    Reports,
-    cap_option,
+from gserver.probe.measuring import (
+    CALIBRATION_S,
+    at_the_cap,
     measuring,
+    most_held,
+    still_there,
+)
+from gserver.probe.options import (
+    cap_options,
+    processes_option,
     profile_of,
     profile_options,
     report_options,
     seconds,
 )
 from gserver.probe.pacing import ConstantRate
+from gserver.probe.records import Records
+from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.selftest import run_selftest
-from gserver.probe.slow import run_slow
+from gserver.probe.slow import SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
-from gserver.probe.target import Target, parse_target
+from gserver.probe.target import parse_target
 
 __all__ = ["probe"]
-
-_MOST_HELD: Final = 5000  # by the search for a cap that was not given
 
 
 class _Group(click.Group):
@@ -78,19 +83,28 @@ def cap(target: str, **flags: Any) -> None:
     profile, patience = profile_of(flags)
 
     def work(run: Run, result: Result) -> None:
+        result.start_ns = monotonic_ns()
         calibration = calibrate(where, profile, patience, run)
+        result.details["calibration"] = calibration.as_json()
+        result.lines.append(("profile", calibration.profile.name))
+        result.records = Records()
+        calibration = replace(calibration, records=result.records)
+        most = min(flags["maximum"], most_held())
         try:
-            result.details["calibration"] = calibration.as_json()
-            finding = find_cap(
-                where, calibration, run, maximum=flags["maximum"], expected=flags["cap"]
-            )
+            finding = find_cap(where, calibration, run, maximum=most, expected=flags["cap"])
+            result.partial = run.partial
+            report_cap(result, finding)
+            if finding.limit is None and most < flags["maximum"] and finding.peak >= most:
+                result.invalid.append(
+                    f"held {most} and no more: this machine's limit on open files (`ulimit -n`)"
+                )
+            if not run.stopped and not still_there(where, calibration, run):
+                result.invalid.append("the server has gone: nobody listens there any more")
         finally:
             calibration.close()
-        result.lines.append(("profile", calibration.profile.name))
-        result.partial = run.partial
-        report_cap(result, finding)
 
-    measuring("cap", target, flags, reports, flags["duration"], work)
+    about = min(CALIBRATION_S + 3, flags["duration"])
+    measuring("cap", target, flags, reports, about, flags["duration"], work)
 
 
 def report_cap(result: Result, finding: CapFinding) -> None:
@@ -146,10 +160,10 @@ def report_cap(result: Result, finding: CapFinding) -> None:
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--rate", type=float, default=1000.0, show_default=True, help="Attempts a second.")
 @click.option("--duration", type=seconds, default="10s", show_default=True)
-@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
+@processes_option
 @click.option(
     "--sources", type=click.IntRange(0), default=0, help="Source addresses. 0: as needed."
 )
@@ -160,64 +174,29 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     show_default=True,
     help="How our side ends: RST leaves no TIME_WAIT, and so hides the server's.",
 )
-@click.option("--pid", type=click.IntRange(1), help="The server's process. Default: who listens.")
 @profile_options
 @report_options
 def storm(target: str, **flags: Any) -> None:
     """Hold the cap of TARGET and be turned away at a steady rate."""
     ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
-    if flags["pid"] is not None and not Path(f"/proc/{flags['pid']}/task").is_dir():
-        raise SettingError("--pid", flags["pid"], "no such process on this machine")
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_storm(
-            where,
-            known,
-            run,
-            StormSettings(
-                cap=cap,
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-                processes=flags["processes"],
-                sources=flags["sources"],
-                reset_on_close=flags["client_close"] == "rst",
-                pid=flags["pid"],
-            ),
-            result,
+    def settings(cap: int, pid: int | None) -> StormSettings:
+        return StormSettings(
+            cap=cap,
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            processes=flags["processes"],
+            sources=flags["sources"],
+            reset_on_close=flags["client_close"] == "rst",
+            pid=pid,
         )
 
-    at_the_cap("storm", target, flags, flags["duration"] + 60, work)
-
-
-def at_the_cap(
-    command: str,
-    target: str,
-    flags: dict[str, Any],
-    limit_s: float,
-    work: Callable[[Run, Result, Target, Calibration, int], None],
-) -> None:
-    """Calibrate, find the cap when none is given, then *work*. Does not return."""
-    where, reports = parse_target(target), Reports.of(flags)
-    profile, patience = profile_of(flags)
-
-    def measure(run: Run, result: Result) -> None:
-        calibration = calibrate(where, profile, patience, run)
-        try:
-            result.details["calibration"] = calibration.as_json()
-            result.lines.append(("profile", calibration.profile.name))
-            held = cap_or_found(where, calibration, run, flags["cap"], _MOST_HELD)
-            result.settings["cap"] = held
-            if not run.stopped:
-                work(run, result, where, calibration, held)
-        finally:
-            calibration.close()
-
-    measuring(command, target, flags, reports, limit_s, measure)
+    at_the_cap("storm", target, flags, flags["duration"], settings, run_storm)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--tries", type=click.IntRange(0), default=500, show_default=True)
 @click.option("--rate", type=float, default=50.0, show_default=True, help="Leavers a second.")
 @click.option("--duration", type=seconds, default="10s", show_default=True)
@@ -237,29 +216,25 @@ def churn(target: str, **flags: Any) -> None:
     """Leave and join at the cap of TARGET: false rejections, freed-slot lag, over-admissions."""
     ConstantRate(flags["rate"], flags["duration"])
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_churn(
-            where,
-            known,
-            run,
-            ChurnSettings(
-                cap=cap,
-                tries=flags["tries"],
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-                joiners=flags["joiners"],
-                grace_s=flags["grace"],
-                seed=flags["seed"],
-            ),
-            result,
+    def settings(cap: int, pid: int | None) -> ChurnSettings:
+        return ChurnSettings(
+            cap=cap,
+            tries=flags["tries"],
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            joiners=flags["joiners"],
+            grace_s=flags["grace"],
+            seed=flags["seed"],
         )
 
-    at_the_cap("churn", target, flags, flags["duration"] + flags["tries"] * 0.1 + 60, work)
+    # Each try lasts a quiet-time where the server does not speak first.
+    duration = flags["duration"] + flags["tries"] * (flags["quiet_time"] + 0.005)
+    at_the_cap("churn", target, flags, duration, settings, run_churn)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--clients", type=click.IntRange(1), default=3, show_default=True, help="Slow ones.")
 @click.option("--duration", type=seconds, default="10s", show_default=True, help="Of each kind.")
 @profile_options
@@ -267,58 +242,47 @@ def churn(target: str, **flags: Any) -> None:
 def slow(target: str, **flags: Any) -> None:
     """Silent, trickling and half-closing clients at TARGET: who holds a slot, for how long?"""
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_slow(
-            where,
-            known,
-            run,
-            result,
-            cap=cap,
-            count=flags["clients"],
-            duration_s=flags["duration"],
-        )
+    def settings(cap: int, pid: int | None) -> SlowSettings:
+        return SlowSettings(cap, min(flags["clients"], cap), flags["duration"])
 
-    at_the_cap("slow", target, flags, flags["duration"] * 3 + 60, work)
+    at_the_cap("slow", target, flags, flags["duration"] * 3 + 3, settings, run_slow)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--victims", type=click.IntRange(1), default=8, show_default=True)
 @click.option(
     "--victim-rate", type=float, default=500.0, show_default=True, help="Requests a second, all."
 )
 @click.option("--rate", type=float, default=5000.0, show_default=True, help="Of the flood.")
 @click.option("--duration", type=seconds, default="5s", show_default=True, help="Of each phase.")
+@processes_option
 @profile_options
 @report_options
 def isolation(target: str, **flags: Any) -> None:
     """Do the admitted clients of TARGET notice a flood? Quiet, control, flood, recovery."""
     ConstantRate(flags["rate"], flags["duration"])
-    ConstantRate(flags["victim_rate"], flags["duration"])
+    ConstantRate(flags["victim_rate"], flags["duration"], setting="--victim-rate")
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_isolation(
-            where,
-            known,
-            run,
-            IsolationSettings(
-                cap=cap,
-                victims=flags["victims"],
-                victim_rate=flags["victim_rate"],
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-            ),
-            result,
+    def settings(cap: int, pid: int | None) -> IsolationSettings:
+        return IsolationSettings(
+            cap=cap,
+            victims=flags["victims"],
+            victim_rate=flags["victim_rate"],
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            processes=flags["processes"],
+            pid=pid,
         )
 
-    at_the_cap("isolation", target, flags, flags["duration"] * 4 + 60, work)
+    at_the_cap("isolation", target, flags, flags["duration"] * 4 + 3, settings, run_isolation)
 
 
 @probe.command()
 @click.option("--rate", type=float, default=2000.0, show_default=True, help="Of the A/A blocks.")
 @click.option("--blocks", type=click.IntRange(2, 100), default=6, show_default=True)
-@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
+@processes_option
 @report_options
 def selftest(**flags: Any) -> None:
     """Measure this client and this machine against a trivial rejecter of our own."""
@@ -334,4 +298,6 @@ def selftest(**flags: Any) -> None:
             processes=flags["processes"],
         )
 
-    measuring("selftest", "itself", flags, reports, 60 + 6 * flags["blocks"], work)
+    # A flood of a second each, and half a second for its processes to start and to end.
+    about = 1.5 * (11 + 2 * flags["blocks"])
+    measuring("selftest", "itself", flags, reports, about, 2 * about + 30, work)

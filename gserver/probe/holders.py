@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from gserver.probe.attempt import Attempt
 from gserver.probe.calibrate import Calibration
-from gserver.probe.cap import find_cap
 from gserver.probe.errors import TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["Holders", "cap_or_found"]
+__all__ = ["Holders"]
 
 _STEP = 128
 _ROUNDS_WITHOUT_GAIN = 5
@@ -46,6 +45,7 @@ class Holders:
         barren = 0
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
+            self._run.tell(f"holding {before} of {count}")
             batch = [
                 self.engine.start(keep=True) for _ in range(min(_STEP, count - len(self.held)))
             ]
@@ -58,7 +58,6 @@ class Holders:
                     self.held.add(attempt)
                 else:
                     self.engine.end(attempt)
-            self._run.tell(f"holding {len(self.held)} of {count}")
             barren = 0 if len(self.held) > before else barren + 1
             if barren:
                 self._run.pause(0.05)
@@ -92,19 +91,3 @@ class Holders:
         """End all. May be called again."""
         self.held.clear()
         self.engine.close()
-
-
-def cap_or_found(
-    target: Target, calibration: Calibration, run: Run, cap: int | None, maximum: int
-) -> int:
-    """The cap that was given, or the limit that ``probe cap`` finds.
-
-    :raises TargetError: none given and none found.
-    """
-    if cap is not None:
-        return cap
-    finding = find_cap(target, calibration, run, maximum=maximum)
-    if finding.limit is None:
-        raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
-    run.pause(0.2)  # for the slots of the search to come back
-    return finding.limit

@@ -71,7 +71,7 @@ class Result:
             if met is None:
                 self.invalid.append(
                     f"threshold {threshold.text!r}: this run has no figure {threshold.figure} "
-                    f"(it has {', '.join(sorted(self.figures))})"
+                    f"(it has {', '.join(sorted(self.figures)) or 'none at all'})"
                 )
             checked.append((threshold, bool(met)))
         return checked

@@ -85,6 +85,8 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         if run.stopped:
             break
         found = _flood(run, port, rate, processes, "ceiling")
+        if run.stopped:
+            break
         latency, slip = _latencies(found)
         summary, slips = summarise(latency), summarise(slip)
         _, invalid = judge(
@@ -103,6 +105,8 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
             break
         reached = rate
     result.details["ceiling"] = steps
+    if not steps:
+        return
     result.figures["ceiling"] = reached
     result.lines.append(
         ("ceiling", f"{reached:.0f} attempts a second from {processes} client process(es) is valid")
@@ -114,9 +118,11 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
     for block in range(blocks):
         pair: dict[int, FloodResult] = {}
         for which in (0, 1) if block % 2 == 0 else (1, 0):
-            if run.stopped:
-                return
-            pair[which] = _flood(run, ports[which], rate, 1, f"A/A block {block + 1} of {blocks}")
+            if not run.stopped:
+                what = f"A/A block {block + 1} of {blocks}"
+                pair[which] = _flood(run, ports[which], rate, 1, what)
+        if run.stopped:  # the last flood was cut short
+            break
         a, b = (summarise(_latencies(pair[i])[0]).percentiles for i in (0, 1))
         for name, values in ratios.items():
             if name in a and name in b:

@@ -18,11 +18,22 @@ from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["KINDS", "run_slow"]
+__all__ = ["KINDS", "SlowSettings", "run_slow"]
 
 KINDS = ("silent", "trickle", "half_close")
 _TRICKLE_S = 0.5
 _SETTLE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SlowSettings:
+    """:param count: slow clients of each kind, at most the cap.
+    :param duration_s: how long to watch each kind.
+    """
+
+    cap: int
+    count: int
+    duration_s: float
 
 
 @dataclass(slots=True)
@@ -66,26 +77,18 @@ class _Client:
 
 
 def run_slow(
-    target: Target,
-    calibration: Calibration,
-    run: Run,
-    result: Result,
-    *,
-    cap: int,
-    count: int,
-    duration_s: float,
+    target: Target, calibration: Calibration, run: Run, settings: SlowSettings, result: Result
 ) -> None:
     """Each kind in turn: *count* of them beside ``cap - count`` ordinary clients.
 
-    :param duration_s: how long to watch each kind.
     :raises TargetError: the ordinary clients are not admitted.
     """
-    count = min(count, cap)
+    cap, count = settings.cap, settings.count
     result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
     for kind in KINDS:
         if run.stopped:
             return
-        _one_kind(target, calibration, run, result, kind, cap, count, duration_s)
+        _one_kind(target, calibration, run, result, kind, cap, count, settings.duration_s)
 
 
 def _one_kind(

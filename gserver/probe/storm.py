@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
-from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.stats import most_at_once, summarise
@@ -25,9 +25,7 @@ _ENOUGH_FOR_MEMORY = 100
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """:param pid: the server's first process, for its CPU time and memory; None: whoever listens
-    there, when that can be seen.
-    """
+    """:param pid: the server's first process, for its CPU time and memory; None: not known."""
 
     cap: int
     rate: float
@@ -56,11 +54,6 @@ def run_storm(
         settings.reset_on_close,
     )
     pid = settings.pid
-    if pid is None and calibration.oracle is not None:
-        rows = calibration.oracle.listeners(target.address[1])
-        pid = listening_process([row.inode for row in rows])
-        settings = replace(settings, pid=pid)
-    result.details["server_pid"] = pid
     holders = Holders(target, calibration, run)
     flood = None
     try:

@@ -42,5 +42,6 @@ def render(result: Result, checked: Sequence[tuple[Threshold, bool]]) -> str:
     out += [f"warning: {text}" for text in result.warnings]
     out += [f"INVALID: {text}" for text in result.invalid]
     if result.partial:
-        out.append(f"PARTIAL: {result.partial}; figures are of what had happened by then")
+        what = "figures are of what had happened" if result.figures else "nothing was measured"
+        out.append(f"PARTIAL: {result.partial}; {what} by then")
     return "\n".join(out) + "\n"

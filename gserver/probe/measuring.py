@@ -1,0 +1,200 @@
+"""How a command runs: its time, its descriptors, its faults in one line each, its exit status."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic, monotonic_ns
+from typing import Any, Final, TypeVar
+
+import click
+
+from gserver.errors import SettingError
+from gserver.probe.calibrate import Calibration, calibrate
+from gserver.probe.cap import find_cap
+from gserver.probe.environment import environment
+from gserver.probe.errors import TargetError
+from gserver.probe.options import profile_of
+from gserver.probe.outcomes import Outcome
+from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.records import Records
+from gserver.probe.reports import Reports
+from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
+from gserver.probe.run import Run, Stopped
+from gserver.probe.target import Target, parse_target
+
+__all__ = ["CALIBRATION_S", "at_the_cap", "measuring", "most_held", "still_there"]
+
+S = TypeVar("S")
+
+CALIBRATION_S: Final = 2.0  # about; of an echo server 1.4 s
+_SEARCH_S: Final = 60.0  # for a cap that was not given, and for filling up to it
+_SEARCH_MOST: Final = 5000
+_SPARE_FILES: Final = 48  # beside the connections: the loop's, the children's pipes, reports
+_GONE_S: Final = 1.0  # a listener that was shut while full is back by then
+_OUR_FAULT: Final = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRNOTAVAIL,
+    errno.EAGAIN,  # of fork
+)
+
+
+def most_held() -> int:
+    """How many connections this process may hold, once its soft limit is raised to the hard one."""
+    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE_FILES)
+
+
+def measuring(
+    command: str,
+    target: str,
+    flags: dict[str, Any],
+    reports: Reports,
+    about_s: float,
+    limit_s: float,
+    work: Callable[[Run, Result], None],
+) -> None:
+    """Run *work*, deliver the result, exit with its status. Does not return.
+
+    Stopped by a signal or by *limit_s*, it delivers what there is, marked partial. The user's
+    fault is one line and status 2; the target's one line and status 1.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    settings = {name: value for name, value in flags.items() if value is not None}
+    result = Result(command, target, environment(sys.argv, reports.seed), settings)
+    try:
+        with Run(limit_s) as run:
+            run.announce(
+                f"{command} {target}: about {about_s:.0f} s, at most {limit_s:.0f} s; Ctrl-C gives "
+                "what there is by then"
+            )
+            try:
+                work(run, result)
+            except Stopped:
+                pass
+            result.partial = result.partial or run.partial
+        status = reports.deliver(result)
+    except (SettingError, TargetError) as error:
+        click.echo(f"gserver probe: {error}", err=True)
+        status = EXIT_USAGE if isinstance(error, SettingError) else EXIT_TARGET
+    except OSError as error:
+        if error.errno not in _OUR_FAULT:
+            raise
+        click.echo(
+            f"gserver probe: this machine: {error.strerror} (open files: at most {hard}; "
+            "raise it with `ulimit -n`)",
+            err=True,
+        )
+        status = EXIT_USAGE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    raise SystemExit(status)
+
+
+def at_the_cap(
+    command: str,
+    target: str,
+    flags: dict[str, Any],
+    duration_s: float,
+    settings_for: Callable[[int, int | None], S],
+    work: Callable[[Target, Calibration, Run, S, Result], None],
+) -> None:
+    """Calibrate, find the cap when none is given, then *work* with ``settings_for(cap, pid)``.
+
+    :param duration_s: how long the work itself takes, about.
+
+    Does not return.
+    """
+    where, reports = parse_target(target), Reports.of(flags)
+    profile, patience = profile_of(flags)
+    if flags["cap"] is not None and flags["cap"] > most_held():
+        raise SettingError(
+            "--cap",
+            flags["cap"],
+            f"this machine's limit on open files lets us hold {most_held()} connections; raise it "
+            "with `ulimit -n`",
+        )
+
+    def measured(run: Run, result: Result) -> None:
+        calibration = calibrate(where, profile, patience, run)
+        try:
+            result.details["calibration"] = calibration.as_json()
+            result.lines.append(("profile", calibration.profile.name))
+            cap = flags["cap"] or _find(where, calibration, run, result)
+            result.settings["cap"] = cap
+            run.go_on()
+            pid = flags["pid"] or _listener(calibration, where)
+            settings = settings_for(cap, pid)
+            result.start_ns = monotonic_ns()
+            recording = replace(calibration, records=Records())
+            before = measure(pid)
+            work(where, recording, run, settings, result)
+            _report_cpu(result, pid, before, measure(pid))
+            if result.records is None:
+                result.records = recording.records
+            if not run.stopped and not still_there(where, calibration, run):
+                result.invalid.append("the server has gone: nobody listens there any more")
+        finally:
+            calibration.close()
+
+    about = CALIBRATION_S + duration_s + (0.0 if flags["cap"] else 5.0)
+    limit = duration_s + _SEARCH_S + 5 * patience.deadline_s
+    measuring(command, target, flags, reports, about, limit, measured)
+
+
+def _find(target: Target, calibration: Calibration, run: Run, result: Result) -> int:
+    """The limit that ``probe cap`` finds.
+
+    :raises TargetError: none was found.
+    :raises Stopped: the run was, before; how far the search had come is in *result*.
+    """
+    finding = find_cap(target, calibration, run, maximum=min(_SEARCH_MOST, most_held()))
+    result.details["search"] = finding.as_json()
+    if finding.limit is not None:
+        result.lines.append(("limit", f"{finding.limit}, found first (no --cap was given)"))
+        run.pause(0.2)  # for the slots of the search to come back
+        return finding.limit
+    if run.stopped:
+        result.lines.append(("limit", f"not found yet: {finding.peak} served at once so far"))
+        run.go_on()
+    why = "give --cap"
+    if finding.local_errors or finding.peak >= most_held():
+        why = f"this machine may open no more files (`ulimit -n`: {most_held() + _SPARE_FILES})"
+    raise TargetError(f"{target.text}: no limit found up to {finding.peak}; {why}")
+
+
+def _listener(calibration: Calibration, target: Target) -> int | None:
+    if calibration.oracle is None:
+        return None
+    rows = calibration.oracle.listeners(target.address[1])
+    return listening_process([row.inode for row in rows])
+
+
+def _report_cpu(result: Result, pid: int | None, before: Usage, after: Usage) -> None:
+    result.details["server_pid"] = pid
+    used = after.server_cpu_s - before.server_cpu_s
+    passed = (monotonic_ns() - result.start_ns) / 1e9
+    if pid is not None and used > 0:  # less than before: the process has ended
+        result.figures["server_cpu"] = used / passed
+        result.lines.append(("server", f"{used / passed:.0%} of a core, fill and pauses included"))
+
+
+def still_there(target: Target, calibration: Calibration, run: Run) -> bool:
+    """Whether the server listens, now that nobody is held: not if it refuses for a whole second."""
+    engine = replace(calibration, records=None).engine(target)
+    gives_up = monotonic() + _GONE_S
+    try:
+        while True:
+            attempt = engine.start(keep=True)
+            run.until(lambda a=attempt: a.outcome, calibration.patience.deadline_s)  # type: ignore[misc]
+            if attempt.outcome is not Outcome.REFUSED or monotonic() > gives_up:
+                return attempt.outcome is not Outcome.REFUSED
+            run.pause(0.05)
+    finally:
+        engine.close()
