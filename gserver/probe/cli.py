@@ -83,8 +83,8 @@ def cap(target: str, **flags: Any) -> None:
     profile, patience = profile_of(flags)
 
     def work(run: Run, result: Result) -> None:
-        result.start_ns = monotonic_ns()
         calibration = calibrate(where, profile, patience, run)
+        result.start_ns = monotonic_ns()
         result.details["calibration"] = calibration.as_json()
         result.lines.append(("profile", calibration.profile.name))
         result.records = Records()

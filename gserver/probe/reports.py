@@ -6,6 +6,7 @@ kept until the new one is whole.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -104,7 +105,12 @@ def _is_stream(place: Path) -> bool:
         found = place.stat()
     except FileNotFoundError:
         return False
-    return not stat.S_ISREG(found.st_mode) or os.path.samestat(found, os.fstat(_STDOUT))
+    if not stat.S_ISREG(found.st_mode):
+        return True
+    try:
+        return os.path.samestat(found, os.fstat(_STDOUT))
+    except OSError:  # standard output is closed
+        return False
 
 
 def _part(place: Path) -> Path:
@@ -118,9 +124,11 @@ def _check_writable(option: str, path: str) -> None:
     """
     place = Path(path)
     try:
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _is_stream(place):  # opening and closing a pipe would be its end
             if not os.access(place, os.W_OK):
-                raise PermissionError(0, "Permission denied")
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         place = place.resolve()
         if place.exists():  # a read-only file is not replaced behind its owner's back
