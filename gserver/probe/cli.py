@@ -36,7 +36,7 @@ from gserver.probe.run import Run
 from gserver.probe.selftest import run_selftest
 from gserver.probe.slow import SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
-from gserver.probe.target import parse_target
+from gserver.probe.target import parse_target, source_addresses
 
 __all__ = ["probe"]
 
@@ -178,7 +178,9 @@ def report_cap(result: Result, finding: CapFinding) -> None:
 @report_options
 def storm(target: str, **flags: Any) -> None:
     """Hold the cap of TARGET and be turned away at a steady rate."""
-    ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
+    # Both refuse what cannot be, before any work.
+    ConstantRate(flags["rate"], flags["duration"])
+    source_addresses(parse_target(target), flags["sources"])
 
     def settings(cap: int, pid: int | None) -> StormSettings:
         return StormSettings(
@@ -191,7 +193,7 @@ def storm(target: str, **flags: Any) -> None:
             pid=pid,
         )
 
-    at_the_cap("storm", target, flags, flags["duration"], settings, run_storm)
+    at_the_cap("storm", target, flags, flags["duration"], settings, run_storm, floods=True)
 
 
 @probe.command()
@@ -276,7 +278,8 @@ def isolation(target: str, **flags: Any) -> None:
             pid=pid,
         )
 
-    at_the_cap("isolation", target, flags, flags["duration"] * 4 + 3, settings, run_isolation)
+    duration = flags["duration"] * 4 + 3
+    at_the_cap("isolation", target, flags, duration, settings, run_isolation, floods=True)
 
 
 @probe.command()
@@ -286,6 +289,7 @@ def isolation(target: str, **flags: Any) -> None:
 @report_options
 def selftest(**flags: Any) -> None:
     """Measure this client and this machine against a trivial rejecter of our own."""
+    ConstantRate(flags["rate"], 1.0)
     reports = Reports.of(flags)
 
     def work(run: Run, result: Result) -> None:
@@ -300,4 +304,4 @@ def selftest(**flags: Any) -> None:
 
     # A flood of a second each, and half a second for its processes to start and to end.
     about = 1.5 * (11 + 2 * flags["blocks"])
-    measuring("selftest", "itself", flags, reports, about, 2 * about + 30, work)
+    measuring("selftest", "itself", flags, reports, about, 2 * about + 30, work, floods=True)

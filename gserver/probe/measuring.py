@@ -34,6 +34,8 @@ CALIBRATION_S: Final = 2.0  # about; of an echo server 1.4 s
 _SEARCH_S: Final = 60.0  # for a cap that was not given, and for filling up to it
 _SEARCH_MOST: Final = 5000
 _SPARE_FILES: Final = 48  # beside the connections: the loop's, the children's pipes, reports
+_LEAST_FILES: Final = _SPARE_FILES + 16
+_LEAST_FILES_TO_FLOOD: Final = 256  # a process of a flood keeps 64 to itself
 _GONE_S: Final = 1.0  # a listener that was shut while full is back by then
 _OUR_FAULT: Final = (
     errno.EMFILE,
@@ -58,13 +60,22 @@ def measuring(
     about_s: float,
     limit_s: float,
     work: Callable[[Run, Result], None],
+    *,
+    floods: bool = False,
 ) -> None:
     """Run *work*, deliver the result, exit with its status. Does not return.
 
     Stopped by a signal or by *limit_s*, it delivers what there is, marked partial. The user's
     fault is one line and status 2; the target's one line and status 1.
+
+    :param about_s: what it takes as a rule, said at the beginning.
+    :param floods: more descriptors are needed than for a few attempts.
+    :raises SettingError: there are too few.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = _LEAST_FILES_TO_FLOOD if floods else _LEAST_FILES
+    if hard < least:
+        raise SettingError("ulimit -n", hard, f"{command} needs at least {least} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {name: value for name, value in flags.items() if value is not None}
     result = Result(command, target, environment(sys.argv, reports.seed), settings)
@@ -78,6 +89,10 @@ def measuring(
                 work(run, result)
             except Stopped:
                 pass
+            except TargetError as error:
+                if not result.figures:
+                    raise
+                result.invalid.append(str(error))  # with what had been measured before
             result.partial = result.partial or run.partial
         status = reports.deliver(result)
     except (SettingError, TargetError) as error:
@@ -104,10 +119,13 @@ def at_the_cap(
     duration_s: float,
     settings_for: Callable[[int, int | None], S],
     work: Callable[[Target, Calibration, Run, S, Result], None],
+    *,
+    floods: bool = False,
 ) -> None:
     """Calibrate, find the cap when none is given, then *work* with ``settings_for(cap, pid)``.
 
     :param duration_s: how long the work itself takes, about.
+    :param floods: as of :func:`measuring`.
 
     Does not return.
     """
@@ -145,7 +163,7 @@ def at_the_cap(
 
     about = CALIBRATION_S + duration_s + (0.0 if flags["cap"] else 5.0)
     limit = duration_s + _SEARCH_S + 5 * patience.deadline_s
-    measuring(command, target, flags, reports, about, limit, measured)
+    measuring(command, target, flags, reports, about, limit, measured, floods=floods)
 
 
 def _find(target: Target, calibration: Calibration, run: Run, result: Result) -> int:

@@ -183,7 +183,7 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
         return
     machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine
-    if settings.pid is not None:
+    if settings.pid is not None and end.server_cpu_s > start.server_cpu_s:  # it has not ended
         server = (end.server_cpu_s - start.server_cpu_s) / rejected
         result.figures["cpu_per_rejection"] = server
         result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))
