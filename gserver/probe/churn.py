@@ -233,6 +233,10 @@ class _Churn:
             ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
             ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
         ]
+        result.headline = (
+            f"{result.figures['reconnect.first_try']} of {result.figures['reconnect.tries']} "
+            f"admitted when they came back at once; {certain} certain false rejections"
+        )
         result.latencies["freed-slot lag (our close to)"] = {
             "reconnect: its connect": to_connect,
             "reconnect: admitted": serial,

@@ -118,12 +118,16 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     } | {outcome.value: count for outcome, count in finding.turned_away.items()}
     say = result.lines.append
     if finding.limit is None and result.partial:
-        say(("limit", f"not found yet: {finding.peak} served at once so far"))
+        limit = f"not found yet: {finding.peak} served at once so far"
     elif finding.limit is None:
-        say(("limit", f"none found: {finding.peak} served at once"))
+        limit = f"none found: {finding.peak} served at once"
     else:
         result.figures["limit"] = finding.limit
-        say(("limit", f"{finding.limit} connections served at once"))
+        limit = f"{finding.limit} connections served at once"
+    say(("limit", limit))
+    result.headline = f"limit: {limit}"
+    if finding.policy is not None:
+        result.headline += f"; {POLICY[finding.policy]}"
     if finding.policy is not None:
         text = POLICY[finding.policy]
         if finding.message:

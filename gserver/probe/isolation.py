@@ -269,7 +269,7 @@ def _report(
     result.latencies["the same from when it was sent (hides waiting for one's turn)"] = {
         name: phase.service for name, phase in found.items()
     }
-    result.lines[0:0] = [("flood against control", _against_control(result, found))]
+    result.headline = f"flood against control: {_against_control(result, found)}"
     result.lines += [
         (
             "victims",

@@ -33,6 +33,7 @@ class Result:
     """What a command hands to its reports.
 
     :param figures: what thresholds name: seconds, bytes, counts and shares.
+    :param headline: the answer, in one sentence.
     :param lines: label and sentence, for people.
     :param latencies: title → row → summary.
     :param details: whatever else the command found, as JSON.
@@ -53,6 +54,7 @@ class Result:
     records: Records | None = None
     start_ns: int = 0
     tool: str = "gserver probe"
+    headline: str = ""
     warm_up_s: float = 0.0
 
     @property
@@ -89,6 +91,7 @@ class Result:
             "version": version,
             "command": self.command,
             "target": self.target,
+            "headline": self.headline or None,
             "partial": self.partial or None,
             "invalid": self.invalid,
             "warnings": self.warnings,

@@ -109,8 +109,9 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         return
     result.figures["ceiling"] = reached
     result.lines.append(
-        ("ceiling", f"{reached:.0f} attempts a second from {processes} client process(es) is valid")
+        ("ceiling", f"{reached:.0f} attempts a second is valid; client processes: {processes}")
     )
+    result.headline = f"this client makes up to {reached:.0f} attempts a second here"
 
 
 def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int, seed: int) -> None:
@@ -141,7 +142,8 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
         result.lines.append(
             (
                 f"A/A noise, {name}",
-                f"two identical servers differ by x{geometric_mean(values):.2f} "
+                f"{len(values)} pairs of blocks: two identical servers differ by "
+                f"x{geometric_mean(values):.2f} "
                 f"(95 % {low:.2f} to {high:.2f}; single pairs {min(values):.2f} to "
                 f"{max(values):.2f})",
             )

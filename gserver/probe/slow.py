@@ -86,9 +86,15 @@ def run_slow(
     cap, count = settings.cap, settings.count
     result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
     for kind in KINDS:
-        if run.stopped:
-            return
-        _one_kind(target, calibration, run, result, kind, cap, count, settings.duration_s)
+        if not run.stopped:
+            _one_kind(target, calibration, run, result, kind, cap, count, settings.duration_s)
+    held = [
+        f"{kind.replace('_', '-')} {result.figures[f'{kind}.slots_at_end']}"
+        for kind in KINDS
+        if f"{kind}.slots_at_end" in result.figures
+    ]
+    if held:
+        result.headline = f"of {count} slow clients hold a slot to the end: {', '.join(held)}"
 
 
 def _one_kind(
@@ -158,7 +164,12 @@ def _one_kind(
     }
     if closed:
         result.figures[f"{kind}.closed_after_max"] = closed[-1]
-    result.details[kind] = {"closed_after_s": closed, "turned_away": sorted(others)}
+    result.details.setdefault("slow", {})[kind] = {
+        "clients": count,
+        "watched_s": watched_s,
+        "closed_after_s": closed,
+        "turned_away": sorted(others),
+    }
 
 
 def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> list[Outcome | None]:

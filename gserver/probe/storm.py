@@ -145,6 +145,14 @@ def report_flood(result: Result, found: FloodResult) -> None:
         result.lines.append(
             ("without an answer", f"{unanswered} clients waited their whole deadline for nothing")
         )
+    shown = [
+        f"{name} {reject.percentiles[name] * 1e6:.0f} us"
+        for name in ("p50", "p99")
+        if name in reject.percentiles
+    ]
+    result.headline = f"{len(rejections)} of {len(rows)} told that they are rejected, " + (
+        f"after {', '.join(shown)}" if shown else "too few for a latency"
+    )
     result.records, result.start_ns = found.records, found.start_ns
     result.warm_up_s = found.duration_s / 10
 

@@ -32,6 +32,8 @@ def table(title: str, rows: dict[str, Summary]) -> list[str]:
 def render(result: Result, checked: Sequence[tuple[Threshold, bool]]) -> str:
     """All of it, ending with a newline."""
     out = [result.title]
+    if result.headline:
+        out += [f"  {result.headline}", ""]
     out += [f"  {label:22}{text}" for label, text in result.lines]
     for title, rows in result.latencies.items():
         if any(summary.count for summary in rows.values()):
