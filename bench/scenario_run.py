@@ -28,7 +28,8 @@ from gserver.probe.target import parse_target
 def run(scenario: str, target: str, **flags: Any) -> None:
     """Run the users of the file SCENARIO against TARGET (HOST:PORT)."""
     try:
-        loaded, where, reports = load_scenario(scenario), parse_target(target), Reports.of(flags)
+        loaded, where = load_scenario(scenario), parse_target(target)
+        reports = Reports.of("run", flags)
         profile, patience = profile_of(flags)
     except SettingError as error:
         click.echo(f"bench: {error}", err=True)

@@ -23,7 +23,8 @@ class Attempt:
 
     After an outcome that leaves the connection open, an attempt started with ``keep`` goes on
     being watched: :attr:`served` is when its turn came after all, :attr:`ended` when the server
-    ended it.
+    ended it. :attr:`source` is our end, ``address << 16 | port``: 0 when the engine was not to note
+    it, address 0 when the kernel chose it.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Attempt:
         "received",
         "served",
         "sock",
+        "source",
         "started",
         "timed",
         "watcher",
@@ -49,6 +51,7 @@ class Attempt:
         self.index = index
         self.intended = intended
         self.keep = keep
+        self.source = 0
         self.started = 0
         self.finished = 0
         self.outcome: Outcome | None = None

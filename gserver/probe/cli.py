@@ -10,14 +10,15 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import POLICY, CapFinding, find_cap
+from gserver.probe.cap import find_cap
 from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.finding import POLICY, CapFinding
 from gserver.probe.isolation import IsolationSettings, run_isolation
+from gserver.probe.known_cap import most_held, must_fit
 from gserver.probe.measuring import (
     CALIBRATION_S,
     at_the_cap,
     measuring,
-    most_held,
     still_there,
 )
 from gserver.probe.options import (
@@ -28,6 +29,7 @@ from gserver.probe.options import (
     report_options,
     seconds,
 )
+from gserver.probe.outcomes import Outcome
 from gserver.probe.pacing import ConstantRate
 from gserver.probe.records import Records
 from gserver.probe.reports import Reports
@@ -37,6 +39,7 @@ from gserver.probe.selftest import run_selftest
 from gserver.probe.slow import SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
 from gserver.probe.target import parse_target, source_addresses
+from gserver.probe.threshold import parse_threshold
 
 __all__ = ["probe"]
 
@@ -63,7 +66,7 @@ def probe() -> None:
 
 @probe.command()
 @click.argument("target")
-@click.option("--cap", type=click.IntRange(1), help="The limit it should have.")
+@click.option("--cap", type=click.IntRange(1), help="The limit it must have: else exit 99.")
 @click.option(
     "--max",
     "maximum",
@@ -78,9 +81,17 @@ def probe() -> None:
 @profile_options
 @report_options
 def cap(target: str, **flags: Any) -> None:
-    """Find the limit of TARGET (HOST:PORT) and what happens at it."""
-    where, reports = parse_target(target), Reports.of(flags)
+    """Find the limit of TARGET (HOST:PORT) and what happens at it.
+
+    A server that answers nothing (profile silent) is judged by the kernel's rows and by silence:
+    who is held is watched until one second after --deadline, and who is turned away later than
+    that counts as admitted.
+    """
+    where, reports = parse_target(target), Reports.of("cap", flags)
     profile, patience = profile_of(flags)
+    must_fit(flags["cap"])
+    if flags["cap"] is not None and flags["cap"] >= flags["maximum"]:
+        raise SettingError("--max", flags["maximum"], "must be above --cap, to see that it holds")
 
     def work(run: Run, result: Result) -> None:
         calibration = calibrate(where, profile, patience, run)
@@ -91,6 +102,7 @@ def cap(target: str, **flags: Any) -> None:
         calibration = replace(calibration, records=result.records)
         most = min(flags["maximum"], most_held())
         try:
+            result.warnings += calibration.caveats(calibration.watch_s)
             finding = find_cap(where, calibration, run, maximum=most, expected=flags["cap"])
             result.partial = run.partial
             report_cap(result, finding)
@@ -115,7 +127,11 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         "over_admissions": finding.over_admissions,
         "dropped_while_held": finding.dropped_while_held,
         "slots_lost": finding.slots_lost,
-    } | {outcome.value: count for outcome, count in finding.turned_away.items()}
+    } | {
+        outcome.value: finding.turned_away[outcome]
+        for outcome in Outcome
+        if outcome not in (Outcome.ADMITTED, Outcome.LOCAL)
+    }
     say = result.lines.append
     if finding.limit is None and result.partial:
         limit = f"not found yet: {finding.peak} served at once so far"
@@ -148,14 +164,25 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         )
     if finding.limit is not None:
         say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
+    if finding.late_s:
+        say(
+            (
+                "turned away late",
+                f"up to {finding.late_s:.2f} s after connecting: silent until then, never admitted",
+            )
+        )
     if finding.dropped_while_held:
         say(("dropped while held", f"{finding.dropped_while_held} by the server"))
         result.warnings.append("the server ends connections by itself: the limit may be higher")
     if finding.slots_lost:
         say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
         result.warnings.append("slots leak: the limit shrinks as clients come and go")
-    if finding.expected is not None and finding.limit != finding.expected:
-        result.warnings.append(f"the limit found is not the --cap given ({finding.expected})")
+    if finding.expected is not None and not result.partial:
+        wanted = replace(
+            parse_threshold(f"limit=={finding.expected}"),
+            text=f"limit=={finding.expected} (--cap)",
+        )
+        result.asserted.append((wanted, finding.limit == finding.expected))
     if finding.local_errors:
         result.invalid.append(
             f"{finding.local_errors} attempts failed on this machine (descriptors or ports)"
@@ -209,13 +236,6 @@ def storm(target: str, **flags: Any) -> None:
 @click.option(
     "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
 )
-@click.option(
-    "--grace",
-    type=seconds,
-    default="50ms",
-    show_default=True,
-    help="A rejection is certainly false when nobody has left for so long.",
-)
 @profile_options
 @report_options
 def churn(target: str, **flags: Any) -> None:
@@ -229,7 +249,6 @@ def churn(target: str, **flags: Any) -> None:
             rate=flags["rate"],
             duration_s=flags["duration"],
             joiners=flags["joiners"],
-            grace_s=flags["grace"],
             seed=flags["seed"],
         )
 
@@ -294,7 +313,7 @@ def isolation(target: str, **flags: Any) -> None:
 def selftest(**flags: Any) -> None:
     """Measure this client and this machine against a trivial rejecter of our own."""
     ConstantRate(flags["rate"], 1.0)
-    reports = Reports.of(flags)
+    reports = Reports.of("selftest", flags)
 
     def work(run: Run, result: Result) -> None:
         run_selftest(

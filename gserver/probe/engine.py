@@ -13,6 +13,7 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class Engine:
     :param oracle: None: silence is UNKNOWN, never admitted. Not closed by the engine.
     :param on_outcome: called once an attempt, from the hub.
     :param on_change: called when a kept attempt is served late or ended by the server.
+    :param note_sources: keep our end's address and port in the attempt.
     :param reset_on_close: end rejected and finished connections with RST (no TIME_WAIT on
         either side) instead of FIN.
 
@@ -73,6 +75,7 @@ class Engine:
         on_outcome: Callable[[Attempt], None] = ignore,
         on_change: Callable[[Attempt], None] = ignore,
         reset_on_close: bool = False,
+        note_sources: bool = False,
     ) -> None:
         self.profile = profile
         self.target = target
@@ -83,6 +86,8 @@ class Engine:
         self.failure: Exception | None = None
         self.in_flight = 0
         self._sources = [(host, 0) for host in sources]
+        self._note_sources = note_sources
+        self._source_bits = [int(IPv4Address(host)) << 16 for host in sources] or [0]
         self._quiet_ns = int(patience.quiet_s * 1e9)
         self._deadline_ns = int(patience.deadline_s * 1e9)
         self._count = 0
@@ -117,6 +122,9 @@ class Engine:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(self._sources[index % len(self._sources)])
             number = sock.connect_ex(self.target.address)
+            if self._note_sources:
+                bits = self._source_bits
+                attempt.source = bits[index % len(bits)] | sock.getsockname()[1]
         except OSError:
             self._finish(attempt, Outcome.LOCAL)
             return attempt

@@ -246,6 +246,7 @@ def main() -> None:
         sources=spec["sources"],
         on_outcome=on_outcome,
         reset_on_close=spec["reset"],
+        note_sources=True,
     )
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
     with Run(pace.duration_s + patience.deadline_s + 5, stream=None) as run, collector_off():

@@ -14,9 +14,9 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.calibrate import Calibration, calibrate
-from gserver.probe.cap import find_cap
 from gserver.probe.environment import environment
 from gserver.probe.errors import TargetError
+from gserver.probe.known_cap import SPARE_FILES, cap_or_found, must_fit
 from gserver.probe.options import profile_of
 from gserver.probe.outcomes import Outcome
 from gserver.probe.procstat import Usage, listening_process, measure
@@ -26,15 +26,13 @@ from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
 from gserver.probe.run import Run, Stopped
 from gserver.probe.target import Target, parse_target
 
-__all__ = ["CALIBRATION_S", "at_the_cap", "measuring", "most_held", "still_there"]
+__all__ = ["CALIBRATION_S", "at_the_cap", "measuring", "still_there"]
 
 S = TypeVar("S")
 
 CALIBRATION_S: Final = 2.0  # about; of an echo server 1.4 s
 _SEARCH_S: Final = 60.0  # for a cap that was not given, and for filling up to it
-_SEARCH_MOST: Final = 5000
-_SPARE_FILES: Final = 48  # beside the connections: the loop's, the children's pipes, reports
-_LEAST_FILES: Final = _SPARE_FILES + 16
+_LEAST_FILES: Final = SPARE_FILES + 16
 _LEAST_FILES_TO_FLOOD: Final = 256  # a process of a flood keeps 64 to itself
 _GONE_S: Final = 1.0  # a listener that was shut while full is back by then
 _OUR_FAULT: Final = (
@@ -45,11 +43,6 @@ _OUR_FAULT: Final = (
     errno.EADDRNOTAVAIL,
     errno.EAGAIN,  # of fork
 )
-
-
-def most_held() -> int:
-    """How many connections this process may hold, once its soft limit is raised to the hard one."""
-    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE_FILES)
 
 
 def measuring(
@@ -129,28 +122,23 @@ def at_the_cap(
 
     Does not return.
     """
-    where, reports = parse_target(target), Reports.of(flags)
+    where, reports = parse_target(target), Reports.of(command, flags)
     profile, patience = profile_of(flags)
-    if flags["cap"] is not None and flags["cap"] > most_held():
-        raise SettingError(
-            "--cap",
-            flags["cap"],
-            f"this machine's limit on open files lets us hold {most_held()} connections; raise it "
-            "with `ulimit -n`",
-        )
+    must_fit(flags["cap"])
 
     def measured(run: Run, result: Result) -> None:
         calibration = calibrate(where, profile, patience, run)
         try:
             result.details["calibration"] = calibration.as_json()
             result.lines.append(("profile", calibration.profile.name))
-            cap = flags["cap"] or _find(where, calibration, run, result)
+            cap, known = cap_or_found(where, calibration, run, flags["cap"], result)
             result.settings["cap"] = cap
-            run.go_on()
+            result.details["calibration"] = known.as_json()
+            result.warnings += known.caveats(2 * known.patience.quiet_s)
             pid = flags["pid"] or _listener(calibration, where)
             settings = settings_for(cap, pid)
             result.start_ns = monotonic_ns()
-            recording = replace(calibration, records=Records())
+            recording = replace(known, records=Records())
             before = measure(pid)
             work(where, recording, run, settings, result)
             _report_cpu(result, pid, before, measure(pid))
@@ -164,27 +152,6 @@ def at_the_cap(
     about = CALIBRATION_S + duration_s + (0.0 if flags["cap"] else 5.0)
     limit = duration_s + _SEARCH_S + 5 * patience.deadline_s
     measuring(command, target, flags, reports, about, limit, measured, floods=floods)
-
-
-def _find(target: Target, calibration: Calibration, run: Run, result: Result) -> int:
-    """The limit that ``probe cap`` finds.
-
-    :raises TargetError: none was found.
-    :raises Stopped: the run was, before; how far the search had come is in *result*.
-    """
-    finding = find_cap(target, calibration, run, maximum=min(_SEARCH_MOST, most_held()))
-    result.details["search"] = finding.as_json()
-    if finding.limit is not None:
-        result.lines.append(("limit", f"{finding.limit}, found first (no --cap was given)"))
-        run.pause(0.2)  # for the slots of the search to come back
-        return finding.limit
-    if run.stopped:
-        result.lines.append(("limit", f"not found yet: {finding.peak} served at once so far"))
-        run.go_on()
-    why = "give --cap"
-    if finding.local_errors or finding.peak >= most_held():
-        why = f"this machine may open no more files (`ulimit -n`: {most_held() + _SPARE_FILES})"
-    raise TargetError(f"{target.text}: no limit found up to {finding.peak}; {why}")
 
 
 def _listener(calibration: Calibration, target: Target) -> int | None:

@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 import click
 
 from gserver.errors import SettingError
+from gserver.probe.figures import must_exist
 from gserver.probe.html_report import write_html
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.text_report import render
@@ -41,12 +42,15 @@ class Reports:
     thresholds: tuple[Threshold, ...]
 
     @classmethod
-    def of(cls, flags: dict[str, Any]) -> Reports:
+    def of(cls, command: str, flags: dict[str, Any]) -> Reports:
         """Read the flags of ``report_options``.
 
-        :raises SettingError: a threshold that cannot be read, a file that cannot be written.
+        :param command: as in :data:`gserver.probe.figures.FIGURES`.
+        :raises SettingError: a threshold that cannot be read, or on a figure that *command* never
+            has; a file that cannot be written.
         """
         thresholds = tuple(parse_threshold(text) for text in flags["thresholds"])
+        must_exist(command, thresholds)
         files = {option: flags[name] for option, name in _FILES.items() if flags[name] is not None}
         seen: set[Path] = set()
         for option, path in files.items():

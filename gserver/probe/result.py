@@ -37,6 +37,7 @@ class Result:
     :param lines: label and sentence, for people.
     :param latencies: title → row → summary.
     :param details: whatever else the command found, as JSON.
+    :param asserted: what was asked for by other flags than ``--threshold``, and whether it is met.
     :param invalid: why the run does not count, one sentence each; partial: why it ended early.
     """
 
@@ -48,6 +49,7 @@ class Result:
     lines: list[tuple[str, str]] = field(default_factory=list)
     latencies: dict[str, dict[str, Summary]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    asserted: list[tuple[Threshold, bool]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     partial: str = ""
@@ -63,11 +65,11 @@ class Result:
         return f"{self.tool} {self.command} {self.target}"
 
     def check(self, thresholds: Sequence[Threshold]) -> list[tuple[Threshold, bool]]:
-        """Each threshold and whether it is met.
+        """Each threshold and whether it is met, after those of :attr:`asserted`.
 
         One that names a figure the run does not have makes the run invalid: nobody can say.
         """
-        checked = []
+        checked = list(self.asserted)
         for threshold in thresholds:
             met = threshold.check(self.figures)
             if met is None:

@@ -262,6 +262,7 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
     answers = summarise(swarm.answers)
     result.figures |= reject.flat("reject") | answers.flat("request")
     result.figures |= {
+        **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
         "hangs": counts[Outcome.HANG],
         "queued": counts[Outcome.QUEUED],
         "peak": swarm.peak,

@@ -8,8 +8,9 @@ import pytest
 
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import CapFinding, find_cap
+from gserver.probe.cap import find_cap
 from gserver.probe.errors import TargetError
+from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES, Profile
 from gserver.probe.run import Run
@@ -84,6 +85,28 @@ def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..
     finding = find(port, PROFILES["silent"], patience=patience)
     assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
     assert set(finding.turned_away) == {Outcome.FIN}
+
+
+@pytest.mark.parametrize("late_s", [0.15, 0.7, 2.1])
+def test_a_silent_server_that_turns_away_late_is_found_out(
+    start_server: Callable[..., int], late_s: float
+) -> None:
+    """Who is silent for longer than quiet-time, and then ended, was never admitted."""
+    patience = Patience(quiet_s=0.01, deadline_s=1.5)
+    port = start_server("limited_server", 10, "late", late_s)
+    finding = find(port, PROFILES["silent"], patience=patience, expected=10)
+    assert (finding.limit, finding.peak, finding.over_admissions) == (10, 10, 0)
+    assert finding.policy is Outcome.FIN
+    assert finding.late_s == pytest.approx(late_s, abs=0.4)
+    assert (finding.fits_after_close, finding.dropped_while_held) == (1, 0)
+
+
+def test_a_silent_servers_own_time_limit_is_no_late_rejection(zoo: Callable[..., int]) -> None:
+    finding = find(zoo("silent_until", 0.6), PROFILES["silent"], maximum=20)
+    assert finding.limit is None
+    assert finding.peak == 20
+    assert finding.late_s == 0
+    assert not finding.turned_away
 
 
 def test_over_admissions_in_a_burst_are_counted(start_server: Callable[..., int]) -> None:

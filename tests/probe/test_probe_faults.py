@@ -152,3 +152,31 @@ def test_a_server_that_dies_makes_the_run_invalid(
     figures = json.loads(report.read_text())["figures"]
     assert figures
     assert figures.get("cpu_per_rejection", 1) > 0
+
+
+ISOLATION = ["--cap", "6", "--duration", "1s", "--rate", "300", "--victim-rate", "100"]
+
+
+@pytest.mark.long
+def test_victims_that_fall_silent_are_no_base_line(start_server: Callable[..., int]) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'mute')}"
+    done = probe("isolation", target, *ISOLATION, "--deadline", "500ms")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert re.search(r"INVALID: quiet: \d+ of \d+ requests .* got no answer", done.stdout)
+
+
+@pytest.mark.long
+def test_victims_that_the_flood_ends_are_counted_not_forgotten(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 6, 'panic', 100)}"
+    report = tmp_path / "report.json"
+    done = probe(
+        "isolation", target, *ISOLATION, "--json", report, "--threshold", "victims_lost==0"
+    )
+    assert done.returncode == 99, done.stdout + done.stderr
+    assert "warning: flood: the server ended 6 of the admitted clients" in done.stdout
+    figures = json.loads(report.read_text())["figures"]
+    assert figures["victims_lost"] == 6
+    assert figures["flood.missed"] > 0
+    assert figures["isolation.goodput"] < 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import stat
 import subprocess
@@ -24,7 +25,7 @@ def reports(**paths: object) -> Reports:
     flags |= {name: str(path) for name, path in paths.items()}
     for name in ("json", "csv", "html"):
         flags[f"{name}_path"] = flags.pop(name)
-    return Reports.of(flags)
+    return Reports.of("storm", flags)
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "html"])
@@ -125,3 +126,31 @@ def test_a_full_disk_is_a_line_and_the_result_is_printed(
     assert "could not be printed: No space left on device" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["cap"],
+        ["churn", "--cap", "3", "--tries", "5", "--duration", "1s"],
+        ["slow", "--cap", "3", "--duration", "500ms"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_raw_records_are_of_every_attempt(
+    command: list[str], start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
+    name, *flags = command
+    done = subprocess.run(
+        [*COMMAND, name, target, *flags, "--csv", str(tmp_path / "x.csv")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "x.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {"admitted", "fin"} <= {row["outcome"] for row in rows}
+    for row in rows:
+        assert 0 <= float(row["intended_us"]) <= float(row["started_us"])
+        assert float(row["started_us"]) <= float(row["finished_us"]) < 60e6
