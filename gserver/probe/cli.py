@@ -11,8 +11,8 @@ import click
 from gserver.errors import SettingError
 from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import find_cap
+from gserver.probe.cap_report import report_cap
 from gserver.probe.churn import ChurnSettings, run_churn
-from gserver.probe.finding import POLICY, CapFinding
 from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.known_cap import most_held, must_fit
 from gserver.probe.measuring import (
@@ -29,7 +29,6 @@ from gserver.probe.options import (
     report_options,
     seconds,
 )
-from gserver.probe.outcomes import Outcome
 from gserver.probe.pacing import ConstantRate
 from gserver.probe.records import Records
 from gserver.probe.reports import Reports
@@ -39,7 +38,6 @@ from gserver.probe.selftest import run_selftest
 from gserver.probe.slow import SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
 from gserver.probe.target import parse_target, source_addresses
-from gserver.probe.threshold import parse_threshold
 
 __all__ = ["probe"]
 
@@ -58,6 +56,12 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 def probe() -> None:
     """Find any TCP server's connection limit, and how it turns people away.
+
+    \b
+      gserver probe cap 127.0.0.1:6379
+      gserver probe storm :8999 --cap 100 --threshold 'reject.p99<2ms'
+
+    TARGET is HOST:PORT, [IPV6]:PORT, or :PORT on this host. Load a server only if it is yours.
 
     Exit status: 0 pass, 99 a threshold is not met, 3 the run does not count, 2 usage, 1 the
     target cannot be measured.
@@ -81,7 +85,7 @@ def probe() -> None:
 @profile_options
 @report_options
 def cap(target: str, **flags: Any) -> None:
-    """Find the limit of TARGET (HOST:PORT) and what happens at it.
+    """Find the limit of TARGET and what happens at it.
 
     A server that answers nothing (profile silent) is judged by the kernel's rows and by silence:
     who is held is watched until one second after --deadline, and who is turned away later than
@@ -119,81 +123,11 @@ def cap(target: str, **flags: Any) -> None:
     measuring("cap", target, flags, reports, about, flags["duration"], work)
 
 
-def report_cap(result: Result, finding: CapFinding) -> None:
-    """Write what ``find_cap`` found into *result*."""
-    result.details["cap"] = finding.as_json()
-    result.figures |= {
-        "peak": finding.peak,
-        "over_admissions": finding.over_admissions,
-        "dropped_while_held": finding.dropped_while_held,
-        "slots_lost": finding.slots_lost,
-    } | {
-        outcome.value: finding.turned_away[outcome]
-        for outcome in Outcome
-        if outcome not in (Outcome.ADMITTED, Outcome.LOCAL)
-    }
-    say = result.lines.append
-    if finding.limit is None and result.partial:
-        limit = f"not found yet: {finding.peak} served at once so far"
-    elif finding.limit is None:
-        limit = f"none found: {finding.peak} served at once"
-    else:
-        result.figures["limit"] = finding.limit
-        limit = f"{finding.limit} connections served at once"
-    say(("limit", limit))
-    result.headline = f"limit: {limit}"
-    if finding.policy is not None:
-        result.headline += f"; {POLICY[finding.policy]}"
-    if finding.policy is not None:
-        text = POLICY[finding.policy]
-        if finding.message:
-            text += f" ({finding.message[:60].decode('latin-1')!r})"
-        say(("policy", text))
-        counts = ", ".join(f"{n} {o.value}" for o, n in finding.turned_away.most_common())
-        say(("turned away", f"{sum(finding.turned_away.values())}: {counts}"))
-    if finding.fits_after_close is not None:
-        result.figures["fits_after_close"] = finding.fits_after_close
-        result.figures["tries_after_close"] = finding.tries_after_close or 0
-        right = "as it should" if finding.fits_after_close == 1 else "NOT exactly one"
-        say(
-            (
-                "one closed",
-                f"{finding.fits_after_close} more fitted, {right}; "
-                f"admitted at try {finding.tries_after_close}",
-            )
-        )
-    if finding.limit is not None:
-        say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
-    if finding.late_s:
-        say(
-            (
-                "turned away late",
-                f"up to {finding.late_s:.2f} s after connecting: silent until then, never admitted",
-            )
-        )
-    if finding.dropped_while_held:
-        say(("dropped while held", f"{finding.dropped_while_held} by the server"))
-        result.warnings.append("the server ends connections by itself: the limit may be higher")
-    if finding.slots_lost:
-        say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
-        result.warnings.append("slots leak: the limit shrinks as clients come and go")
-    if finding.expected is not None and not result.partial:
-        wanted = replace(
-            parse_threshold(f"limit=={finding.expected}"),
-            text=f"limit=={finding.expected} (--cap)",
-        )
-        result.asserted.append((wanted, finding.limit == finding.expected))
-    if finding.local_errors:
-        result.invalid.append(
-            f"{finding.local_errors} attempts failed on this machine (descriptors or ports)"
-        )
-
-
 @probe.command()
 @click.argument("target")
 @cap_options
 @click.option("--rate", type=float, default=1000.0, show_default=True, help="Attempts a second.")
-@click.option("--duration", type=seconds, default="10s", show_default=True)
+@click.option("--duration", type=seconds, default="10s", show_default=True, help="Of the storm.")
 @processes_option
 @click.option(
     "--sources", type=click.IntRange(0), default=0, help="Source addresses. 0: as needed."
@@ -208,7 +142,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
 @profile_options
 @report_options
 def storm(target: str, **flags: Any) -> None:
-    """Hold the cap of TARGET and be turned away at a steady rate."""
+    """Be turned away at a steady rate while the cap is held."""
     # Both refuse what cannot be, before any work.
     ConstantRate(flags["rate"], flags["duration"])
     source_addresses(parse_target(target), flags["sources"])
@@ -230,16 +164,27 @@ def storm(target: str, **flags: Any) -> None:
 @probe.command()
 @click.argument("target")
 @cap_options
-@click.option("--tries", type=click.IntRange(0), default=500, show_default=True)
+@click.option(
+    "--tries",
+    type=click.IntRange(0),
+    default=500,
+    show_default=True,
+    help="First: close one and come back at once, so often.",
+)
 @click.option("--rate", type=float, default=50.0, show_default=True, help="Leavers a second.")
-@click.option("--duration", type=seconds, default="10s", show_default=True)
+@click.option(
+    "--duration", type=seconds, default="10s", show_default=True, help="Of leaving and joining."
+)
 @click.option(
     "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
 )
 @profile_options
 @report_options
 def churn(target: str, **flags: Any) -> None:
-    """Leave and join at the cap of TARGET: false rejections, freed-slot lag, over-admissions."""
+    """Leave and join at the cap: is a freed slot found?
+
+    Counts false rejections and over-admissions, and times the lag of a freed slot.
+    """
     ConstantRate(flags["rate"], flags["duration"])
 
     def settings(cap: int, pid: int | None) -> ChurnSettings:
@@ -265,7 +210,10 @@ def churn(target: str, **flags: Any) -> None:
 @profile_options
 @report_options
 def slow(target: str, **flags: Any) -> None:
-    """Silent, trickling and half-closing clients at TARGET: who holds a slot, for how long?"""
+    """Who holds a slot without asking for anything?
+
+    Clients that are silent, that trickle, and that half-close; and for how long.
+    """
 
     def settings(cap: int, pid: int | None) -> SlowSettings:
         return SlowSettings(cap, min(flags["clients"], cap), flags["duration"])
@@ -276,9 +224,15 @@ def slow(target: str, **flags: Any) -> None:
 @probe.command()
 @click.argument("target")
 @cap_options
-@click.option("--victims", type=click.IntRange(1), default=8, show_default=True)
 @click.option(
-    "--victim-rate", type=float, default=500.0, show_default=True, help="Requests a second, all."
+    "--victims",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Of the admitted, how many are measured.",
+)
+@click.option(
+    "--victim-rate", type=float, default=500.0, show_default=True, help="Their requests a second."
 )
 @click.option("--rate", type=float, default=5000.0, show_default=True, help="Of the flood.")
 @click.option("--duration", type=seconds, default="5s", show_default=True, help="Of each phase.")
@@ -286,7 +240,10 @@ def slow(target: str, **flags: Any) -> None:
 @profile_options
 @report_options
 def isolation(target: str, **flags: Any) -> None:
-    """Do the admitted clients of TARGET notice a flood? Quiet, control, flood, recovery."""
+    """Do the admitted notice a flood of the turned away?
+
+    Four phases: quiet; control, the same flood to a sink; the flood; recovery.
+    """
     ConstantRate(flags["rate"], flags["duration"])
     ConstantRate(flags["victim_rate"], flags["duration"], setting="--victim-rate")
 
@@ -307,11 +264,20 @@ def isolation(target: str, **flags: Any) -> None:
 
 @probe.command()
 @click.option("--rate", type=float, default=2000.0, show_default=True, help="Of the A/A blocks.")
-@click.option("--blocks", type=click.IntRange(2, 100), default=6, show_default=True)
+@click.option(
+    "--blocks",
+    type=click.IntRange(2, 100),
+    default=6,
+    show_default=True,
+    help="Pairs of runs against two identical servers.",
+)
 @processes_option
 @report_options
 def selftest(**flags: Any) -> None:
-    """Measure this client and this machine against a trivial rejecter of our own."""
+    """What do this client and this machine add?
+
+    Against a trivial rejecter of our own: overhead, ceiling, and how much two of them differ.
+    """
     ConstantRate(flags["rate"], 1.0)
     reports = Reports.of("selftest", flags)
 

@@ -76,8 +76,12 @@ profile_options = _stacked(
 
 report_options = _stacked(
     click.option("--seed", type=int, default=1, show_default=True, help="For what is random."),
-    click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write all as JSON."),
-    click.option("--csv", "csv_path", type=click.Path(dir_okay=False), help="Write raw records."),
+    click.option(
+        "--json", "json_path", type=click.Path(dir_okay=False), help="Write all, raw records too."
+    ),
+    click.option(
+        "--csv", "csv_path", type=click.Path(dir_okay=False), help="Write the attempts, one a row."
+    ),
     click.option("--html", "html_path", type=click.Path(dir_okay=False), help="Write one page."),
     click.option(
         "--threshold",
