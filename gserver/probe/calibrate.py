@@ -247,9 +247,11 @@ def _detect(target: Target, patience: Patience) -> Profile:
         sock.sendall(PROBE_LINE)
         return _who_replies(_hear(sock, _REPLY_S) or b"")
     except OSError as error:
-        reason = "connection refused: is the server running there?"
-        if not isinstance(error, ConnectionRefusedError):
-            reason = str(error)
+        reason = error.strerror or str(error)
+        if isinstance(error, ConnectionRefusedError):
+            reason = "connection refused: is the server running there?"
+        elif isinstance(error, TimeoutError):
+            reason = "no answer to the handshake: is the address right?"
         raise TargetError(f"{target.text}: {reason}") from None
     finally:
         sock.close()

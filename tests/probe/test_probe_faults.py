@@ -73,6 +73,14 @@ def test_nobody_there_is_status_1(command: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_no_answer_at_all_is_status_1(zoo: Callable[..., int]) -> None:
+    done = probe("cap", f"127.0.0.1:{zoo('syn_dropped')}", "--deadline", "500ms")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "no answer to the handshake: is the address right?"
+    )
+
+
 @pytest.mark.parametrize("command", ["cap", "storm", "churn", "slow", "isolation", "selftest"])
 def test_too_few_open_files_is_status_2(command: str) -> None:
     target = [] if command == "selftest" else ["127.0.0.1:1"]
