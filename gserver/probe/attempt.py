@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from gserver.probe.outcomes import Outcome
+from gserver.probe.outcomes import REJECTIONS, Outcome
 
-__all__ = ["Attempt", "Patience"]
+__all__ = ["Attempt", "Patience", "too_many_at_once"]
+
+_RETRY_S: Final = 0.9  # a SYN that was dropped is sent again after 1 s (RFC 6298, 2.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +78,17 @@ class Attempt:
     def is_waiting(self) -> bool:
         """Connected or connecting, without a verdict that says yes or no."""
         return self.sock is not None and self.served == 0 and self.ended == 0
+
+
+def too_many_at_once(batch: Iterable[Attempt], usual_s: float) -> bool:
+    """Whether some of *batch* had to knock again, or got no answer: its backlog is too short.
+
+    :param usual_s: how long admission takes, seconds.
+    """
+    for attempt in batch:
+        if attempt.served:
+            if attempt.served - attempt.started > (usual_s + _RETRY_S) * 1e9:
+                return True
+        elif attempt.outcome not in (*REJECTIONS, Outcome.LOCAL):
+            return True
+    return False

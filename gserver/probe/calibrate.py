@@ -153,6 +153,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     except OSError:
         oracle = None
     engine = Engine(target, profile, patience, oracle=oracle)
+    engine.sees_rows = False
     try:
         latencies = []
         for _ in range(_TRIES):

@@ -10,10 +10,11 @@ admitted; the search then goes on from those who are left, and waits long enough
 
 from __future__ import annotations
 
+from collections import Counter
 from time import monotonic
 from typing import Final
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
 from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import Outcome
@@ -69,6 +70,9 @@ class _Search:
         self.late = False
         self.held: set[Attempt] = set()
         self.waiting: set[Attempt] = set()
+        self.biggest_step = _BIGGEST_STEP
+        self.too_many = False  # the last that were opened at once
+        self.usual_s = calibration.admitted_s
         self.promoted = 0
         self.engine = calibration.engine(
             target,
@@ -117,7 +121,7 @@ class _Search:
     def _open(self, count: int, *, apart_s: float = 0.0) -> list[bool]:
         """Open *count*, at once or that far apart; which of them are held, by their order."""
         began = self.run.began
-        batch = []
+        batch: list[Attempt] = []
         for i in range(count):
             if i and apart_s and not self.run.pause(apart_s):
                 break
@@ -127,9 +131,31 @@ class _Search:
             settled = batch[-1].started / 1e9 + self.settle_s
             self.run.until(lambda: not any(a.is_held for a in batch), settled - monotonic())
             self._note_peak()
+        self.too_many = too_many_at_once(batch, self.usual_s)
         self.finding.steps.append(((batch[0].started / 1e9) - began, len(self.held), count))
         self.run.tell(f"holding {len(self.held)}, tried {count} more")
         return [a.is_held and a.outcome is Outcome.ADMITTED for a in batch]
+
+    def _they_are_in_line(self) -> bool:
+        """Whether who comes now must wait like those who wait; if not, those are given up.
+
+        Who came at once with others may wait for no server: the kernel has dropped their handshake
+        because the backlog was too short, and tries again after a second or more.
+        """
+        if not self.waiting:
+            return False
+        before = set(self.waiting)
+        self._open(1)
+        if self.waiting - before:
+            return True
+        for attempt in before & self.waiting:
+            assert attempt.outcome is not None
+            self.finding.turned_away[attempt.outcome] -= 1
+            self.finding.overtaken += 1
+            self.engine.end(attempt)
+        self.finding.turned_away += Counter()  # without those of 0
+        self.waiting.clear()
+        return False
 
     def _close_one(self) -> None:
         attempt = next(iter(self.held))
@@ -171,9 +197,14 @@ class _Search:
         step = 1
         while not self._over and not self.late:
             step = min(step, self.maximum - len(self.held))
-            if step <= 0 or (sum(self._open(step)) < step and self._is_level()):
+            if step <= 0:
                 return
-            step = min(max(1, len(self.held)), _BIGGEST_STEP)
+            all_fit = all(self._open(step))
+            if self.too_many:
+                self.biggest_step = max(1, step // 2)
+            if not all_fit and self._is_level():
+                return
+            step = min(max(1, len(self.held)), self.biggest_step)
 
     def _some_are_late(self) -> bool:
         """Watch who is held until the deadline has passed: whether the server ended any of them.
@@ -205,10 +236,12 @@ class _Search:
         while turned < _IN_A_ROW and len(self.held) < self.maximum:
             if self._over or self.late:
                 return False
-            if self.waiting:  # those already in line come first: whoever joins shows nothing new
+            if self.waiting:  # those already in line come first
                 before = self.promoted
                 self.run.pause(_BETWEEN_S)
                 turned = turned + 1 if before == self.promoted else 0
+                if turned == _IN_A_ROW and not self._they_are_in_line():
+                    return False
                 continue
             count = room + _IN_A_ROW if self._takes_long else 1
             room = 0
@@ -223,8 +256,8 @@ class _Search:
 
     def _confirm(self) -> None:
         """Go past the limit at once; come back to it one by one; close one: one more fits."""
-        over = sum(self._open(min(max(3, len(self.held) // 4), 32)))
-        if self.waiting:
+        over = sum(self._open(min(max(3, len(self.held) // 4), 32, self.biggest_step)))
+        if self._they_are_in_line():
             self._confirm_with_queue()
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before

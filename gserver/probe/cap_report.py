@@ -63,6 +63,14 @@ def report_cap(result: Result, finding: CapFinding) -> None:
                 f"up to {finding.late_s:.2f} s after connecting: silent until then, never admitted",
             )
         )
+    if finding.overtaken:
+        say(
+            (
+                "overtaken",
+                f"{finding.overtaken} who came at once with others got no answer, who came later "
+                "did: a short backlog; fewer came at once from then on",
+            )
+        )
     if finding.dropped_while_held:
         say(("dropped while held", f"{finding.dropped_while_held} by the server"))
         result.warnings.append("the server ends connections by itself: the limit may be higher")

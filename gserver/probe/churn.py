@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
 from gserver.probe.ledger import Falsehood, Ledger
@@ -23,6 +23,7 @@ from gserver.probe.target import Target
 
 __all__ = ["ChurnSettings", "run_churn"]
 
+_ROUNDS_WITHOUT_GAIN = 5
 _AGAIN_S = 0.001  # between one client's rejection and its next try
 
 
@@ -68,6 +69,7 @@ class _Churn:
         self.settings = settings
         self.target = target
         self.patience = calibration.patience
+        self.usual_s = calibration.admitted_s
         self.ledger = Ledger(settings.cap, int(calibration.grace_s * 1e9))
         self.held: list[Attempt] = []
         self.lost = 0
@@ -152,13 +154,17 @@ class _Churn:
     # -- the parts --------------------------------------------------------------------------
 
     def fill(self) -> None:
-        barren = 0
+        barren, most = 0, 128
         while len(self.held) < self.settings.cap and not self.over:
             self.run.tell(f"filling: {len(self.held)} of {self.settings.cap}")
-            missing = min(128, self.settings.cap - len(self.held))
-            self._join_all([gevent.spawn(self._try) for _ in range(missing)])
-            barren = 0 if len(self.held) == self.settings.cap else barren + 1
-            if barren > self.settings.cap // 128 + 5 and not self.over:
+            before = len(self.held)
+            step = min(max(1, before), most, self.settings.cap - before)
+            batch = [gevent.spawn(self._try) for _ in range(step)]
+            self._join_all(batch)
+            if too_many_at_once([client.value for client in batch if client.value], self.usual_s):
+                most = max(1, step // 2)
+            barren = 0 if len(self.held) > before else barren + 1
+            if barren > _ROUNDS_WITHOUT_GAIN and not self.over:
                 raise TargetError(
                     f"{self.target.text}: only {len(self.held)} of {self.settings.cap} were "
                     "admitted; is --cap right, and nobody else connected?"

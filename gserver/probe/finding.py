@@ -35,6 +35,8 @@ class CapFinding:
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
     :param slots_lost: how many did not come back when their clients had left.
     :param dropped_while_held: ended by the server after it had served them.
+    :param overtaken: came at once with others and got no answer, when who came after them did: a
+        backlog too short for them. They are not among ``turned_away``.
     :param late_s: the longest that somebody whom silence had admitted was left open before the
         server turned them away after all, seconds; 0: nobody.
     :param watched_s: how long those who are held were watched, where only silence shows it.
@@ -47,6 +49,7 @@ class CapFinding:
     fits_after_close: int | None = None
     tries_after_close: int | None = None
     dropped_while_held: int = 0
+    overtaken: int = 0
     slots_lost: int = 0
     local_errors: int = 0
     expected: int | None = None
@@ -79,6 +82,7 @@ class CapFinding:
             "tries_after_close": self.tries_after_close,
             "dropped_while_held": self.dropped_while_held,
             "slots_lost": self.slots_lost,
+            "overtaken": self.overtaken,
             "turned_away_late_after_s": self.late_s,
             "watched_s": self.watched_s,
             "steps": self.steps,

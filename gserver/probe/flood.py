@@ -47,6 +47,7 @@ class FloodPlan:
     :param sources: source addresses in all; 0: as many as the number of arrivals asks for, where
         the target has them to spare (127.0.0.0/8).
     :param reset_on_close: end with RST instead of FIN.
+    :param has_oracle: the kernel's rows show the target's connections (``Calibration.oracle``).
     """
 
     target: Target
@@ -57,6 +58,7 @@ class FloodPlan:
     processes: int = 1
     sources: int = 0
     reset_on_close: bool = False
+    has_oracle: bool = True
 
     def paces(self) -> list[ConstantRate]:
         """One pace a process, interleaved."""
@@ -94,6 +96,7 @@ class FloodPlan:
                 "pace": [pace.rate, pace.duration_s, pace.phase],
                 "sources": sources[process :: self.processes] or sources,
                 "reset": self.reset_on_close,
+                "oracle": self.has_oracle,
             }
         )
 
@@ -223,11 +226,7 @@ def main() -> None:
     )
     pace = ConstantRate(*spec["pace"])
     records = Records(pace.planned)
-    oracle: Oracle | None
-    try:
-        oracle = Oracle()
-    except OSError:
-        oracle = None
+    oracle = Oracle() if spec["oracle"] else None
     patience = Patience(*spec["patience"])
     admitted: list[Attempt] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
 from gserver.probe.outcomes import Outcome
@@ -27,6 +27,7 @@ class Holders:
         self.target = target
         self._run = run
         self._patience = calibration.patience
+        self._usual_s = calibration.admitted_s
         self.engine = calibration.engine(
             target,
             on_change=self._on_change,
@@ -42,17 +43,18 @@ class Holders:
 
         :raises TargetError: the server does not let in that many.
         """
-        barren = 0
+        barren, most = 0, _STEP
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
             self._run.tell(f"holding {before} of {count}")
-            batch = [
-                self.engine.start(keep=True) for _ in range(min(_STEP, count - len(self.held)))
-            ]
+            step = min(max(1, before), most, count - before)
+            batch = [self.engine.start(keep=True) for _ in range(step)]
             self._run.until(
                 lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]
                 self._patience.deadline_s + 1,
             )
+            if too_many_at_once(batch, self._usual_s):
+                most = max(1, step // 2)
             for attempt in batch:
                 if attempt.is_held:
                     self.held.add(attempt)

@@ -147,6 +147,7 @@ def _phase(
                 settings.rate,
                 settings.duration_s,
                 settings.processes,
+                has_oracle=calibration.oracle is not None,
             )
         )
     victims.begin()

@@ -29,9 +29,11 @@ _BC_S_GE: Final = 2
 _BC_S_LE: Final = 3
 _TCP_TIME_WAIT: Final = 6
 _TCP_LISTEN: Final = 10
-# States of a row that nobody has accepted: ESTABLISHED, SYN_RECV, CLOSE_WAIT (the client has
-# left), NEW_SYN_RECV (include/net/tcp_states.h). In any other, inode 0 means closed by its owner.
-_BEFORE_ACCEPT: Final = (1, 3, 8, 12)
+# States of a row that waits to be accepted: ESTABLISHED, CLOSE_WAIT (the client has left). In
+# SYN_RECV and NEW_SYN_RECV the handshake is not complete, though the client may think so: its ACK
+# was dropped because the queue was full. In any other, inode 0 means closed by its owner
+# (include/net/tcp_states.h).
+_BEFORE_ACCEPT: Final = (1, 8)
 _NO_COOKIE: Final = b"\xff" * 8
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -99,7 +101,7 @@ class Oracle:
         """Whether a process has accepted the connection *client* made to *server*.
 
         :return: None when the kernel has no such connection: it is another host's, another
-            network namespace's, or gone.
+            network namespace's, or gone; or the server's side has not completed the handshake.
         """
         family, ident = _sock_id(server, client)
         rows = self._ask(family, ident, states=0xFFFFFFFF, flags=_NLM_F_REQUEST)

@@ -53,6 +53,7 @@ def run_storm(
         settings.processes,
         settings.sources,
         settings.reset_on_close,
+        has_oracle=calibration.oracle is not None,
     )
     pid = settings.pid
     holders = Holders(target, calibration, run)

@@ -228,6 +228,7 @@ def _drive(
     while (passed := time.monotonic() - began) < run_time_s:
         wanted, rate = users, spawn_rate
         if shape is not None:
+            shape.elapsed_s = passed
             told = shape.tick()
             if told is None:
                 break

@@ -4,7 +4,8 @@
 more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come within 5 ms of each
 other are judged by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 (FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
-accept), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
+accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
+kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
 the admitted are answered once, never again) and ``panic`` (FIN; the admitted are ended once SECONDS
 people, a hundred say, have been turned away).
 """
@@ -74,7 +75,7 @@ with socket.socket() as finder:  # bound by number: the kernel forgets a port 0 
 listener = gsocket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 listener.bind(("127.0.0.1", port))
-listener.listen(1024)
+listener.listen(1 if POLICY == "narrow" else 1024)
 sys.stdout.write(f"{port}\n")
 sys.stdout.flush()
 while True:

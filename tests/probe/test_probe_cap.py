@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +12,7 @@ from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import find_cap
 from gserver.probe.errors import TargetError
 from gserver.probe.finding import CapFinding
+from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES, Profile
 from gserver.probe.run import Run
@@ -70,6 +72,27 @@ def test_a_larger_limit_is_found_as_exactly(start_server: Callable[..., int]) ->
     finding = find(start_server("limited_server", 333, "fin"))
     assert (finding.limit, finding.peak, finding.over_admissions) == (333, 333, 0)
     assert finding.fits_after_close == 1
+
+
+def test_a_short_backlog_is_no_limit_and_no_policy(start_server: Callable[..., int]) -> None:
+    """Those whom the kernel drops because they come at once are no sign of the cap."""
+    finding = find(start_server("limited_server", 200, "narrow"))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (200, 200, 0)
+    assert finding.policy is Outcome.FIN
+    assert finding.fits_after_close == 1
+
+
+def test_holders_fill_a_server_with_a_short_backlog_in_their_time(
+    start_server: Callable[..., int],
+) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 1000, 'narrow')}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        holders = Holders(target, calibration, run)
+        with closing(calibration), closing(holders):
+            holders.fill(1000)  # 100 s, when 128 came at once
+            assert len(holders.held) == 1000
+        assert not run.partial
 
 
 @pytest.mark.parametrize("cap", [1, 10])
