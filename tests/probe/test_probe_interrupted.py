@@ -17,6 +17,9 @@ from gevent.event import Event
 
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
+from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.profiles import PROFILES, Profile
+from gserver.probe.result import Result
 from gserver.probe.run import Run, Stopped
 from gserver.probe.target import parse_target
 
@@ -153,12 +156,27 @@ def test_what_is_waited_for_raises_to_who_waits() -> None:
             run.result_of(fail)
 
 
-def test_a_stopped_calibration_closes_what_it_opened(zoo: Callable[..., int]) -> None:
+@pytest.mark.parametrize("profile", [None, PROFILES["echo"]], ids=["unknown", "echo"])
+def test_a_stopped_calibration_says_nothing_of_the_target(
+    profile: Profile | None, zoo: Callable[..., int]
+) -> None:
     target = parse_target(f"127.0.0.1:{zoo('stall')}")
     with Run(60, stream=None) as run:
         gevent.spawn_later(0.1, run.stop, "enough")
         with pytest.raises(Stopped):
-            calibrate(target, None, Patience(), run)
+            calibrate(target, profile, Patience(deadline_s=30), run)
+
+
+def test_a_stopped_churn_waits_for_no_deadline(start_server: Callable[..., int]) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 1, 'queue')}")
+    settings = ChurnSettings(cap=5, tries=1, rate=1.0, duration_s=1.0, joiners=1, seed=1)
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(deadline_s=30), run)
+        began = time.monotonic()
+        gevent.spawn_later(0.5, run.stop, "enough")
+        run_churn(target, calibration, run, settings, Result("churn", "t"))
+        calibration.close()
+    assert time.monotonic() - began < 15
 
 
 def test_a_reader_of_the_progress_that_has_gone_does_not_end_the_run() -> None:
