@@ -63,16 +63,15 @@ def measuring(
 
     :param about_s: what it takes as a rule, said at the beginning.
     :param floods: more descriptors are needed than for a few attempts.
-    :raises SettingError: there are too few.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     least = _LEAST_FILES_TO_FLOOD if floods else _LEAST_FILES
-    if hard < least:
-        raise SettingError("ulimit -n", hard, f"{command} needs at least {least} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {name: value for name, value in flags.items() if value is not None}
     result = Result(command, target, environment(sys.argv, reports.seed), settings)
     try:
+        if hard < least:
+            raise SettingError("ulimit -n", hard, f"{command} needs at least {least} open files")
         with Run(limit_s) as run:
             run.announce(
                 f"{command} {target}: about {about_s:.0f} s, at most {limit_s:.0f} s; Ctrl-C gives "
@@ -137,13 +136,15 @@ def at_the_cap(
             result.warnings += known.caveats(2 * known.patience.quiet_s)
             pid = flags["pid"] or _listener(calibration, where)
             settings = settings_for(cap, pid)
-            result.start_ns = monotonic_ns()
+            result.start_ns = began = monotonic_ns()
             recording = replace(known, records=Records())
             before = measure(pid)
-            work(where, recording, run, settings, result)
-            _report_cpu(result, pid, before, measure(pid))
-            if result.records is None:
-                result.records = recording.records
+            try:
+                work(where, recording, run, settings, result)
+            finally:
+                if result.records is None:  # a flood's come before the holders' own
+                    result.records = recording.records
+            _report_cpu(result, pid, before, measure(pid), (monotonic_ns() - began) / 1e9)
             if not run.stopped and not still_there(where, calibration, run):
                 result.invalid.append("the server has gone: nobody listens there any more")
         finally:
@@ -161,13 +162,14 @@ def _listener(calibration: Calibration, target: Target) -> int | None:
     return listening_process([row.inode for row in rows])
 
 
-def _report_cpu(result: Result, pid: int | None, before: Usage, after: Usage) -> None:
+def _report_cpu(
+    result: Result, pid: int | None, before: Usage, after: Usage, passed_s: float
+) -> None:
     result.details["server_pid"] = pid
     used = after.server_cpu_s - before.server_cpu_s
-    passed = (monotonic_ns() - result.start_ns) / 1e9
     if pid is not None and used > 0:  # less than before: the process has ended
-        result.figures["server_cpu"] = used / passed
-        result.lines.append(("server", f"{used / passed:.0%} of a core, fill and pauses included"))
+        share = result.figures["server_cpu"] = used / passed_s
+        result.lines.append(("server", f"{share:.0%} of a core, fill and pauses included"))
 
 
 def still_there(target: Target, calibration: Calibration, run: Run) -> bool:
