@@ -17,6 +17,7 @@ from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
+from gserver.probe.records import Records
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
@@ -43,6 +44,7 @@ class Calibration:
         within :attr:`watch_s`.
     :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
     :param round_trip_s: the network's, as the kernel measured it (``TCP_INFO``), seconds.
+    :param records: where the attempts of :meth:`engine` go; None: nowhere.
     """
 
     profile: Profile
@@ -51,6 +53,7 @@ class Calibration:
     closes_after_s: float | None
     oracle: Oracle | None
     round_trip_s: float = 0.0
+    records: Records | None = None
 
     @property
     def grace_s(self) -> float:
@@ -100,12 +103,19 @@ class Calibration:
         on_change: Callable[[Attempt], None] = ignore,
     ) -> Engine:
         """An engine that judges as was learned; the caller closes it before :meth:`close`."""
+        records = self.records
+
+        def record(attempt: Attempt) -> None:
+            if records is not None:
+                records.append(attempt)
+            on_outcome(attempt)
+
         return Engine(
             target,
             self.profile,
             self.patience,
             oracle=self.oracle,
-            on_outcome=on_outcome,
+            on_outcome=record,
             on_change=on_change,
         )
 
@@ -132,10 +142,11 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
 
     :param profile: None: find out what the server speaks.
     :raises TargetError: it cannot be reached, or nobody is admitted.
+    :raises Stopped: the run was, before all was learned.
     """
     run.tell(f"calibrating against {target.text}")
     if profile is None:
-        profile = _detect(target, patience)
+        profile = run.result_of(lambda: _detect(target, patience))
     oracle: Oracle | None
     try:
         oracle = Oracle()
@@ -183,6 +194,7 @@ def _one(engine: Engine, run: Run, patience: Patience) -> Attempt:
         run.pause(_BETWEEN_S)
         attempt = engine.start(keep=True)
         run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
+        run.go_on()
         if attempt.outcome is Outcome.ADMITTED:
             break
         engine.end(attempt)
@@ -216,7 +228,7 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
         Outcome.RST: "a single client is turned away with RST: is it full already?",
         Outcome.LOCAL: "this machine could not make the connection",
     }
-    why = reasons.get(outcome, "interrupted") if outcome is not None else "interrupted"
+    why = reasons.get(outcome, "no outcome") if outcome is not None else "no outcome"
     raise TargetError(f"{where}: {why}")
 
 
@@ -236,9 +248,11 @@ def _detect(target: Target, patience: Patience) -> Profile:
         sock.sendall(PROBE_LINE)
         return _who_replies(_hear(sock, _REPLY_S) or b"")
     except OSError as error:
-        reason = "connection refused: is the server running there?"
-        if not isinstance(error, ConnectionRefusedError):
-            reason = str(error)
+        reason = error.strerror or str(error)
+        if isinstance(error, ConnectionRefusedError):
+            reason = "connection refused: is the server running there?"
+        elif isinstance(error, TimeoutError):
+            reason = "no answer to the handshake: is the address right?"
         raise TargetError(f"{target.text}: {reason}") from None
     finally:
         sock.close()

@@ -135,7 +135,7 @@ class _Churn:
         if attempt.outcome is None:
             self.ledger.begin(attempt, attempt.started)
             waiter = self._waiters[attempt] = Event()
-            if not waiter.wait(self.patience.deadline_s + 1):
+            if not self.run.wait(waiter, self.patience.deadline_s + 1):
                 del self._waiters[attempt]
                 self._give_up(attempt)
         return attempt
@@ -268,6 +268,10 @@ class _Churn:
             ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
             ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
         ]
+        result.headline = (
+            f"{rejected} of {tries} rejected when they came back at once; "
+            f"{certain} certain false rejections"
+        )
         result.latencies["freed-slot lag (our close to)"] = {
             "reconnect: its connect": to_connect,
             "reconnect: admitted": serial,

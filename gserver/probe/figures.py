@@ -43,6 +43,7 @@ class Figures:
         return text
 
 
+_PHASES: Final = ("quiet", "control", "flood", "recovery")
 _ALL: Final = tuple(outcome.value for outcome in OUTCOMES)
 
 
@@ -68,7 +69,7 @@ FIGURES: Final = {
             *_names("rate rejected admitted hangs queued syn_pending unknown dropped"),
             *_names("over_admissions dropped_while_held client_cpu cpu_per_rejection"),
             *_names("machine_cpu_per_attempt memory_per_held socket_memory_per_held"),
-            *_names("time_wait_per_rejection time_wait_overflow"),
+            *_names("time_wait_per_rejection time_wait_overflow server_cpu"),
         ),
         ("reject", "reject.response", *_ALL, *(f"{name}.response" for name in _ALL), "slip"),
     ),
@@ -76,20 +77,25 @@ FIGURES: Final = {
         (
             *_each("reconnect", "tries first_try rejected slots_lost"),
             *_each("false_rejections", "certain possible"),
-            *("over_admissions", "dropped_while_held", *_ALL),
+            *("over_admissions", "dropped_while_held", "server_cpu", *_ALL),
         ),
         ("reconnect.lag", "reconnect.connect_lag", "freed_slot_lag"),
     ),
     "slow": Figures(
-        _each("silent trickle half_close", "slots slots_at_end closed closed_after_max answered")
+        (
+            *_each("silent trickle half_close", "slots slots_at_end closed closed_after_max"),
+            *_each("silent trickle half_close", "answered"),
+            "server_cpu",
+        )
     ),
     "isolation": Figures(
         (
             *_each("isolation", "p50 p99 goodput"),
-            *_each("quiet control flood recovery", "goodput missed"),
-            *_names("victims_lost dropped_while_held admitted"),
+            *_each("quiet control flood recovery", "goodput late missed lost"),
+            *_names("victims_lost dropped_while_held admitted rejected rate"),
+            *_names("cpu_per_rejection server_cpu"),
         ),
-        ("quiet", "control", "flood", "recovery"),
+        (*_PHASES, *(f"{phase}.service" for phase in _PHASES)),
     ),
     "selftest": Figures(
         ("ceiling", *_each("noise.p50 noise.p99", "low high min max")), ("fin", "slip")

@@ -36,6 +36,7 @@ from gserver.probe.validity import ClientHealth
 __all__ = ["Flood", "FloodPlan", "FloodResult", "main"]
 
 _SPARE_DESCRIPTORS = 64
+_TO_END_S = 5.0  # for the processes to hand over what they have
 _GRACE = 1.01  # arrivals later than that are not of this rate any more
 
 
@@ -104,6 +105,8 @@ class FloodPlan:
 class FloodResult:
     """What came back. ``records`` holds all attempts; the first tenth of the time is warm-up.
 
+    ``duration_s``: for how long there were arrivals; less than was planned when stopped early.
+
     ``served``: from when to when (monotonic ns) each admitted connection was: they are held to
     the end, because closing them would make room and hide that the server lets in too many.
     """
@@ -168,18 +171,22 @@ class Flood:
             child.send(str(start_ns))
         duration = self.plan.duration_s
         readers = [gevent.spawn(child.output.read) for child in self._children]
-        last = duration + self.plan.patience.deadline_s + 5
+        last = self.plan.duration_s + self.plan.patience.deadline_s + _TO_END_S
         asked = False
         while not all(reader.ready() for reader in readers):
+            passed = (monotonic_ns() - start_ns) / 1e9
             if run.stopped and not asked:
                 asked = True
+                duration = min(max(passed, 0.001), duration)
+                last = min(last, passed + _TO_END_S)
                 for child in self._children:
                     child.stop_early()
-            passed = (monotonic_ns() - start_ns) / 1e9
             if passed > last:
                 run.stop("the flood did not end in time")
                 self.close()
-            run.tell(f"{what}: {self.plan.rate:g}/s, {max(0, passed):.1f} of {duration:g} s")
+            run.tell(
+                f"{what}: {self.plan.rate:g}/s, {max(0, passed):.1f} of {self.plan.duration_s:g} s"
+            )
             gevent.wait(readers, timeout=0.1)
         records, headers = Records(), []
         for reader in readers:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
-from gserver.probe.cap import find_cap
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["Holders", "cap_or_found"]
+__all__ = ["Holders"]
 
 _STEP = 128
-_COMES_BACK_S = 0.2  # for the slots of what was just closed
 _ROUNDS_WITHOUT_GAIN = 5
 
 
@@ -51,6 +47,7 @@ class Holders:
         barren, most = 0, _STEP
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
+            self._run.tell(f"holding {before} of {count}")
             step = min(max(1, before), most, count - before)
             batch = [self.engine.start(keep=True) for _ in range(step)]
             self._run.until(
@@ -69,7 +66,6 @@ class Holders:
                     self.held.add(attempt)
                 else:
                     self.engine.end(attempt)
-            self._run.tell(f"holding {len(self.held)} of {count}")
             barren = 0 if len(self.held) > before else barren + 1
             if barren:
                 self._run.pause(0.05)
@@ -103,45 +99,3 @@ class Holders:
         """End all. May be called again."""
         self.held.clear()
         self.engine.close()
-
-
-def cap_or_found(
-    target: Target, calibration: Calibration, run: Run, cap: int | None, maximum: int
-) -> tuple[int, Calibration]:
-    """The cap that was given, or the limit that ``probe cap`` finds; and how to judge from now on.
-
-    Where only silence shows that a client was admitted, the calibration that is returned listens
-    for as long as the server takes to turn somebody away. It shares *calibration*'s oracle.
-
-    :raises TargetError: none given and none found.
-    """
-    if cap is not None:
-        late_s = _late_s(target, calibration, run, cap)
-    else:
-        finding = find_cap(target, calibration, run, maximum=maximum)
-        if finding.limit is None:
-            raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
-        cap, late_s = finding.limit, finding.late_s
-        run.pause(_COMES_BACK_S)
-    return cap, calibration.hearing_out(late_s) if late_s else calibration
-
-
-def _late_s(target: Target, calibration: Calibration, run: Run, cap: int) -> float:
-    """How long the server takes to turn away one more than *cap*, as far as silence hid it."""
-    if not calibration.profile.judges_by_silence:
-        return 0.0
-    holders = Holders(target, calibration, run)
-    try:
-        run.pause(_COMES_BACK_S)
-        holders.fill(cap)
-        # All of them are looked at: one of the holders may be who came while a slot was taken.
-        opened = [*holders.held, more := holders.engine.start(keep=True)]
-        run.tell("is anybody turned away late?")
-        run.until(lambda: more.outcome, calibration.patience.deadline_s + 1)
-        if more.outcome is not Outcome.ADMITTED:
-            return 0.0
-        run.pause(max(0.0, more.started / 1e9 + calibration.watch_s - monotonic()))
-        return max((a.ended - a.started) / 1e9 if a.ended else 0.0 for a in opened)
-    finally:
-        holders.close()
-        run.pause(_COMES_BACK_S)

@@ -33,6 +33,7 @@ class Result:
     """What a command hands to its reports.
 
     :param figures: what thresholds name: seconds, bytes, counts and shares.
+    :param headline: the answer, in one sentence.
     :param lines: label and sentence, for people.
     :param latencies: title → row → summary.
     :param details: whatever else the command found, as JSON.
@@ -55,6 +56,7 @@ class Result:
     records: Records | None = None
     start_ns: int = 0
     tool: str = "gserver probe"
+    headline: str = ""
     warm_up_s: float = 0.0
 
     @property
@@ -73,7 +75,7 @@ class Result:
             if met is None:
                 self.invalid.append(
                     f"threshold {threshold.text!r}: this run has no figure {threshold.figure} "
-                    f"(it has {', '.join(sorted(self.figures))})"
+                    f"(it has {', '.join(sorted(self.figures)) or 'none at all'})"
                 )
             checked.append((threshold, bool(met)))
         return checked
@@ -91,6 +93,7 @@ class Result:
             "version": version,
             "command": self.command,
             "target": self.target,
+            "headline": self.headline or None,
             "partial": self.partial or None,
             "invalid": self.invalid,
             "warnings": self.warnings,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
-from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.stats import most_at_once, summarise
@@ -26,9 +26,7 @@ _ENOUGH_FOR_MEMORY = 100
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """:param pid: the server's first process, for its CPU time and memory; None: whoever listens
-    there, when that can be seen.
-    """
+    """:param pid: the server's first process, for its CPU time and memory; None: not known."""
 
     cap: int
     rate: float
@@ -58,11 +56,6 @@ def run_storm(
         has_oracle=calibration.oracle is not None,
     )
     pid = settings.pid
-    if pid is None and calibration.oracle is not None:
-        rows = calibration.oracle.listeners(target.address[1])
-        pid = listening_process([row.inode for row in rows])
-        settings = replace(settings, pid=pid)
-    result.details["server_pid"] = pid
     holders = Holders(target, calibration, run)
     flood = None
     try:
@@ -157,6 +150,14 @@ def report_flood(result: Result, found: FloodResult) -> None:
         result.lines.append(
             ("without an answer", f"{unanswered} clients waited their whole deadline for nothing")
         )
+    shown = [
+        f"{name} {reject.percentiles[name] * 1e6:.0f} us"
+        for name in ("p50", "p99")
+        if name in reject.percentiles
+    ]
+    result.headline = f"{len(rejections)} of {len(rows)} told that they are rejected, " + (
+        f"after {', '.join(shown)}" if shown else "too few for a latency"
+    )
     result.records, result.start_ns = found.records, found.start_ns
     result.warm_up_s = found.duration_s / 10
 
@@ -195,7 +196,7 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
         return
     machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine
-    if settings.pid is not None:
+    if settings.pid is not None and end.server_cpu_s > start.server_cpu_s:  # it has not ended
         server = (end.server_cpu_s - start.server_cpu_s) / rejected
         result.figures["cpu_per_rejection"] = server
         result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))

@@ -274,6 +274,7 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         result.figures["over_admissions"] = max(0, swarm.peak - cap)
     result.latencies["outcome latency (connect to outcome)"] = table
     result.latencies["request to answer"] = {"answered": answers}
+    result.headline = f"held at most {swarm.peak} at once; {len(rows)} attempts"
     result.lines += [
         ("users", f"at most {max((t[1] for t in swarm.timeline), default=0)}"),
         ("outcomes", ", ".join(f"{n} {o.value}" for o, n in counts.most_common()) or "none"),

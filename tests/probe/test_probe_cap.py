@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable
 from contextlib import closing
 
@@ -10,7 +12,7 @@ import pytest
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
 from gserver.probe.cap import find_cap
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.finding import CapFinding
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
@@ -93,6 +95,25 @@ def test_holders_fill_a_server_with_a_short_backlog_in_their_time(
             holders.fill(1000)  # 100 s, when 128 came at once
             assert len(holders.held) == 1000
         assert not run.partial
+
+
+def test_holders_do_not_blame_the_server_when_this_machine_has_no_descriptors(
+    start_server: Callable[..., int],
+) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 80, 'fin')}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        holders = Holders(target, calibration, run)
+        with closing(calibration), closing(holders):
+            lowest = os.open(os.devnull, os.O_RDONLY)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 20, hard))
+            try:
+                with pytest.raises(LocalError, match="this machine could make no more"):
+                    holders.fill(80)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("cap", [1, 10])
