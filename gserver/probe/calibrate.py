@@ -80,7 +80,11 @@ class Calibration:
         # An engine waits for quiet twice: until the connection is seen accepted, and from then.
         quiet_s = max(self.patience.quiet_s, late_s)
         deadline_s = max(self.patience.deadline_s, 3 * quiet_s)
-        return replace(self, patience=Patience(quiet_s, deadline_s))
+        return replace(
+            self,
+            patience=Patience(quiet_s, deadline_s),
+            admitted_s=max(self.admitted_s, 2 * quiet_s),
+        )
 
     def caveats(self, watched_s: float) -> list[str]:
         """What a reader must know about the evidence, one sentence each.

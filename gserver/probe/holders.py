@@ -12,6 +12,7 @@ from gserver.probe.target import Target
 __all__ = ["Holders"]
 
 _STEP = 128
+_LONG_S = 0.5
 _ROUNDS_WITHOUT_GAIN = 5
 
 
@@ -45,10 +46,11 @@ class Holders:
         :raises LocalError: this machine could not make the connections.
         """
         barren, most = 0, _STEP
+        first = 1 if self._usual_s < _LONG_S else most  # feeling the way would take too long
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
             self._run.tell(f"holding {before} of {count}")
-            step = min(max(1, before), most, count - before)
+            step = min(max(first, before), most, count - before)
             batch = [self.engine.start(keep=True) for _ in range(step)]
             self._run.until(
                 lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]

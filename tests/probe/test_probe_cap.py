@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -143,6 +144,22 @@ def test_a_silent_server_that_turns_away_late_is_found_out(
     assert finding.policy is Outcome.FIN
     assert finding.late_s == pytest.approx(late_s, abs=0.4)
     assert (finding.fits_after_close, finding.dropped_while_held) == (1, 0)
+
+
+def test_holders_at_a_server_that_turns_away_late_come_together(
+    start_server: Callable[..., int],
+) -> None:
+    """Each is silent for long: waiting for one after the other would take 16 s."""
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 12, 'late', 0.6)}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["silent"], Patience(0.01, 0.5), run)
+        late = calibration.hearing_out(0.65)
+        holders = Holders(target, late, run)
+        with closing(calibration), closing(holders):
+            began = time.monotonic()
+            holders.fill(12)
+            assert time.monotonic() - began < 8
+            assert len(holders.held) == 12
 
 
 def test_a_silent_servers_own_time_limit_is_no_late_rejection(zoo: Callable[..., int]) -> None:
