@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gserver.probe.outcomes import REJECTIONS, Outcome
 
-__all__ = ["Attempt", "Patience", "too_many_at_once"]
+__all__ = ["Attempt", "Batches", "Patience", "too_many_at_once"]
+
+_MOST_AT_ONCE: Final = 128
+_LONG_S: Final = 0.5
 
 _RETRY_S: Final = 0.9  # a SYN that was dropped is sent again after 1 s (RFC 6298, 2.1)
 
@@ -92,3 +95,24 @@ def too_many_at_once(batch: Iterable[Attempt], usual_s: float) -> bool:
         elif attempt.outcome not in (*REJECTIONS, Outcome.LOCAL):
             return True
     return False
+
+
+class Batches:
+    """How many to open at once: as many as are held already, until a backlog is too short for them.
+
+    :param usual_s: how long admission takes, seconds. Where it is long, feeling the way would be.
+    """
+
+    def __init__(self, usual_s: float) -> None:
+        self._usual_s = usual_s
+        self._most = _MOST_AT_ONCE
+        self._first = 1 if usual_s < _LONG_S else self._most
+
+    def size(self, held: int, wanted: int) -> int:
+        """Of the next batch: at least 1 while fewer are held than are wanted."""
+        return min(max(self._first, held), self._most, wanted - held)
+
+    def came_to(self, batch: Sequence[Attempt]) -> None:
+        """Told of a batch that has its outcomes: never more than half of one that was too big."""
+        if len(batch) > 1 and too_many_at_once(batch, self._usual_s):
+            self._most = len(batch) // 2

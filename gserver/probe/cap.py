@@ -200,8 +200,8 @@ class _Search:
             if step <= 0:
                 return
             all_fit = all(self._open(step))
-            if self.too_many:
-                self.biggest_step = max(1, step // 2)
+            if self.too_many and step > 1:
+                self.biggest_step = step // 2
             if not all_fit and self._is_level():
                 return
             step = min(max(1, len(self.held)), self.biggest_step)

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from gserver.probe.attempt import Attempt, too_many_at_once
+from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
 from gserver.probe.ledger import Falsehood, Ledger
@@ -69,7 +69,7 @@ class _Churn:
         self.settings = settings
         self.target = target
         self.patience = calibration.patience
-        self.usual_s = calibration.admitted_s
+        self.batches = Batches(calibration.admitted_s)
         self.ledger = Ledger(settings.cap, int(calibration.grace_s * 1e9))
         self.held: list[Attempt] = []
         self.lost = 0
@@ -154,15 +154,14 @@ class _Churn:
     # -- the parts --------------------------------------------------------------------------
 
     def fill(self) -> None:
-        barren, most = 0, 128
+        barren = 0
         while len(self.held) < self.settings.cap and not self.over:
             self.run.tell(f"filling: {len(self.held)} of {self.settings.cap}")
             before = len(self.held)
-            step = min(max(1, before), most, self.settings.cap - before)
-            batch = [gevent.spawn(self._try) for _ in range(step)]
+            count = self.batches.size(before, self.settings.cap)
+            batch = [gevent.spawn(self._try) for _ in range(count)]
             self._join_all(batch)
-            if too_many_at_once([client.value for client in batch if client.value], self.usual_s):
-                most = max(1, step // 2)
+            self.batches.came_to([client.value for client in batch if client.value])
             barren = 0 if len(self.held) > before else barren + 1
             if barren > _ROUNDS_WITHOUT_GAIN and not self.over:
                 raise TargetError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gserver.probe.attempt import Attempt, too_many_at_once
+from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.outcomes import Outcome
@@ -11,8 +11,6 @@ from gserver.probe.target import Target
 
 __all__ = ["Holders"]
 
-_STEP = 128
-_LONG_S = 0.5
 _ROUNDS_WITHOUT_GAIN = 5
 
 
@@ -28,7 +26,7 @@ class Holders:
         self.target = target
         self._run = run
         self._patience = calibration.patience
-        self._usual_s = calibration.admitted_s
+        self._batches = Batches(calibration.admitted_s)
         self.engine = calibration.engine(
             target,
             on_change=self._on_change,
@@ -45,19 +43,16 @@ class Holders:
         :raises TargetError: the server does not let in that many.
         :raises LocalError: this machine could not make the connections.
         """
-        barren, most = 0, _STEP
-        first = 1 if self._usual_s < _LONG_S else most  # feeling the way would take too long
+        barren = 0
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
             self._run.tell(f"holding {before} of {count}")
-            step = min(max(first, before), most, count - before)
-            batch = [self.engine.start(keep=True) for _ in range(step)]
+            batch = [self.engine.start(keep=True) for _ in range(self._batches.size(before, count))]
             self._run.until(
                 lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]
                 self._patience.deadline_s + 1,
             )
-            if too_many_at_once(batch, self._usual_s):
-                most = max(1, step // 2)
+            self._batches.came_to(batch)
             if any(attempt.outcome is Outcome.LOCAL for attempt in batch):
                 raise LocalError(
                     f"after {len(self.held)} of {count} connections this machine could make no "
