@@ -30,6 +30,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         limit = f"not found yet: {finding.peak} served at once so far"
     elif finding.limit is None:
         limit = f"none found: {finding.peak} served at once"
+        result.absent |= {"limit", "fits_after_close", "tries_after_close"}
     else:
         result.figures["limit"] = finding.limit
         limit = f"{finding.limit} connections served at once"

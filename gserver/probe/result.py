@@ -38,6 +38,8 @@ class Result:
     :param latencies: title → row → summary.
     :param details: whatever else the command found, as JSON.
     :param asserted: what was asked for by other flags than ``--threshold``, and whether it is met.
+    :param absent: figures that were looked for and that the target has not: no threshold on one of
+        them is met.
     :param invalid: why the run does not count, one sentence each; partial: why it ended early.
     """
 
@@ -50,6 +52,7 @@ class Result:
     latencies: dict[str, dict[str, Summary]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     asserted: list[tuple[Threshold, bool]] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     partial: str = ""
@@ -67,12 +70,13 @@ class Result:
     def check(self, thresholds: Sequence[Threshold]) -> list[tuple[Threshold, bool]]:
         """Each threshold and whether it is met, after those of :attr:`asserted`.
 
-        One that names a figure the run does not have makes the run invalid: nobody can say.
+        One that names a figure the run does not have makes the run invalid: nobody can say. (Not
+        one of :attr:`absent`.)
         """
         checked = list(self.asserted)
         for threshold in thresholds:
             met = threshold.check(self.figures)
-            if met is None:
+            if met is None and threshold.figure not in self.absent:
                 self.invalid.append(
                     f"threshold {threshold.text!r}: this run has no figure {threshold.figure} "
                     f"(it has {', '.join(sorted(self.figures)) or 'none at all'})"

@@ -105,6 +105,9 @@ def test_an_asserted_cap_must_be_the_limit_found(
     unlimited = probe("cap", f"127.0.0.1:{zoo('echo')}", "--cap", 10, "--max", 50)
     assert unlimited.returncode == 99, unlimited.stdout
     assert "none found" in unlimited.stdout
+    target = f"127.0.0.1:{zoo('echo')}"
+    unlimited = probe("cap", target, "--max", 50, "--threshold", "limit==10")
+    assert unlimited.returncode == 99, unlimited.stdout  # it has no limit of 10: that is certain
 
 
 def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Path) -> None:
