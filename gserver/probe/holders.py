@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import Target
@@ -42,6 +42,7 @@ class Holders:
         """Hold *count* in all.
 
         :raises TargetError: the server does not let in that many.
+        :raises LocalError: this machine could not make the connections.
         """
         barren, most = 0, _STEP
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
@@ -55,6 +56,11 @@ class Holders:
             )
             if too_many_at_once(batch, self._usual_s):
                 most = max(1, step // 2)
+            if any(attempt.outcome is Outcome.LOCAL for attempt in batch):
+                raise LocalError(
+                    f"after {len(self.held)} of {count} connections this machine could make no "
+                    "more (descriptors or ports); raise the limit on open files"
+                )
             for attempt in batch:
                 if attempt.is_held:
                     self.held.add(attempt)

@@ -10,7 +10,7 @@ import gevent
 from gevent import socket as gsocket
 
 from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import Profile
@@ -178,6 +178,8 @@ def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> l
     run.until(lambda: all(a.outcome for a in batch), calibration.patience.deadline_s + 1)
     for attempt in batch:
         holders.engine.end(attempt, reset=False)
+    if any(attempt.outcome is Outcome.LOCAL for attempt in batch):
+        raise LocalError("this machine could not make a connection (descriptors or ports)")
     return [attempt.outcome for attempt in batch]
 
 
