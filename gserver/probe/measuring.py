@@ -58,8 +58,9 @@ def measuring(
 ) -> None:
     """Run *work*, deliver the result, exit with its status. Does not return.
 
-    Stopped by a signal or by *limit_s*, it delivers what there is, marked partial. The user's
-    fault is one line and status 2; the target's one line and status 1.
+    Stopped by a signal or by *limit_s*, it delivers what there is, marked partial; where this
+    machine failed, marked invalid. The user's fault is one line and status 2; the target's one
+    line and status 1.
 
     :param about_s: what it takes as a rule, said at the beginning.
     :param floods: more descriptors are needed than for a few attempts.
@@ -81,26 +82,23 @@ def measuring(
                 work(run, result)
             except Stopped:
                 pass
-            except LocalError as error:
-                result.invalid.append(str(error))
             except TargetError as error:
                 if not result.figures:
                     raise
                 result.invalid.append(str(error))  # with what had been measured before
+            except LocalError as error:
+                result.invalid.append(str(error))
+            except OSError as error:
+                if error.errno not in _OUR_FAULT:
+                    raise
+                result.invalid.append(
+                    f"this machine: {error.strerror} (open files: at most {hard}, `ulimit -n`)"
+                )
             result.partial = result.partial or run.partial
         status = reports.deliver(result)
     except (SettingError, TargetError) as error:
         click.echo(f"gserver probe: {error}", err=True)
         status = EXIT_USAGE if isinstance(error, SettingError) else EXIT_TARGET
-    except OSError as error:
-        if error.errno not in _OUR_FAULT:
-            raise
-        click.echo(
-            f"gserver probe: this machine: {error.strerror} (open files: at most {hard}; "
-            "raise it with `ulimit -n`)",
-            err=True,
-        )
-        status = EXIT_USAGE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     raise SystemExit(status)

@@ -6,7 +6,6 @@ import csv
 import itertools
 import json
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -269,21 +268,37 @@ def test_churn_at_a_server_that_loses_slots_says_so_and_ends(
     assert read(report)["figures"]["reconnect.rejected"] == 1
 
 
-def test_churn_is_invalid_when_this_machine_fails_and_nobody_dies_of_it(
+def with_few_files(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = ["sh", "-c", 'ulimit -n 70 && exec "$@"', "-", *command(*arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["churn", "--cap", 60],
+        ["storm", "--cap", 60],
+        ["slow", "--cap", 60],
+        ["isolation", "--cap", 60],
+        ["cap", "--cap", 60],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_cap_beyond_our_descriptors_is_refused_before_the_run(arguments: list[object]) -> None:
+    done = with_few_files(*arguments, "127.0.0.1:1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert re.fullmatch(r"gserver probe: --cap 60: .*limit on open files.*\n", done.stderr)
+
+
+def test_a_run_is_invalid_when_this_machine_fails_and_nobody_dies_of_it(
     start_server: Callable[..., int],
 ) -> None:
     """Descriptors run out at the joiners: counted, exit 3, no traceback."""
     target = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
-
-    def few_files() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (70, 70))
-
-    done = subprocess.run(
-        command("churn", target, "--cap", "3", "--tries", "3", "--duration", "2s", "--joiners", 80),
-        capture_output=True, text=True, timeout=100, preexec_fn=few_files,
-    )  # fmt: skip
+    done = with_few_files("churn", "--cap", 3, "--tries", 3, "--joiners", 80, target)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "failed on this machine" in done.stdout
+    assert "INVALID" in done.stdout
+    assert "this machine" in done.stdout
     assert "Traceback" not in done.stderr
 
 
