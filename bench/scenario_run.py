@@ -7,14 +7,9 @@ from typing import Any
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.options import (
-    Reports,
-    measuring,
-    profile_of,
-    profile_options,
-    report_options,
-    seconds,
-)
+from gserver.probe.measuring import CALIBRATION_S, measuring
+from gserver.probe.options import profile_of, profile_options, report_options, seconds
+from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario
@@ -33,7 +28,8 @@ from gserver.probe.target import parse_target
 def run(scenario: str, target: str, **flags: Any) -> None:
     """Run the users of the file SCENARIO against TARGET (HOST:PORT)."""
     try:
-        loaded, where, reports = load_scenario(scenario), parse_target(target), Reports.of(flags)
+        loaded, where = load_scenario(scenario), parse_target(target)
+        reports = Reports.of("run", flags)
         profile, patience = profile_of(flags)
     except SettingError as error:
         click.echo(f"bench: {error}", err=True)
@@ -55,4 +51,5 @@ def run(scenario: str, target: str, **flags: Any) -> None:
             seed=flags["seed"],
         )
 
-    measuring(loaded.name, target, flags, reports, flags["run_time"] + 30, work)
+    about = CALIBRATION_S + flags["run_time"]
+    measuring(loaded.name, target, flags, reports, about, about + 30, work)

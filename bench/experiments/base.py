@@ -12,7 +12,7 @@ from bench.peers.base import HOST
 from bench.results import Figure
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.profiles import PROFILES
 from gserver.probe.run import Run
@@ -52,7 +52,7 @@ def subject(peer: Peer, running: Running, cap: int) -> Iterator[Subject]:
     target = parse_target(f"{HOST}:{running.port}")
     try:
         yield Subject(peer, running, peer.capacity(cap) or cap, target, calibration)
-    except TargetError as error:
+    except (LocalError, TargetError) as error:
         raise Unfit(str(error)) from error
     finally:
         oracle.close()

@@ -34,8 +34,6 @@ class Churn(Experiment):
             rate=1.0,
             duration_s=0.0,  # the serial part alone: nobody else knocks
             joiners=0,
-            # One client at a time: a rejection after our close is false as soon as it comes.
-            grace_s=0.0,
             seed=0,
         )
         found = Result("churn", subject.target.text)
@@ -43,6 +41,8 @@ class Churn(Experiment):
         if found.invalid:
             raise Unfit("; ".join(found.invalid))
         figures = found.figures
+        if figures["reconnect.slots_lost"]:
+            raise Unfit(f"a slot did not come back, at try {figures['reconnect.tries']}")
         if figures["reconnect.tries"] != TRIES:
             raise Unfit(f"only {figures['reconnect.tries']} of {TRIES} clients came back")
         return {

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from gserver.probe.outcomes import Outcome
+from gserver.probe.outcomes import REJECTIONS, Outcome
 
-__all__ = ["Attempt", "Patience"]
+__all__ = ["Attempt", "Batches", "Patience", "too_many_at_once"]
+
+_MOST_AT_ONCE: Final = 128
+_LONG_S: Final = 0.5
+
+_RETRY_S: Final = 0.9  # a SYN that was dropped is sent again after 1 s (RFC 6298, 2.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,8 @@ class Attempt:
 
     After an outcome that leaves the connection open, an attempt started with ``keep`` goes on
     being watched: :attr:`served` is when its turn came after all, :attr:`ended` when the server
-    ended it.
+    ended it. :attr:`source` is our end, ``address << 16 | port``: 0 when the engine was not to note
+    it, address 0 when the kernel chose it.
     """
 
     __slots__ = (
@@ -40,6 +47,7 @@ class Attempt:
         "received",
         "served",
         "sock",
+        "source",
         "started",
         "timed",
         "watcher",
@@ -49,6 +57,7 @@ class Attempt:
         self.index = index
         self.intended = intended
         self.keep = keep
+        self.source = 0
         self.started = 0
         self.finished = 0
         self.outcome: Outcome | None = None
@@ -72,3 +81,38 @@ class Attempt:
     def is_waiting(self) -> bool:
         """Connected or connecting, without a verdict that says yes or no."""
         return self.sock is not None and self.served == 0 and self.ended == 0
+
+
+def too_many_at_once(batch: Iterable[Attempt], usual_s: float) -> bool:
+    """Whether some of *batch* had to knock again, or got no answer: its backlog is too short.
+
+    :param usual_s: how long admission takes, seconds.
+    """
+    for attempt in batch:
+        if attempt.served:
+            if attempt.served - attempt.started > (usual_s + _RETRY_S) * 1e9:
+                return True
+        elif attempt.outcome not in (*REJECTIONS, Outcome.LOCAL):
+            return True
+    return False
+
+
+class Batches:
+    """How many to open at once: as many as are held already, until a backlog is too short for them.
+
+    :param usual_s: how long admission takes, seconds. Where it is long, feeling the way would be.
+    """
+
+    def __init__(self, usual_s: float) -> None:
+        self._usual_s = usual_s
+        self._most = _MOST_AT_ONCE
+        self._first = 1 if usual_s < _LONG_S else self._most
+
+    def size(self, held: int, wanted: int) -> int:
+        """Of the next batch: at least 1 while fewer are held than are wanted."""
+        return min(max(self._first, held), self._most, wanted - held)
+
+    def came_to(self, batch: Sequence[Attempt]) -> None:
+        """Told of a batch that has its outcomes: never more than half of one that was too big."""
+        if len(batch) > 1 and too_many_at_once(batch, self._usual_s):
+            self._most = len(batch) // 2

@@ -17,6 +17,7 @@ from gserver.probe.errors import TargetError
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
+from gserver.probe.records import Records
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
@@ -25,6 +26,8 @@ __all__ = ["Calibration", "calibrate"]
 _GREETING_S: Final = 0.3  # how long a server that speaks first may take before we do
 _REPLY_S: Final = 0.7
 _HOLD_S: Final = 0.5
+_AFTER_DEADLINE_S: Final = 1.0  # who is turned away as the deadline passes is still seen
+_SURELY_BEFORE: Final = 0.7  # earlier than that, it is not the server's own time limit
 _TRIES: Final = 3
 _RETRIES: Final = 4
 _BETWEEN_S: Final = 0.05
@@ -37,8 +40,11 @@ class Calibration:
 
     :param admitted_s: connect to the sign of admission, median, seconds, quiet-time included.
     :param closes_after_s: the server ended the held connection by itself after that long;
-        None: not within half a second.
+        None: not within half a second, nor, where silence is the only evidence of admission,
+        within :attr:`watch_s`.
     :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
+    :param round_trip_s: the network's, as the kernel measured it (``TCP_INFO``), seconds.
+    :param records: where the attempts of :meth:`engine` go; None: nowhere.
     """
 
     profile: Profile
@@ -46,6 +52,52 @@ class Calibration:
     admitted_s: float
     closes_after_s: float | None
     oracle: Oracle | None
+    round_trip_s: float = 0.0
+    records: Records | None = None
+
+    @property
+    def grace_s(self) -> float:
+        """How long after our close word of it may still be on its way (``ledger.py``).
+
+        One round trip: a FIN and the SYN of the next attempt may change places on the way. 0 on
+        this host, where both go through one queue.
+        """
+        return self.round_trip_s if self.oracle is None else 0.0
+
+    @property
+    def watch_s(self) -> float:
+        """How long after its connect somebody may still be turned away whom silence admitted."""
+        longest = self.patience.deadline_s + _AFTER_DEADLINE_S
+        if self.closes_after_s is None:
+            return longest
+        return min(longest, self.closes_after_s * _SURELY_BEFORE)
+
+    def hearing_out(self, late_s: float) -> Calibration:
+        """The same with a quiet-time for a server that takes *late_s* to turn somebody away.
+
+        It shares the oracle: close one of the two.
+        """
+        # An engine waits for quiet twice: until the connection is seen accepted, and from then.
+        quiet_s = max(self.patience.quiet_s, late_s)
+        deadline_s = max(self.patience.deadline_s, 3 * quiet_s)
+        return replace(
+            self,
+            patience=Patience(quiet_s, deadline_s),
+            admitted_s=max(self.admitted_s, 2 * quiet_s),
+        )
+
+    def caveats(self, watched_s: float) -> list[str]:
+        """What a reader must know about the evidence, one sentence each.
+
+        :param watched_s: how long a silent connection was watched before it counted.
+        """
+        if not self.profile.judges_by_silence:
+            return []
+        return [
+            f"silence is the only evidence of admission (profile {self.profile.name}): who is "
+            f"turned away later than {watched_s:.3g} s after connecting counts as admitted; if the "
+            "server answers anything, give --send and --expect"
+        ]
 
     def engine(
         self,
@@ -55,12 +107,19 @@ class Calibration:
         on_change: Callable[[Attempt], None] = ignore,
     ) -> Engine:
         """An engine that judges as was learned; the caller closes it before :meth:`close`."""
+        records = self.records
+
+        def record(attempt: Attempt) -> None:
+            if records is not None:
+                records.append(attempt)
+            on_outcome(attempt)
+
         return Engine(
             target,
             self.profile,
             self.patience,
             oracle=self.oracle,
-            on_outcome=on_outcome,
+            on_outcome=record,
             on_change=on_change,
         )
 
@@ -78,6 +137,7 @@ class Calibration:
             "admitted_s": self.admitted_s,
             "closes_by_itself_after_s": self.closes_after_s,
             "oracle": self.oracle is not None,
+            "round_trip_s": self.round_trip_s,
         }
 
 
@@ -86,16 +146,18 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
 
     :param profile: None: find out what the server speaks.
     :raises TargetError: it cannot be reached, or nobody is admitted.
+    :raises Stopped: the run was, before all was learned.
     """
     run.tell(f"calibrating against {target.text}")
     if profile is None:
-        profile = _detect(target, patience)
+        profile = run.result_of(lambda: _detect(target, patience))
     oracle: Oracle | None
     try:
         oracle = Oracle()
     except OSError:
         oracle = None
     engine = Engine(target, profile, patience, oracle=oracle)
+    engine.sees_rows = False
     try:
         latencies = []
         for _ in range(_TRIES):
@@ -108,7 +170,11 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
             engine.end(attempt)
         attempt = _one(engine, run, patience)
         _must_be_admitted(attempt, target, profile)
-        run.until(lambda: attempt.ended, _HOLD_S)
+        hold_s = _HOLD_S
+        if profile.judges_by_silence:
+            hold_s = patience.deadline_s + _AFTER_DEADLINE_S
+            run.tell(f"does the server end a silent connection by itself? {hold_s:g} s to see")
+        run.until(lambda: attempt.ended, hold_s)
         closes_after = (attempt.ended - attempt.finished) / 1e9 if attempt.ended else None
         usable = engine.oracle
     except BaseException:
@@ -122,7 +188,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     if rtt_s * 4 > patience.quiet_s:
         patience = replace(patience, quiet_s=rtt_s * 4)
     return Calibration(
-        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable
+        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable, rtt_s
     )
 
 
@@ -132,6 +198,7 @@ def _one(engine: Engine, run: Run, patience: Patience) -> Attempt:
         run.pause(_BETWEEN_S)
         attempt = engine.start(keep=True)
         run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
+        run.go_on()
         if attempt.outcome is Outcome.ADMITTED:
             break
         engine.end(attempt)
@@ -165,7 +232,7 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
         Outcome.RST: "a single client is turned away with RST: is it full already?",
         Outcome.LOCAL: "this machine could not make the connection",
     }
-    why = reasons.get(outcome, "interrupted") if outcome is not None else "interrupted"
+    why = reasons.get(outcome, "no outcome") if outcome is not None else "no outcome"
     raise TargetError(f"{where}: {why}")
 
 
@@ -185,9 +252,11 @@ def _detect(target: Target, patience: Patience) -> Profile:
         sock.sendall(PROBE_LINE)
         return _who_replies(_hear(sock, _REPLY_S) or b"")
     except OSError as error:
-        reason = "connection refused: is the server running there?"
-        if not isinstance(error, ConnectionRefusedError):
-            reason = str(error)
+        reason = error.strerror or str(error)
+        if isinstance(error, ConnectionRefusedError):
+            reason = "connection refused: is the server running there?"
+        elif isinstance(error, TimeoutError):
+            reason = "no answer to the handshake: is the address right?"
         raise TargetError(f"{target.text}: {reason}") from None
     finally:
         sock.close()

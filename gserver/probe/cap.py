@@ -2,96 +2,34 @@
 
 A step ramp that holds what it opens; then one by one, which finds the level a server that counts
 sloppily in a burst comes back to; then past it; then one is closed and exactly one more must fit.
+
+Where only silence shows that a client was admitted, who is held is watched until the deadline has
+passed: a server may be slow to turn people away. Those who are ended in that time were never
+admitted; the search then goes on from those who are left, and waits long enough for each.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
+from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import Outcome
-from gserver.probe.profiles import Speaks
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["CapFinding", "find_cap"]
+__all__ = ["find_cap"]
 
 _BIGGEST_STEP: Final = 256
 _IN_A_ROW: Final = 3  # turned away that often, one by one, before a level is called the limit
 _BETWEEN_S: Final = 0.05  # for a slot that is still being given back
 _REFILL: Final = 8
 _FIRST_TRIES: Final = 4
-
-#: What the outcome at the limit says of the server.
-POLICY: Final = {
-    Outcome.FIN: "rejects: closes the connection (FIN)",
-    Outcome.RST: "rejects: resets the connection (RST)",
-    Outcome.MESSAGE: "rejects: says so, then closes",
-    Outcome.REFUSED: "refuses: no handshake (ECONNREFUSED)",
-    Outcome.QUEUED: "queues: connected, but never accepted; the client hangs",
-    Outcome.SYN_PENDING: "drops: no answer to the handshake; the client hangs",
-    Outcome.HANG: "hangs: accepted, but never served",
-    Outcome.UNKNOWN: "cannot be told from here: connected, then silence",
-}
-
-
-@dataclass(slots=True)
-class CapFinding:
-    """What ``probe cap`` found.
-
-    :param limit: connections served at the same time when the next is turned away one by one;
-        None: no limit up to :attr:`peak`.
-    :param peak: most connections proven served at the same time.
-    :param turned_away: outcomes of those that were not admitted.
-    :param fits_after_close: how many more were admitted once one was closed (1 is right).
-    :param tries_after_close: attempts until the first was (1: the slot was free at once).
-    :param slots_lost: how many did not come back when their clients had left.
-    :param dropped_while_held: ended by the server after it had served them.
-    """
-
-    limit: int | None = None
-    peak: int = 0
-    turned_away: Counter[Outcome] = field(default_factory=Counter)
-    message: bytes = b""
-    fits_after_close: int | None = None
-    tries_after_close: int | None = None
-    dropped_while_held: int = 0
-    slots_lost: int = 0
-    local_errors: int = 0
-    expected: int | None = None
-    steps: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, held, tried
-
-    @property
-    def policy(self) -> Outcome | None:
-        """The commonest way of being turned away; None: nobody was."""
-        return self.turned_away.most_common(1)[0][0] if self.turned_away else None
-
-    @property
-    def over_admissions(self) -> int:
-        """Certain ones: proven served at the same time, less the cap (given, or found)."""
-        cap = self.expected if self.expected is not None else self.limit
-        return max(0, self.peak - cap) if cap is not None else 0
-
-    def as_json(self) -> dict[str, Any]:
-        """For the report."""
-        return {
-            "limit": self.limit,
-            "expected": self.expected,
-            "peak": self.peak,
-            "policy": self.policy,
-            "turned_away": dict(self.turned_away),
-            "message": self.message.decode("latin-1"),
-            "over_admissions": self.over_admissions,
-            "fits_after_close": self.fits_after_close,
-            "tries_after_close": self.tries_after_close,
-            "dropped_while_held": self.dropped_while_held,
-            "slots_lost": self.slots_lost,
-            "steps": self.steps,
-        }
+_LONG_S: Final = 0.5  # who takes longer to judge than that is judged while others are, too
+_QUIET_TIMES: Final = 4  # until seen accepted, as long again, and twice that for a slow server
 
 
 def find_cap(
@@ -109,7 +47,7 @@ def find_cap(
     search = _Search(target, calibration, run, maximum)
     search.finding.expected = expected
     try:
-        search.ramp()
+        search.search()
     finally:
         search.engine.close()
     if search.engine.failure is not None:
@@ -123,10 +61,18 @@ class _Search:
         self.run = run
         self.maximum = maximum
         self.patience = calibration.patience
-        self.is_silent = calibration.profile.speaks is Speaks.NOBODY
-        self.closes_by_itself_s = calibration.closes_after_s
+        self.by_silence = calibration.profile.judges_by_silence
+        self.watch_s = calibration.watch_s
+        # Who has been silent for so long since their connect is held; raised by who is late.
+        self.settle_s = 0.0
+        if self.by_silence:
+            self.settle_s = min(_QUIET_TIMES * self.patience.quiet_s, self.watch_s)
+        self.late = False
         self.held: set[Attempt] = set()
         self.waiting: set[Attempt] = set()
+        self.biggest_step = _BIGGEST_STEP
+        self.too_many = False  # the last that were opened at once
+        self.usual_s = calibration.admitted_s
         self.promoted = 0
         self.engine = calibration.engine(
             target,
@@ -155,70 +101,153 @@ class _Search:
             self._hold(attempt)
         elif attempt in self.held:
             self.held.discard(attempt)
-            if self.is_silent and self.closes_by_itself_s is None and attempt.ended_by is not None:
-                self.finding.turned_away[attempt.ended_by] += 1  # a rejection after quiet-time
+            open_s = (attempt.ended - attempt.started) / 1e9
+            if self.by_silence and attempt.ended_by is not None and open_s <= self.watch_s:
+                self.finding.turned_away[attempt.ended_by] += 1  # never admitted
+                if open_s > self.settle_s:
+                    self.late = True
+                    self.finding.late_s = max(self.finding.late_s, open_s)
             else:
                 self.finding.dropped_while_held += 1
 
     def _hold(self, attempt: Attempt) -> None:
         self.held.add(attempt)
-        if not self.is_silent:
-            self.finding.peak = max(self.finding.peak, len(self.held))
+        if not self.by_silence:
+            self._note_peak()
 
-    def _open(self, count: int) -> int:
-        """Open *count* at once; how many of them were admitted."""
+    def _note_peak(self) -> None:
+        self.finding.peak = max(self.finding.peak, len(self.held))
+
+    def _open(self, count: int, *, apart_s: float = 0.0) -> list[bool]:
+        """Open *count*, at once or that far apart; which of them are held, by their order."""
         began = self.run.began
-        batch = [self.engine.start(keep=True) for _ in range(count)]
+        batch: list[Attempt] = []
+        for i in range(count):
+            if i and apart_s and not self.run.pause(apart_s):
+                break
+            batch.append(self.engine.start(keep=True))
         self.run.until(lambda: all(a.outcome for a in batch), self.patience.deadline_s + 1.0)
-        if self.is_silent:  # a slow rejection may still come: count who is left after a while
-            self.run.pause(self.patience.quiet_s * 2)
-            self.finding.peak = max(self.finding.peak, len(self.held))
+        if self.by_silence:  # a rejection may still come: count who is left after a while
+            settled = batch[-1].started / 1e9 + self.settle_s
+            self.run.until(lambda: not any(a.is_held for a in batch), settled - monotonic())
+            self._note_peak()
+        self.too_many = too_many_at_once(batch, self.usual_s)
         self.finding.steps.append(((batch[0].started / 1e9) - began, len(self.held), count))
         self.run.tell(f"holding {len(self.held)}, tried {count} more")
-        return sum(a.is_held for a in batch if a.outcome is Outcome.ADMITTED)
+        return [a.is_held and a.outcome is Outcome.ADMITTED for a in batch]
+
+    def _they_are_in_line(self) -> bool:
+        """Whether who comes now must wait like those who wait; if not, those are given up.
+
+        Who came at once with others may wait for no server: the kernel has dropped their handshake
+        because the backlog was too short, and tries again after a second or more.
+        """
+        if not self.waiting:
+            return False
+        before = set(self.waiting)
+        self._open(1)
+        if self.waiting - before:
+            return True
+        for attempt in before & self.waiting:
+            assert attempt.outcome is not None
+            self.finding.turned_away[attempt.outcome] -= 1
+            self.finding.overtaken += 1
+            self.engine.end(attempt)
+        self.finding.turned_away += Counter()  # without those of 0
+        self.waiting.clear()
+        return False
 
     def _close_one(self) -> None:
         attempt = next(iter(self.held))
         self.held.discard(attempt)
         self.engine.end(attempt, reset=False)
 
+    @property
+    def _over(self) -> bool:
+        """Whether nothing more can be found out: interrupted, or this machine failed."""
+        return self.run.stopped or self.finding.local_errors > 0
+
+    @property
+    def _takes_long(self) -> bool:
+        return self.settle_s > _LONG_S
+
     # -- the search -----------------------------------------------------------------------
 
-    def ramp(self) -> None:
+    def search(self) -> None:
         """Raise, go one by one, go past, confirm. Ends early when the run is stopped."""
         for _ in range(_FIRST_TRIES):  # the slot of the calibration may still be coming back
             self.run.pause(_BETWEEN_S)
-            if self._open(1):
+            if any(self._open(1)):
                 break
             for attempt in list(self.waiting):
                 self.engine.end(attempt)
             self.waiting.clear()
         self.finding.turned_away.clear()
+        while not self._over:
+            self._ramp()
+            if self._some_are_late():
+                continue
+            if self.finding.limit is None:
+                return
+            self._confirm()
+            if not self._some_are_late():
+                return
+
+    def _ramp(self) -> None:
         step = 1
-        while not self.run.stopped and not self.finding.local_errors:
+        while not self._over and not self.late:
             step = min(step, self.maximum - len(self.held))
             if step <= 0:
                 return
-            if self._open(step) < step and self._is_level():
-                break
-            step = min(max(1, len(self.held)), _BIGGEST_STEP)
-        else:
-            return
-        self._confirm()
+            all_fit = all(self._open(step))
+            if self.too_many and step > 1:
+                self.biggest_step = step // 2
+            if not all_fit and self._is_level():
+                return
+            step = min(max(1, len(self.held)), self.biggest_step)
 
-    def _is_level(self) -> bool:
-        """One by one: whether nobody more is admitted; if so, the level is the limit."""
+    def _some_are_late(self) -> bool:
+        """Watch who is held until the deadline has passed: whether the server ended any of them.
+
+        If so they were never admitted, and nothing that was found stands but who is left.
+        """
+        if not self.by_silence or self.settle_s >= self.watch_s:
+            return False
+        last = max((a.started for a in self.held), default=0) / 1e9
+        self.run.tell(f"holding {len(self.held)}: is anybody turned away late?")
+        self.run.pause(max(0.0, last + self.watch_s - monotonic()))
+        self.finding.watched_s = self.watch_s
+        if not self.late:
+            return False
+        self.late = False
+        self.settle_s = min(2 * self.finding.late_s, self.watch_s)
+        self.finding.limit = self.finding.fits_after_close = self.finding.tries_after_close = None
+        self.finding.slots_lost = 0
+        self.finding.peak = len(self.held)
+        return True
+
+    def _is_level(self, room: int = 0) -> bool:
+        """One by one: whether nobody more is admitted; if so, the level is the limit.
+
+        :param room: how many should fit; where it takes long to judge one, they and those who
+            should not fit are judged together, each a little after the other.
+        """
         turned = 0
-        while turned < _IN_A_ROW and len(self.held) < self.maximum and not self.run.stopped:
-            if self.waiting:  # those already in line come first: whoever joins shows nothing new
+        while turned < _IN_A_ROW and len(self.held) < self.maximum:
+            if self._over or self.late:
+                return False
+            if self.waiting:  # those already in line come first
                 before = self.promoted
                 self.run.pause(_BETWEEN_S)
                 turned = turned + 1 if before == self.promoted else 0
+                if turned == _IN_A_ROW and not self._they_are_in_line():
+                    return False
                 continue
-            if self._open(1):
-                turned = 0
-            else:
-                turned += 1
+            count = room + _IN_A_ROW if self._takes_long else 1
+            room = 0
+            for fits in self._open(min(count, self.maximum - len(self.held)), apart_s=_BETWEEN_S):
+                turned = 0 if fits else turned + 1
+            if turned:
                 self.run.pause(_BETWEEN_S)
         if turned < _IN_A_ROW:
             return False
@@ -227,15 +256,15 @@ class _Search:
 
     def _confirm(self) -> None:
         """Go past the limit at once; come back to it one by one; close one: one more fits."""
-        over = self._open(min(max(3, len(self.held) // 4), 32))
-        if self.waiting:
+        over = sum(self._open(min(max(3, len(self.held) // 4), 32, self.biggest_step)))
+        if self._they_are_in_line():
             self._confirm_with_queue()
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before
         # it is back below its limit: leave room, and fill up one by one.
         first = len(self.held) - over
         again = self._refill(over + _REFILL)
-        if again < first and not self.run.stopped:
+        if again < first and not self._over:
             # Either the ramp's own burst had let in too many, and this is the limit; or slots
             # do not come back, and another round gets lower still.
             third = self._refill(_REFILL)
@@ -243,27 +272,35 @@ class _Search:
                 self.finding.slots_lost = first - third
                 self.finding.limit = first
                 return
-        if not self.held or self.run.stopped:
+        if not self.held or self._over or self.late:
             return
         self._close_one()
+        tries, fits = self._fill_one_place()
+        if not self._over:
+            self.finding.tries_after_close, self.finding.fits_after_close = tries, fits
+
+    def _fill_one_place(self) -> tuple[int, int]:
+        """One place is free: attempts until one was admitted, and how many were in all."""
+        if self._takes_long:
+            fitted = self._open(1 + _IN_A_ROW, apart_s=_BETWEEN_S)
+            return (fitted.index(True) + 1 if any(fitted) else len(fitted)), sum(fitted)
         tries, fits = 0, 0
         gives_up = monotonic() + self.patience.deadline_s
-        while not fits and not self.run.stopped and monotonic() < gives_up:
+        while not fits and not self._over and monotonic() < gives_up:
             tries += 1
-            fits = self._open(1)
+            fits = sum(self._open(1))
             if not fits and tries > 1:
                 self.run.pause(min(0.001 * tries, _BETWEEN_S))
-        fits += self._open(3)
-        if not self.run.stopped:
-            self.finding.tries_after_close, self.finding.fits_after_close = tries, fits
+        return tries, fits + sum(self._open(_IN_A_ROW))
 
     def _refill(self, count: int) -> int:
         """Close *count*, fill up one by one; the level that is reached."""
-        for _ in range(min(count, len(self.held) - 1)):
+        count = min(count, len(self.held) - 1)
+        for _ in range(count):
             self._close_one()
         self.run.pause(_BETWEEN_S * 4)
-        while not self._is_level():
-            if self.run.stopped or len(self.held) >= self.maximum:
+        while not self._is_level(room=count):
+            if self._over or self.late or len(self.held) >= self.maximum:
                 break
         return len(self.held)
 
@@ -272,6 +309,6 @@ class _Search:
         self._close_one()
         self.run.until(lambda: self.promoted > before, self.patience.deadline_s)
         self.run.pause(_BETWEEN_S * 4)  # nobody else may follow
-        if not self.run.stopped:
+        if not self._over:
             self.finding.tries_after_close = 1
             self.finding.fits_after_close = self.promoted - before

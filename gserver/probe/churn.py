@@ -6,11 +6,12 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from time import monotonic_ns
+from typing import Any
 
 import gevent
 from gevent.event import Event
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
 from gserver.probe.ledger import Falsehood, Ledger
@@ -22,6 +23,7 @@ from gserver.probe.target import Target
 
 __all__ = ["ChurnSettings", "run_churn"]
 
+_ROUNDS_WITHOUT_GAIN = 5
 _AGAIN_S = 0.001  # between one client's rejection and its next try
 
 
@@ -30,8 +32,6 @@ class ChurnSettings:
     """:param tries: close-then-reconnect, one after the other.
     :param rate: leavers a second in the second part, which lasts *duration_s*.
     :param joiners: clients that knock all the time in it.
-    :param grace_s: how long a closed connection may still count before a rejection is certainly
-        false.
     """
 
     cap: int
@@ -39,7 +39,6 @@ class ChurnSettings:
     rate: float
     duration_s: float
     joiners: int
-    grace_s: float
     seed: int
 
 
@@ -70,14 +69,15 @@ class _Churn:
         self.settings = settings
         self.target = target
         self.patience = calibration.patience
-        self.ledger = Ledger(settings.cap, int(settings.grace_s * 1e9))
+        self.batches = Batches(calibration.admitted_s)
+        self.ledger = Ledger(settings.cap, int(calibration.grace_s * 1e9))
         self.held: list[Attempt] = []
         self.lost = 0
         self.local_errors = 0
         self.false: Counter[Falsehood] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
-        self.serial_first_try = 0
-        self.serial_done = 0
+        self.serial_first: Counter[Outcome] = Counter()  # of each round's first attempt
+        self.serial_lost = 0
         self.serial_lag: list[int] = []
         self.serial_connect_lag: list[int] = []
         self.serial_false: Counter[Falsehood] = Counter()
@@ -97,6 +97,7 @@ class _Churn:
         outcome = attempt.outcome
         assert outcome is not None
         self.outcomes[outcome] += 1
+        self.ledger.begin(attempt, attempt.started)  # some come to their outcome as they start
         if outcome is Outcome.ADMITTED:
             self.ledger.admitted(attempt, attempt.finished)
             self.held.append(attempt)
@@ -106,10 +107,11 @@ class _Churn:
                 self.connect_lag.append(max(0, attempt.started - closed))
         elif outcome in REJECTIONS:
             self.false[self.ledger.rejected(attempt, attempt.finished)] += 1
+        elif outcome is Outcome.LOCAL:
+            self.ledger.never_left(attempt)
+            self.local_errors += 1
         else:
-            self.ledger.rejected(attempt, attempt.finished)  # no answer is no false rejection
-            self.local_errors += outcome is Outcome.LOCAL
-            self.engine.end(attempt)
+            self._give_up(attempt)  # no answer is no false rejection
         waiter = self._waiters.pop(attempt, None)
         if waiter is not None:
             waiter.set()
@@ -117,8 +119,13 @@ class _Churn:
     def _on_change(self, attempt: Attempt) -> None:
         if attempt.ended and attempt in self.held:
             self.held.remove(attempt)
-            self.ledger.lost()
+            self.ledger.ended(attempt.ended)
             self.lost += 1
+
+    @property
+    def over(self) -> bool:
+        """Whether to end now: interrupted, or this machine failed and the run does not count."""
+        return self.run.stopped or self.local_errors > 0
 
     # -- one step ---------------------------------------------------------------------------
 
@@ -128,13 +135,19 @@ class _Churn:
         if attempt.outcome is None:
             self.ledger.begin(attempt, attempt.started)
             waiter = self._waiters[attempt] = Event()
-            waiter.wait(self.patience.deadline_s + 1)
+            if not self.run.wait(waiter, self.patience.deadline_s + 1):
+                del self._waiters[attempt]
+                self._give_up(attempt)
         return attempt
+
+    def _give_up(self, attempt: Attempt) -> None:
+        self.ledger.given_up(attempt, monotonic_ns())
+        self.engine.end(attempt)
 
     def _leave(self, attempt: Attempt) -> int:
         self.held.remove(attempt)
         now = monotonic_ns()
-        self.ledger.closed(now)
+        self.ledger.ended(now)
         self.engine.end(attempt, reset=False)
         return now
 
@@ -142,12 +155,15 @@ class _Churn:
 
     def fill(self) -> None:
         barren = 0
-        while len(self.held) < self.settings.cap and not self.run.stopped:
+        while len(self.held) < self.settings.cap and not self.over:
             self.run.tell(f"filling: {len(self.held)} of {self.settings.cap}")
-            missing = min(128, self.settings.cap - len(self.held))
-            gevent.joinall([gevent.spawn(self._try) for _ in range(missing)])
-            barren = 0 if len(self.held) == self.settings.cap else barren + 1
-            if barren > self.settings.cap // 128 + 5:
+            before = len(self.held)
+            count = self.batches.size(before, self.settings.cap)
+            batch = [gevent.spawn(self._try) for _ in range(count)]
+            self._join_all(batch)
+            self.batches.came_to([client.value for client in batch if client.value])
+            barren = 0 if len(self.held) > before else barren + 1
+            if barren > _ROUNDS_WITHOUT_GAIN and not self.over:
                 raise TargetError(
                     f"{self.target.text}: only {len(self.held)} of {self.settings.cap} were "
                     "admitted; is --cap right, and nobody else connected?"
@@ -158,24 +174,34 @@ class _Churn:
         self.outcomes.clear()
 
     def serially(self) -> None:
-        """Close one, reconnect at once, until admitted; as often as was asked for."""
+        """Close one, reconnect at once, until admitted; as often as was asked for.
+
+        Ends early when a slot is lost: not there again when the deadline has passed.
+        """
         for done in range(self.settings.tries):
-            if self.run.stopped or not self.held:
+            if self.over or not self.held or self.serial_lost:
                 break
             self.run.tell(f"close, then reconnect: {done} of {self.settings.tries}")
-            closed = self._leave(self.held[0])
-            tries = 0
-            while not self.run.stopped:
-                attempt = self._try()
-                tries += 1
-                if attempt.outcome is Outcome.ADMITTED:
-                    self.serial_lag.append(attempt.finished - closed)
-                    self.serial_connect_lag.append(attempt.started - closed)
-                    self.serial_first_try += tries == 1
-                    self.serial_done += 1
-                    break
-                gevent.sleep(_AGAIN_S)
+            self._reconnect(self._leave(self.held[0]))
         self.serial_false = self.false.copy()
+
+    def _reconnect(self, closed: int) -> None:
+        gives_up = 0
+        while not self.over:
+            attempt = self._try()
+            if attempt.outcome is None or attempt.outcome is Outcome.LOCAL:
+                return
+            if not gives_up:
+                gives_up = attempt.finished + int(self.patience.deadline_s * 1e9)
+                self.serial_first[attempt.outcome] += 1
+            if attempt.outcome is Outcome.ADMITTED:
+                self.serial_lag.append(attempt.finished - closed)
+                self.serial_connect_lag.append(attempt.started - closed)
+                return
+            if attempt.finished > gives_up:
+                self.serial_lost += 1
+                return
+            gevent.sleep(_AGAIN_S)
 
     def at_once(self) -> None:
         """Leavers at a rate, joiners that knock all the time."""
@@ -184,19 +210,23 @@ class _Churn:
         over = Event()
         joiners = [gevent.spawn(self._join, over) for _ in range(self.settings.joiners)]
         began = monotonic_ns()
-        while monotonic_ns() < ends and not self.run.stopped:
+        while monotonic_ns() < ends and not self.over:
             if len(self.held) >= self.settings.cap:
                 self.freed.append(self._leave(draw.choice(self.held)))
             passed = (monotonic_ns() - began) / 1e9
             self.run.tell(f"leaving and joining: {passed:.1f} of {self.settings.duration_s:g} s")
             self.run.pause(draw.expovariate(self.settings.rate))
         over.set()
-        gevent.joinall(joiners, timeout=self.patience.deadline_s + 2)
+        self._join_all(joiners)
 
     def _join(self, over: Event) -> None:
-        while not over.is_set():
+        while not over.is_set() and not self.local_errors:
             self._try()
             gevent.sleep(_AGAIN_S)
+
+    def _join_all(self, clients: list[gevent.Greenlet[..., Any]]) -> None:
+        # An error in one of them is the run's: nobody dies unseen.
+        gevent.joinall(clients, timeout=self.patience.deadline_s + 2, raise_error=True)
 
     # -- the report -------------------------------------------------------------------------
 
@@ -204,25 +234,29 @@ class _Churn:
         settings = self.settings
         over = max(0, self.ledger.peak - settings.cap)
         certain, possible = self.false[Falsehood.CERTAIN], self.false[Falsehood.POSSIBLE]
+        tries = self.serial_first.total()
+        rejected = sum(self.serial_first[outcome] for outcome in REJECTIONS)
         serial, lag = summarise(self.serial_lag), summarise(self.lag)
         to_connect = summarise(self.serial_connect_lag)
         result.figures |= {
             "over_admissions": over,
             "false_rejections.certain": certain,
             "false_rejections.possible": possible,
-            "reconnect.rejected": self.serial_false.total(),
-            "reconnect.tries": self.serial_done,
-            "reconnect.first_try": self.serial_first_try,
+            "reconnect.tries": tries,
+            "reconnect.first_try": self.serial_first[Outcome.ADMITTED],
+            "reconnect.rejected": rejected,
+            "reconnect.slots_lost": self.serial_lost,
             "dropped_while_held": self.lost,
         }
-        result.figures |= {o.value: n for o, n in self.outcomes.items()}
+        result.figures |= {outcome.value: self.outcomes[outcome] for outcome in Outcome}
         result.figures |= serial.flat("reconnect.lag") | lag.flat("freed_slot_lag")
         result.figures |= to_connect.flat("reconnect.connect_lag")
         result.lines += [
             ("cap", f"{settings.cap} connections held"),
             (
                 "close, then reconnect",
-                f"{self.serial_first_try} of {self.serial_done} admitted at the first try",
+                f"{rejected} of {tries} rejected at the first try, "
+                f"{self.serial_first[Outcome.ADMITTED]} admitted",
             ),
             (
                 "false rejections",
@@ -233,6 +267,10 @@ class _Churn:
             ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
             ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
         ]
+        result.headline = (
+            f"{rejected} of {tries} rejected when they came back at once; "
+            f"{certain} certain false rejections"
+        )
         result.latencies["freed-slot lag (our close to)"] = {
             "reconnect: its connect": to_connect,
             "reconnect: admitted": serial,
@@ -240,7 +278,14 @@ class _Churn:
             "joiners: next admitted": lag,
         }
         result.details["quiet_time_in_lag_s"] = self.patience.quiet_s
+        if self.serial_lost:
+            result.warnings.append(
+                f"a slot did not come back within {self.patience.deadline_s:g} s of its client's "
+                "leaving"
+            )
         if self.lost:
             result.warnings.append(f"the server ended {self.lost} held connections by itself")
         if self.local_errors:
-            result.invalid.append(f"{self.local_errors} attempts failed on this machine")
+            result.invalid.append(
+                f"{self.local_errors} attempts failed on this machine (descriptors or ports)"
+            )

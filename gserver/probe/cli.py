@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import replace
+from time import monotonic_ns
+from typing import Any
 
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.calibrate import Calibration, calibrate
-from gserver.probe.cap import POLICY, CapFinding, find_cap
+from gserver.probe.calibrate import calibrate
+from gserver.probe.cap import find_cap
+from gserver.probe.cap_report import report_cap
 from gserver.probe.churn import ChurnSettings, run_churn
-from gserver.probe.holders import cap_or_found
 from gserver.probe.isolation import IsolationSettings, run_isolation
-from gserver.probe.options import (
-    Reports,
-    cap_option,
+from gserver.probe.known_cap import most_held, must_fit
+from gserver.probe.measuring import (
+    CALIBRATION_S,
+    at_the_cap,
     measuring,
+    still_there,
+)
+from gserver.probe.options import (
+    cap_options,
+    processes_option,
     profile_of,
     profile_options,
     report_options,
     seconds,
 )
 from gserver.probe.pacing import ConstantRate
+from gserver.probe.records import Records
+from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.selftest import run_selftest
-from gserver.probe.slow import run_slow
+from gserver.probe.slow import SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
-from gserver.probe.target import Target, parse_target
+from gserver.probe.target import parse_target, source_addresses
 
 __all__ = ["probe"]
-
-_MOST_HELD: Final = 5000  # by the search for a cap that was not given
 
 
 class _Group(click.Group):
@@ -51,6 +57,12 @@ class _Group(click.Group):
 def probe() -> None:
     """Find any TCP server's connection limit, and how it turns people away.
 
+    \b
+      gserver probe cap 127.0.0.1:6379
+      gserver probe storm :8999 --cap 100 --threshold 'reject.p99<2ms'
+
+    TARGET is HOST:PORT, [IPV6]:PORT, or :PORT on this host. Load a server only if it is yours.
+
     Exit status: 0 pass, 99 a threshold is not met, 3 the run does not count, 2 usage, 1 the
     target cannot be measured.
     """
@@ -58,7 +70,7 @@ def probe() -> None:
 
 @probe.command()
 @click.argument("target")
-@click.option("--cap", type=click.IntRange(1), help="The limit it should have.")
+@click.option("--cap", type=click.IntRange(1), help="The limit it must have: else exit 99.")
 @click.option(
     "--max",
     "maximum",
@@ -73,83 +85,50 @@ def probe() -> None:
 @profile_options
 @report_options
 def cap(target: str, **flags: Any) -> None:
-    """Find the limit of TARGET (HOST:PORT) and what happens at it."""
-    where, reports = parse_target(target), Reports.of(flags)
+    """Find the limit of TARGET and what happens at it.
+
+    A server that answers nothing (profile silent) is judged by the kernel's rows and by silence:
+    who is held is watched until one second after --deadline, and who is turned away later than
+    that counts as admitted.
+    """
+    where, reports = parse_target(target), Reports.of("cap", flags)
     profile, patience = profile_of(flags)
+    must_fit(flags["cap"])
+    if flags["cap"] is not None and flags["cap"] >= flags["maximum"]:
+        raise SettingError("--max", flags["maximum"], "must be above --cap, to see that it holds")
 
     def work(run: Run, result: Result) -> None:
         calibration = calibrate(where, profile, patience, run)
+        result.start_ns = monotonic_ns()
+        result.details["calibration"] = calibration.as_json()
+        result.lines.append(("profile", calibration.profile.name))
+        result.records = Records()
+        calibration = replace(calibration, records=result.records)
+        most = min(flags["maximum"], most_held())
         try:
-            result.details["calibration"] = calibration.as_json()
-            finding = find_cap(
-                where, calibration, run, maximum=flags["maximum"], expected=flags["cap"]
-            )
+            result.warnings += calibration.caveats(calibration.watch_s)
+            finding = find_cap(where, calibration, run, maximum=most, expected=flags["cap"])
+            result.partial = run.partial
+            report_cap(result, finding)
+            if finding.limit is None and most < flags["maximum"] and finding.peak >= most:
+                result.invalid.append(
+                    f"held {most} and no more: this machine's limit on open files (`ulimit -n`)"
+                )
+            if not run.stopped and not still_there(where, calibration, run):
+                result.invalid.append("the server has gone: nobody listens there any more")
         finally:
             calibration.close()
-        result.lines.append(("profile", calibration.profile.name))
-        result.partial = run.partial
-        report_cap(result, finding)
 
-    measuring("cap", target, flags, reports, flags["duration"], work)
-
-
-def report_cap(result: Result, finding: CapFinding) -> None:
-    """Write what ``find_cap`` found into *result*."""
-    result.details["cap"] = finding.as_json()
-    result.figures |= {
-        "peak": finding.peak,
-        "over_admissions": finding.over_admissions,
-        "dropped_while_held": finding.dropped_while_held,
-        "slots_lost": finding.slots_lost,
-    } | {outcome.value: count for outcome, count in finding.turned_away.items()}
-    say = result.lines.append
-    if finding.limit is None and result.partial:
-        say(("limit", f"not found yet: {finding.peak} served at once so far"))
-    elif finding.limit is None:
-        say(("limit", f"none found: {finding.peak} served at once"))
-    else:
-        result.figures["limit"] = finding.limit
-        say(("limit", f"{finding.limit} connections served at once"))
-    if finding.policy is not None:
-        text = POLICY[finding.policy]
-        if finding.message:
-            text += f" ({finding.message[:60].decode('latin-1')!r})"
-        say(("policy", text))
-        counts = ", ".join(f"{n} {o.value}" for o, n in finding.turned_away.most_common())
-        say(("turned away", f"{sum(finding.turned_away.values())}: {counts}"))
-    if finding.fits_after_close is not None:
-        result.figures["fits_after_close"] = finding.fits_after_close
-        result.figures["tries_after_close"] = finding.tries_after_close or 0
-        right = "as it should" if finding.fits_after_close == 1 else "NOT exactly one"
-        say(
-            (
-                "one closed",
-                f"{finding.fits_after_close} more fitted, {right}; "
-                f"admitted at try {finding.tries_after_close}",
-            )
-        )
-    if finding.limit is not None:
-        say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
-    if finding.dropped_while_held:
-        say(("dropped while held", f"{finding.dropped_while_held} by the server"))
-        result.warnings.append("the server ends connections by itself: the limit may be higher")
-    if finding.slots_lost:
-        say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
-        result.warnings.append("slots leak: the limit shrinks as clients come and go")
-    if finding.expected is not None and finding.limit != finding.expected:
-        result.warnings.append(f"the limit found is not the --cap given ({finding.expected})")
-    if finding.local_errors:
-        result.invalid.append(
-            f"{finding.local_errors} attempts failed on this machine (descriptors or ports)"
-        )
+    about = min(CALIBRATION_S + 3, flags["duration"])
+    measuring("cap", target, flags, reports, about, flags["duration"], work)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--rate", type=float, default=1000.0, show_default=True, help="Attempts a second.")
-@click.option("--duration", type=seconds, default="10s", show_default=True)
-@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--duration", type=seconds, default="10s", show_default=True, help="Of the storm.")
+@processes_option
 @click.option(
     "--sources", type=click.IntRange(0), default=0, help="Source addresses. 0: as needed."
 )
@@ -160,169 +139,147 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     show_default=True,
     help="How our side ends: RST leaves no TIME_WAIT, and so hides the server's.",
 )
-@click.option("--pid", type=click.IntRange(1), help="The server's process. Default: who listens.")
 @profile_options
 @report_options
 def storm(target: str, **flags: Any) -> None:
-    """Hold the cap of TARGET and be turned away at a steady rate."""
-    ConstantRate(flags["rate"], flags["duration"])  # refuses what cannot be, before any work
-    if flags["pid"] is not None and not Path(f"/proc/{flags['pid']}/task").is_dir():
-        raise SettingError("--pid", flags["pid"], "no such process on this machine")
+    """Be turned away at a steady rate while the cap is held."""
+    # Both refuse what cannot be, before any work.
+    ConstantRate(flags["rate"], flags["duration"])
+    source_addresses(parse_target(target), flags["sources"])
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_storm(
-            where,
-            known,
-            run,
-            StormSettings(
-                cap=cap,
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-                processes=flags["processes"],
-                sources=flags["sources"],
-                reset_on_close=flags["client_close"] == "rst",
-                pid=flags["pid"],
-            ),
-            result,
+    def settings(cap: int, pid: int | None) -> StormSettings:
+        return StormSettings(
+            cap=cap,
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            processes=flags["processes"],
+            sources=flags["sources"],
+            reset_on_close=flags["client_close"] == "rst",
+            pid=pid,
         )
 
-    at_the_cap("storm", target, flags, flags["duration"] + 60, work)
-
-
-def at_the_cap(
-    command: str,
-    target: str,
-    flags: dict[str, Any],
-    limit_s: float,
-    work: Callable[[Run, Result, Target, Calibration, int], None],
-) -> None:
-    """Calibrate, find the cap when none is given, then *work*. Does not return."""
-    where, reports = parse_target(target), Reports.of(flags)
-    profile, patience = profile_of(flags)
-
-    def measure(run: Run, result: Result) -> None:
-        calibration = calibrate(where, profile, patience, run)
-        try:
-            result.details["calibration"] = calibration.as_json()
-            result.lines.append(("profile", calibration.profile.name))
-            held = cap_or_found(where, calibration, run, flags["cap"], _MOST_HELD)
-            result.settings["cap"] = held
-            if not run.stopped:
-                work(run, result, where, calibration, held)
-        finally:
-            calibration.close()
-
-    measuring(command, target, flags, reports, limit_s, measure)
+    at_the_cap("storm", target, flags, flags["duration"], settings, run_storm, floods=True)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
-@click.option("--tries", type=click.IntRange(0), default=500, show_default=True)
-@click.option("--rate", type=float, default=50.0, show_default=True, help="Leavers a second.")
-@click.option("--duration", type=seconds, default="10s", show_default=True)
+@cap_options
 @click.option(
-    "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
+    "--tries",
+    type=click.IntRange(0),
+    default=500,
+    show_default=True,
+    help="First: close one and come back at once, so often.",
+)
+@click.option("--rate", type=float, default=50.0, show_default=True, help="Leavers a second.")
+@click.option(
+    "--duration", type=seconds, default="10s", show_default=True, help="Of leaving and joining."
 )
 @click.option(
-    "--grace",
-    type=seconds,
-    default="50ms",
-    show_default=True,
-    help="A rejection is certainly false when nobody has left for so long.",
+    "--joiners", type=click.IntRange(1, 1000), default=4, show_default=True, help="Who knock."
 )
 @profile_options
 @report_options
 def churn(target: str, **flags: Any) -> None:
-    """Leave and join at the cap of TARGET: false rejections, freed-slot lag, over-admissions."""
+    """Leave and join at the cap: is a freed slot found?
+
+    Counts false rejections and over-admissions, and times the lag of a freed slot.
+    """
     ConstantRate(flags["rate"], flags["duration"])
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_churn(
-            where,
-            known,
-            run,
-            ChurnSettings(
-                cap=cap,
-                tries=flags["tries"],
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-                joiners=flags["joiners"],
-                grace_s=flags["grace"],
-                seed=flags["seed"],
-            ),
-            result,
+    def settings(cap: int, pid: int | None) -> ChurnSettings:
+        return ChurnSettings(
+            cap=cap,
+            tries=flags["tries"],
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            joiners=flags["joiners"],
+            seed=flags["seed"],
         )
 
-    at_the_cap("churn", target, flags, flags["duration"] + flags["tries"] * 0.1 + 60, work)
+    # Each try lasts a quiet-time where the server does not speak first.
+    duration = flags["duration"] + flags["tries"] * (flags["quiet_time"] + 0.005)
+    at_the_cap("churn", target, flags, duration, settings, run_churn)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
+@cap_options
 @click.option("--clients", type=click.IntRange(1), default=3, show_default=True, help="Slow ones.")
 @click.option("--duration", type=seconds, default="10s", show_default=True, help="Of each kind.")
 @profile_options
 @report_options
 def slow(target: str, **flags: Any) -> None:
-    """Silent, trickling and half-closing clients at TARGET: who holds a slot, for how long?"""
+    """Who holds a slot without asking for anything?
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_slow(
-            where,
-            known,
-            run,
-            result,
-            cap=cap,
-            count=flags["clients"],
-            duration_s=flags["duration"],
-        )
+    Clients that are silent, that trickle, and that half-close; and for how long.
+    """
 
-    at_the_cap("slow", target, flags, flags["duration"] * 3 + 60, work)
+    def settings(cap: int, pid: int | None) -> SlowSettings:
+        return SlowSettings(cap, min(flags["clients"], cap), flags["duration"])
+
+    at_the_cap("slow", target, flags, flags["duration"] * 3 + 3, settings, run_slow)
 
 
 @probe.command()
 @click.argument("target")
-@cap_option
-@click.option("--victims", type=click.IntRange(1), default=8, show_default=True)
+@cap_options
 @click.option(
-    "--victim-rate", type=float, default=500.0, show_default=True, help="Requests a second, all."
+    "--victims",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Of the admitted, how many are measured.",
+)
+@click.option(
+    "--victim-rate", type=float, default=500.0, show_default=True, help="Their requests a second."
 )
 @click.option("--rate", type=float, default=5000.0, show_default=True, help="Of the flood.")
 @click.option("--duration", type=seconds, default="5s", show_default=True, help="Of each phase.")
+@processes_option
 @profile_options
 @report_options
 def isolation(target: str, **flags: Any) -> None:
-    """Do the admitted clients of TARGET notice a flood? Quiet, control, flood, recovery."""
-    ConstantRate(flags["rate"], flags["duration"])
-    ConstantRate(flags["victim_rate"], flags["duration"])
+    """Do the admitted notice a flood of the turned away?
 
-    def work(run: Run, result: Result, where: Target, known: Calibration, cap: int) -> None:
-        run_isolation(
-            where,
-            known,
-            run,
-            IsolationSettings(
-                cap=cap,
-                victims=flags["victims"],
-                victim_rate=flags["victim_rate"],
-                rate=flags["rate"],
-                duration_s=flags["duration"],
-            ),
-            result,
+    Four phases: quiet; control, the same flood to a sink; the flood; recovery.
+    """
+    ConstantRate(flags["rate"], flags["duration"])
+    ConstantRate(flags["victim_rate"], flags["duration"], setting="--victim-rate")
+
+    def settings(cap: int, pid: int | None) -> IsolationSettings:
+        return IsolationSettings(
+            cap=cap,
+            victims=flags["victims"],
+            victim_rate=flags["victim_rate"],
+            rate=flags["rate"],
+            duration_s=flags["duration"],
+            processes=flags["processes"],
+            pid=pid,
         )
 
-    at_the_cap("isolation", target, flags, flags["duration"] * 4 + 60, work)
+    duration = flags["duration"] * 4 + 3
+    at_the_cap("isolation", target, flags, duration, settings, run_isolation, floods=True)
 
 
 @probe.command()
 @click.option("--rate", type=float, default=2000.0, show_default=True, help="Of the A/A blocks.")
-@click.option("--blocks", type=click.IntRange(2, 100), default=6, show_default=True)
-@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option(
+    "--blocks",
+    type=click.IntRange(2, 100),
+    default=6,
+    show_default=True,
+    help="Pairs of runs against two identical servers.",
+)
+@processes_option
 @report_options
 def selftest(**flags: Any) -> None:
-    """Measure this client and this machine against a trivial rejecter of our own."""
-    reports = Reports.of(flags)
+    """What do this client and this machine add?
+
+    Against a trivial rejecter of our own: overhead, ceiling, and how much two of them differ.
+    """
+    ConstantRate(flags["rate"], 1.0)
+    reports = Reports.of("selftest", flags)
 
     def work(run: Run, result: Result) -> None:
         run_selftest(
@@ -334,4 +291,6 @@ def selftest(**flags: Any) -> None:
             processes=flags["processes"],
         )
 
-    measuring("selftest", "itself", flags, reports, 60 + 6 * flags["blocks"], work)
+    # A flood of a second each, and half a second for its processes to start and to end.
+    about = 1.5 * (11 + 2 * flags["blocks"])
+    measuring("selftest", "itself", flags, reports, about, 2 * about + 30, work, floods=True)

@@ -13,6 +13,7 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -52,14 +53,17 @@ class Engine:
     """Makes attempts against one target. Used from the hub's thread only.
 
     :param sources: source addresses taken in turn; empty leaves the choice to the kernel.
-    :param oracle: None: silence is UNKNOWN, never admitted. Not closed by the engine.
+    :param oracle: one that sees the target's connections; None: silence is UNKNOWN, never
+        admitted. Not closed by the engine.
     :param on_outcome: called once an attempt, from the hub.
     :param on_change: called when a kept attempt is served late or ended by the server.
+    :param note_sources: keep our end's address and port in the attempt.
     :param reset_on_close: end rejected and finished connections with RST (no TIME_WAIT on
         either side) instead of FIN.
 
     :meth:`close` ends everything that is still open. An exception inside a callback is kept in
-    :attr:`failure` for whoever waits.
+    :attr:`failure` for whoever waits. :attr:`sees_rows` is False while it is not known whether the
+    oracle sees the target's connections.
     """
 
     def __init__(
@@ -73,16 +77,20 @@ class Engine:
         on_outcome: Callable[[Attempt], None] = ignore,
         on_change: Callable[[Attempt], None] = ignore,
         reset_on_close: bool = False,
+        note_sources: bool = False,
     ) -> None:
         self.profile = profile
         self.target = target
         self.oracle = oracle
+        self.sees_rows = True  # without the server's row there is no connection
         self.on_outcome = on_outcome
         self.on_change = on_change
         self.reset_on_close = reset_on_close
         self.failure: Exception | None = None
         self.in_flight = 0
         self._sources = [(host, 0) for host in sources]
+        self._note_sources = note_sources
+        self._source_bits = [int(IPv4Address(host)) << 16 for host in sources] or [0]
         self._quiet_ns = int(patience.quiet_s * 1e9)
         self._deadline_ns = int(patience.deadline_s * 1e9)
         self._count = 0
@@ -117,6 +125,9 @@ class Engine:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(self._sources[index % len(self._sources)])
             number = sock.connect_ex(self.target.address)
+            if self._note_sources:
+                bits = self._source_bits
+                attempt.source = bits[index % len(bits)] | sock.getsockname()[1]
         except OSError:
             self._finish(attempt, Outcome.LOCAL)
             return attempt
@@ -290,7 +301,8 @@ class Engine:
         if step is Next.SEND:
             self._send_probe(attempt)
         elif step is Next.WAIT:
-            if accepted is False:  # only asking again can tell
+            if self.oracle is not None and self.profile.speaks is Speaks.NOBODY:
+                # Only asking again can tell.
                 self._listen(attempt, now)
         elif attempt.outcome is None:
             self._finish(attempt, step, attempt.heard)
@@ -302,11 +314,15 @@ class Engine:
         self._receive(attempt)  # as before quiet-time is called over
         if attempt.outcome is not None:
             return
+        accepted = self.accepted(attempt)
+        # We may think that we are connected when the server's kernel does not: its queue was full
+        # when our ACK came, and with SYN cookies it keeps nothing of us.
+        half_open = self.sees_rows and self.oracle is not None and accepted is None
         outcome = of_deadline(
             self.profile,
             attempt.received,
-            connected=self._is_connected(attempt),
-            accepted=self.accepted(attempt),
+            connected=not half_open and self._is_connected(attempt),
+            accepted=accepted,
         )
         self._finish(attempt, outcome)
 

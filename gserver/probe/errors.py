@@ -1,8 +1,15 @@
-"""The target's fault: exit status 1."""
+"""The target's fault: exit status 1. This machine's: the run is invalid, status 3."""
 
 from __future__ import annotations
 
-__all__ = ["TargetError"]
+__all__ = ["LocalError", "TargetError"]
+
+
+class LocalError(Exception):
+    """This machine could not make the connections (descriptors or ports): no result counts.
+
+    The message is one line that says what to do.
+    """
 
 
 class TargetError(Exception):

@@ -36,6 +36,7 @@ from gserver.probe.validity import ClientHealth
 __all__ = ["Flood", "FloodPlan", "FloodResult", "main"]
 
 _SPARE_DESCRIPTORS = 64
+_TO_END_S = 5.0  # for the processes to hand over what they have
 _GRACE = 1.01  # arrivals later than that are not of this rate any more
 
 
@@ -46,6 +47,7 @@ class FloodPlan:
     :param sources: source addresses in all; 0: as many as the number of arrivals asks for, where
         the target has them to spare (127.0.0.0/8).
     :param reset_on_close: end with RST instead of FIN.
+    :param has_oracle: the kernel's rows show the target's connections (``Calibration.oracle``).
     """
 
     target: Target
@@ -56,6 +58,7 @@ class FloodPlan:
     processes: int = 1
     sources: int = 0
     reset_on_close: bool = False
+    has_oracle: bool = True
 
     def paces(self) -> list[ConstantRate]:
         """One pace a process, interleaved."""
@@ -93,6 +96,7 @@ class FloodPlan:
                 "pace": [pace.rate, pace.duration_s, pace.phase],
                 "sources": sources[process :: self.processes] or sources,
                 "reset": self.reset_on_close,
+                "oracle": self.has_oracle,
             }
         )
 
@@ -100,6 +104,8 @@ class FloodPlan:
 @dataclass(frozen=True, slots=True)
 class FloodResult:
     """What came back. ``records`` holds all attempts; the first tenth of the time is warm-up.
+
+    ``duration_s``: for how long there were arrivals; less than was planned when stopped early.
 
     ``served``: from when to when (monotonic ns) each admitted connection was: they are held to
     the end, because closing them would make room and hide that the server lets in too many.
@@ -165,18 +171,22 @@ class Flood:
             child.send(str(start_ns))
         duration = self.plan.duration_s
         readers = [gevent.spawn(child.output.read) for child in self._children]
-        last = duration + self.plan.patience.deadline_s + 5
+        last = self.plan.duration_s + self.plan.patience.deadline_s + _TO_END_S
         asked = False
         while not all(reader.ready() for reader in readers):
+            passed = (monotonic_ns() - start_ns) / 1e9
             if run.stopped and not asked:
                 asked = True
+                duration = min(max(passed, 0.001), duration)
+                last = min(last, passed + _TO_END_S)
                 for child in self._children:
                     child.stop_early()
-            passed = (monotonic_ns() - start_ns) / 1e9
             if passed > last:
                 run.stop("the flood did not end in time")
                 self.close()
-            run.tell(f"{what}: {self.plan.rate:g}/s, {max(0, passed):.1f} of {duration:g} s")
+            run.tell(
+                f"{what}: {self.plan.rate:g}/s, {max(0, passed):.1f} of {self.plan.duration_s:g} s"
+            )
             gevent.wait(readers, timeout=0.1)
         records, headers = Records(), []
         for reader in readers:
@@ -216,11 +226,7 @@ def main() -> None:
     )
     pace = ConstantRate(*spec["pace"])
     records = Records(pace.planned)
-    oracle: Oracle | None
-    try:
-        oracle = Oracle()
-    except OSError:
-        oracle = None
+    oracle = Oracle() if spec["oracle"] else None
     patience = Patience(*spec["patience"])
     admitted: list[Attempt] = []
 
@@ -239,6 +245,7 @@ def main() -> None:
         sources=spec["sources"],
         on_outcome=on_outcome,
         reset_on_close=spec["reset"],
+        note_sources=True,
     )
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
     with Run(pace.duration_s + patience.deadline_s + 5, stream=None) as run, collector_off():

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from gserver.probe.attempt import Attempt
+from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
-from gserver.probe.cap import find_cap
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["Holders", "cap_or_found"]
+__all__ = ["Holders"]
 
-_STEP = 128
 _ROUNDS_WITHOUT_GAIN = 5
 
 
@@ -28,6 +26,7 @@ class Holders:
         self.target = target
         self._run = run
         self._patience = calibration.patience
+        self._batches = Batches(calibration.admitted_s)
         self.engine = calibration.engine(
             target,
             on_change=self._on_change,
@@ -42,23 +41,28 @@ class Holders:
         """Hold *count* in all.
 
         :raises TargetError: the server does not let in that many.
+        :raises LocalError: this machine could not make the connections.
         """
         barren = 0
         while len(self.held) < count and barren < _ROUNDS_WITHOUT_GAIN and not self._run.stopped:
             before = len(self.held)
-            batch = [
-                self.engine.start(keep=True) for _ in range(min(_STEP, count - len(self.held)))
-            ]
+            self._run.tell(f"holding {before} of {count}")
+            batch = [self.engine.start(keep=True) for _ in range(self._batches.size(before, count))]
             self._run.until(
                 lambda batch=batch: all(a.outcome for a in batch),  # type: ignore[misc]
                 self._patience.deadline_s + 1,
             )
+            self._batches.came_to(batch)
+            if any(attempt.outcome is Outcome.LOCAL for attempt in batch):
+                raise LocalError(
+                    f"after {len(self.held)} of {count} connections this machine could make no "
+                    "more (descriptors or ports); raise the limit on open files"
+                )
             for attempt in batch:
                 if attempt.is_held:
                     self.held.add(attempt)
                 else:
                     self.engine.end(attempt)
-            self._run.tell(f"holding {len(self.held)} of {count}")
             barren = 0 if len(self.held) > before else barren + 1
             if barren:
                 self._run.pause(0.05)
@@ -92,19 +96,3 @@ class Holders:
         """End all. May be called again."""
         self.held.clear()
         self.engine.close()
-
-
-def cap_or_found(
-    target: Target, calibration: Calibration, run: Run, cap: int | None, maximum: int
-) -> int:
-    """The cap that was given, or the limit that ``probe cap`` finds.
-
-    :raises TargetError: none given and none found.
-    """
-    if cap is not None:
-        return cap
-    finding = find_cap(target, calibration, run, maximum=maximum)
-    if finding.limit is None:
-        raise TargetError(f"{target.text}: no limit found up to {finding.peak}; give --cap")
-    run.pause(0.2)  # for the slots of the search to come back
-    return finding.limit

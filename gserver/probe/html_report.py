@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import IO, Final
 
 from gserver.probe.plots import plots_of
@@ -28,7 +30,7 @@ p.note { color:var(--soft); margin:.1rem 0 .6rem; font-size:.9rem; max-width:44r
 .good { color:var(--good); } .bad { color:var(--bad); } .warn { color:var(--warn); }
 ul { padding-left:1.1rem; }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.25rem 1.2rem; margin:1.2rem 0; }
-dt { color:var(--soft); } dd { margin:0; }
+dt { color:var(--soft); } dd { margin:0; overflow-wrap:anywhere; }
 table { border-collapse:collapse; font-variant-numeric:tabular-nums; width:100%; }
 th, td { text-align:right; padding:.25rem .6rem; border-bottom:1px solid var(--line); }
 th:first-child, td:first-child { text-align:left; } th { color:var(--soft); font-weight:500; }
@@ -42,6 +44,8 @@ svg .grid { stroke:var(--line); } svg .axis { stroke:var(--soft); }
 .legend i.dash { border-top-style:dashed; }
 .legend i.area, .legend i.faint { height:11px; border:0; background:var(--c); }
 .legend i.faint { opacity:.25; }
+.legend i.mark { width:9px; height:9px; border:0; border-radius:50%; background:var(--c); }
+p.headline { font-size:1.25rem; font-weight:600; margin:.8rem 0; }
 pre { background:var(--tint); padding:.8rem; overflow-x:auto; font-size:.8rem; }
 """
 
@@ -54,24 +58,38 @@ def write_html(stream: IO[str], result: Result, checked: Sequence[tuple[Threshol
         '<meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
+        f'<p class="headline">{_heading(result.headline)}</p>' if result.headline else "",
         _verdict(result, checked),
         "<dl>",
         *(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in result.lines),
         "</dl>",
     ]
     for heading, note, html in plots_of(result):
-        out.append(f'<h2>{escape(heading)}</h2><p class="note">{escape(note)}</p>{html}')
+        out.append(f'<h2>{_heading(heading)}</h2><p class="note">{escape(note)}</p>{html}')
     for heading, rows in result.latencies.items():
         if any(summary.count for summary in rows.values()):
-            out.append(f"<h2>{escape(heading)}, us</h2>{_table(rows)}")
+            out.append(f"<h2>{_heading(heading)}, µs</h2>{_table(rows)}")
     client = result.details.get("client")
     if client is not None:
         note = '<p class="note">Whether the load generator kept up.</p>'
         out.append(f"<h2>Client</h2>{note}<pre>{escape(json.dumps(client, indent=1))}</pre>")
     out.append("<h2>Environment</h2>")
-    about = {"settings": result.settings, "environment": result.environment}
+    about = {"settings": result.settings, "environment": dict(result.environment)}
+    words = about["environment"].pop("command_line", [])
+    if words:
+        out.append(f"<pre>{escape(_command(words))}</pre>")
     out.append(f"<pre>{escape(json.dumps(about, indent=1))}</pre></html>\n")
     stream.write("\n".join(out))
+
+
+def _command(words: Sequence[str]) -> str:
+    program = Path(words[0])
+    name = f"python -m {program.parent.name}" if program.stem == "__main__" else program.name
+    return f"{name} {shlex.join(words[1:])}"
+
+
+def _heading(text: str) -> str:
+    return escape(text[:1].upper() + text[1:])
 
 
 def _verdict(result: Result, checked: Sequence[tuple[Threshold, bool]]) -> str:

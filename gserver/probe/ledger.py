@@ -1,8 +1,8 @@
 """The ledger: was a rejection false? Pure: time is an argument.
 
 A client cannot see the server's count. It knows two bounds: at least those are being served that
-were proven served and have not been closed, and at most those, the other attempts under way, and
-those closed so recently that the server may not have noticed.
+were proven served and have not ended, and at most those, the other attempts under way, and those
+that ended so recently that word of it may not have reached the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Ledger:
     """Bounds on the server's count, and their highest during each attempt.
 
     :param cap: the server's limit.
-    :param grace_ns: how long after our close a connection may still count as taken.
+    :param grace_ns: how long after its end a connection may still count as taken: as long as the
+        network may need to tell the server, not as long as the server may need to notice, which is
+        what is being judged. 0 on one host, where ``close`` returns when the FIN has arrived.
     """
 
     def __init__(self, cap: int, grace_ns: int) -> None:
@@ -33,24 +35,21 @@ class Ledger:
         self.peak = 0
         self._cap = cap
         self._grace_ns = grace_ns
-        self._closed: deque[int] = deque()
+        self._ended: deque[int] = deque()
         self._under_way: dict[object, list[int]] = {}  # highest upper, highest lower bound
 
     def begin(self, attempt: object, now: int) -> None:
-        """An attempt starts."""
-        self._under_way[attempt] = [0, 0]
-        self._raise(now)
+        """An attempt starts. Without effect when it has begun already."""
+        if attempt not in self._under_way:
+            self._under_way[attempt] = [0, 0]
+            self._raise(now)
 
-    def closed(self, now: int) -> None:
-        """We have closed a connection that was held."""
+    def ended(self, now: int) -> None:
+        """A connection that was held has ended, from whichever side."""
         self._raise(now)
         self.held -= 1
-        self._closed.append(now)
+        self._ended.append(now)
         self._raise(now)
-
-    def lost(self) -> None:
-        """The server has ended a connection that was held."""
-        self.held -= 1
 
     def admitted(self, attempt: object, now: int) -> None:
         """The attempt is held now."""
@@ -60,19 +59,29 @@ class Ledger:
         self._raise(now)
 
     def rejected(self, attempt: object, now: int) -> Falsehood:
-        """The attempt was turned away: falsely?"""
+        """The attempt was turned away: falsely? Raises KeyError when it had not begun."""
         self._raise(now)
         upper, lower = self._under_way.pop(attempt)
         if upper < self._cap:
             return Falsehood.CERTAIN
         return Falsehood.POSSIBLE if lower < self._cap else Falsehood.NO
 
+    def given_up(self, attempt: object, now: int) -> None:
+        """We have ended an attempt that had no verdict: the server may have taken it in."""
+        self._raise(now)
+        if self._under_way.pop(attempt, None) is not None:
+            self._ended.append(now)
+
+    def never_left(self, attempt: object) -> None:
+        """The attempt failed on this machine: the server has not seen it."""
+        self._under_way.pop(attempt, None)
+
     def _raise(self, now: int) -> None:
-        closed = self._closed
-        while closed and closed[0] < now - self._grace_ns:
-            closed.popleft()
+        recent = self._ended
+        while recent and recent[0] < now - self._grace_ns:
+            recent.popleft()
         others = len(self._under_way) - 1
-        upper = self.held + others + len(closed)
+        upper = self.held + others + len(recent)
         for bounds in self._under_way.values():
             bounds[0] = max(bounds[0], upper)
             bounds[1] = max(bounds[1], self.held)

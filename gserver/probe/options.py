@@ -1,12 +1,9 @@
-"""The flags that the commands share, and what becomes of them."""
+"""The flags that the commands share, and how they are read."""
 
 from __future__ import annotations
 
 import re
-import resource
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,20 +11,11 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.attempt import Patience
-from gserver.probe.environment import environment
-from gserver.probe.errors import TargetError
-from gserver.probe.html_report import write_html
 from gserver.probe.profiles import PROFILES, Profile, profile_named
-from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
-from gserver.probe.run import Run
-from gserver.probe.text_report import render
-from gserver.probe.threshold import Threshold, parse_threshold
-from gserver.probe.version import version
 
 __all__ = [
-    "Reports",
-    "cap_option",
-    "measuring",
+    "cap_options",
+    "processes_option",
     "profile_of",
     "profile_options",
     "report_options",
@@ -88,8 +76,12 @@ profile_options = _stacked(
 
 report_options = _stacked(
     click.option("--seed", type=int, default=1, show_default=True, help="For what is random."),
-    click.option("--json", "json_path", type=click.Path(dir_okay=False), help="Write all as JSON."),
-    click.option("--csv", "csv_path", type=click.Path(dir_okay=False), help="Write raw records."),
+    click.option(
+        "--json", "json_path", type=click.Path(dir_okay=False), help="Write all, raw records too."
+    ),
+    click.option(
+        "--csv", "csv_path", type=click.Path(dir_okay=False), help="Write the attempts, one a row."
+    ),
     click.option("--html", "html_path", type=click.Path(dir_okay=False), help="Write one page."),
     click.option(
         "--threshold",
@@ -100,54 +92,32 @@ report_options = _stacked(
     ),
 )
 
-cap_option = click.option(
-    "--cap", type=click.IntRange(1), help="The server's limit. Default: find it first."
+
+def _process(context: click.Context, option: click.Parameter, pid: int | None) -> int | None:
+    if pid is not None and not Path(f"/proc/{pid}/task").is_dir():
+        raise SettingError("--pid", pid, "no such process on this machine")
+    return pid
+
+
+processes_option = click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Client processes that share the rate.",
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """Where a result goes, and what it must meet."""
-
-    seed: int
-    json_path: str | None
-    csv_path: str | None
-    html_path: str | None
-    thresholds: tuple[Threshold, ...]
-
-    @classmethod
-    def of(cls, flags: dict[str, Any]) -> Reports:
-        """Read the flags of ``report_options``.
-
-        :raises SettingError: a threshold that cannot be read, a folder that is not there.
-        """
-        for name in ("json_path", "csv_path", "html_path"):
-            path = flags[name]
-            if path is not None and not Path(path).resolve().parent.is_dir():
-                raise SettingError(f"--{name[:-5]}", path, "no such folder")
-        return cls(
-            flags["seed"],
-            flags["json_path"],
-            flags["csv_path"],
-            flags["html_path"],
-            tuple(parse_threshold(text) for text in flags["thresholds"]),
-        )
-
-    def deliver(self, result: Result) -> int:
-        """Print the table, write the files; returns the exit status."""
-        checked = result.check(self.thresholds)
-        status = result.exit_status(checked)
-        click.echo(render(result, checked), nl=False)
-        if self.json_path is not None:
-            with open(self.json_path, "w") as stream:
-                result.write_json(stream, version())
-        if self.csv_path is not None:
-            with open(self.csv_path, "w") as stream:
-                result.write_csv(stream)
-        if self.html_path is not None:
-            with open(self.html_path, "w") as stream:
-                write_html(stream, result, checked)
-        return status
+cap_options = _stacked(
+    click.option(
+        "--cap", type=click.IntRange(1), help="The server's limit. Default: find it first."
+    ),
+    click.option(
+        "--pid",
+        type=click.IntRange(1),
+        callback=_process,
+        help="The server's first process, for its CPU time. Default: who listens there.",
+    ),
+)
 
 
 def profile_of(flags: dict[str, Any]) -> tuple[Profile | None, Patience]:
@@ -164,35 +134,3 @@ def profile_of(flags: dict[str, Any]) -> tuple[Profile | None, Patience]:
         if expect is None and reject is not None and send is None:
             raise SettingError("--reject-pattern", reject, "give --profile too")
     return profile_named(name, send=send, expect=expect, reject=reject), patience
-
-
-def measuring(
-    command: str,
-    target: str,
-    flags: dict[str, Any],
-    reports: Reports,
-    limit_s: float,
-    work: Callable[[Run, Result], None],
-) -> None:
-    """Run *work*, deliver the result, exit with its status. Does not return.
-
-    The user's fault is one line and status 2; the target's one line and status 1.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    settings = {name: value for name, value in flags.items() if value is not None}
-    result = Result(command, target, environment(sys.argv, reports.seed), settings)
-    try:
-        with Run(limit_s) as run:
-            work(run, result)
-            result.partial = result.partial or run.partial
-        status = reports.deliver(result)
-    except SettingError as error:
-        click.echo(f"gserver probe: {error}", err=True)
-        status = EXIT_USAGE
-    except TargetError as error:
-        click.echo(f"gserver probe: {error}", err=True)
-        status = EXIT_TARGET
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    raise SystemExit(status)

@@ -29,9 +29,11 @@ _BC_S_GE: Final = 2
 _BC_S_LE: Final = 3
 _TCP_TIME_WAIT: Final = 6
 _TCP_LISTEN: Final = 10
-# States of a row that nobody has accepted: ESTABLISHED, SYN_RECV, CLOSE_WAIT (the client has
-# left), NEW_SYN_RECV (include/net/tcp_states.h). In any other, inode 0 means closed by its owner.
-_BEFORE_ACCEPT: Final = (1, 3, 8, 12)
+# States of a row that waits to be accepted: ESTABLISHED, CLOSE_WAIT (the client has left). In
+# SYN_RECV and NEW_SYN_RECV the handshake is not complete, though the client may think so: its ACK
+# was dropped because the queue was full. In any other, inode 0 means closed by its owner
+# (include/net/tcp_states.h).
+_BEFORE_ACCEPT: Final = (1, 8)
 _NO_COOKIE: Final = b"\xff" * 8
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -39,6 +41,8 @@ _REQUEST: Final = struct.Struct("=BBBxI")
 _ROW: Final = struct.Struct("=BBBB48sIIIII")  # inet_diag_msg
 
 Address = tuple[str, int]
+_Row = tuple[int, int, int, int, bytes]  # state, receive queue, send queue, inode, inet_diag_sockid
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,16 @@ def _sock_id(server: Address, client: Address) -> tuple[int, bytes]:
     return family, ports + here + there + bytes(4) + _NO_COOKIE
 
 
+def _client(ident: bytes) -> int:
+    """The other end in an inet_diag_sockid, whose row is the server's: address and port packed."""
+    port, there = int.from_bytes(ident[2:4], "big"), ident[20:36]
+    if there.startswith(_MAPPED):
+        there = there[12:]
+    elif any(there[4:]):
+        return port  # IPv6
+    return int.from_bytes(there[:4], "big") << 16 | port
+
+
 class Oracle:
     """A netlink socket that answers for connections of this host and network namespace.
 
@@ -87,11 +101,11 @@ class Oracle:
         """Whether a process has accepted the connection *client* made to *server*.
 
         :return: None when the kernel has no such connection: it is another host's, another
-            network namespace's, or gone.
+            network namespace's, or gone; or the server's side has not completed the handshake.
         """
         family, ident = _sock_id(server, client)
         rows = self._ask(family, ident, states=0xFFFFFFFF, flags=_NLM_F_REQUEST)
-        for state, _, _, inode in rows:
+        for state, _, _, inode, _ in rows:
             if inode and state != _TCP_LISTEN:  # without a connection the listener's row comes
                 return True
             if state in _BEFORE_ACCEPT:
@@ -101,13 +115,18 @@ class Oracle:
     def listeners(self, port: int) -> list[Listener]:
         """The LISTEN rows on *port*, IPv4 and IPv6. Walks the kernel's table of listeners."""
         rows = self._dump(port, 1 << _TCP_LISTEN)
-        return [Listener(waiting, backlog, inode) for _, waiting, backlog, inode in rows]
+        return [Listener(waiting, backlog, inode) for _, waiting, backlog, inode, _ in rows]
 
-    def time_waits(self, port: int) -> int:
-        """Connections in TIME_WAIT on the server's side of *port*. Walks the whole table."""
-        return len(self._dump(port, 1 << _TCP_TIME_WAIT))
+    def time_waits(self, port: int) -> set[int]:
+        """Connections in TIME_WAIT on the server's side of *port*, by the client's end.
 
-    def _dump(self, port: int, states: int) -> list[tuple[int, int, int, int]]:
+        Walks the whole table, and sees each once, though rows come twice when it changes meanwhile.
+
+        :return: ``address << 16 | port`` each; address 0 for IPv6.
+        """
+        return {_client(row[4]) for row in self._dump(port, 1 << _TCP_TIME_WAIT)}
+
+    def _dump(self, port: int, states: int) -> list[_Row]:
         # inet_diag_bc_op: code, yes (offset when true), no (offset when false; past the end by
         # four: not wanted). Each comparison's port stands in the operation after it.
         code = struct.pack("=BBHBBH", _BC_S_GE, 8, 20, 0, 0, port)
@@ -122,13 +141,13 @@ class Oracle:
 
     def _ask(
         self, family: int, ident: bytes, *, states: int, flags: int, attribute: bytes = b""
-    ) -> list[tuple[int, int, int, int]]:
+    ) -> list[_Row]:
         body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states) + ident + attribute
         self._seq += 1
         self._sock.send(
             _HEADER.pack(16 + len(body), _SOCK_DIAG_BY_FAMILY, flags, self._seq, 0) + body
         )
-        rows: list[tuple[int, int, int, int]] = []
+        rows: list[_Row] = []
         while True:
             answer = self._sock.recv(1 << 16)
             at = 0
@@ -138,7 +157,7 @@ class Oracle:
                     if kind in (_NLMSG_DONE, _NLMSG_ERROR):  # an error here is ENOENT: no row
                         return rows
                     row = _ROW.unpack_from(answer, at + 16)
-                    rows.append((row[1], row[6], row[7], row[9]))
+                    rows.append((row[1], row[6], row[7], row[9], row[4]))
                 at += (length + 3) & ~3
             if not flags & _NLM_F_DUMP:
                 return rows

@@ -37,7 +37,7 @@ class Outcome(enum.StrEnum):
     REFUSED = "refused"  # ECONNREFUSED: nobody listens, or the kernel refuses for the server
     QUEUED = "queued"  # connected, quiet, and the server has not accepted it
     UNKNOWN = "unknown"  # connected, quiet, and nobody can say whether it was accepted
-    SYN_PENDING = "syn_pending"  # no SYN-ACK by the deadline
+    SYN_PENDING = "syn_pending"  # the handshake was not complete on both sides by the deadline
     HANG = "hang"  # no verdict by the deadline although one was due
     LOCAL = "local"  # our own fault (descriptors, ports): makes the run invalid
 

@@ -20,15 +20,19 @@ class ConstantRate:
     :param duration_s: seconds; arrivals due later than that do not exist.
     :param phase: the share of one distance (0 to 1) by which the first is late, so that several
         processes at a rate each interleave.
+    :param setting: the option that *rate* was given by, for the message when it cannot be.
     """
 
     rate: float
     duration_s: float
     phase: float = 0.0
+    setting: str = "--rate"
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1e6:
-            raise SettingError("--rate", self.rate, "must be above 0 and at most 1000000 a second")
+            raise SettingError(
+                self.setting, self.rate, "must be above 0 and at most 1000000 a second"
+            )
         if not 0 < self.duration_s <= 86_400:
             raise SettingError("--duration", self.duration_s, "must be above 0 and at most a day")
 

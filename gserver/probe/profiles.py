@@ -42,6 +42,16 @@ class Profile:
     reject: re.Pattern[bytes] | None = None
     ping: bytes = b""
 
+    @property
+    def judges_by_silence(self) -> bool:
+        """Whether nothing but silence shows that a client was admitted.
+
+        Who is turned away late cannot be told, before that, from who was let in.
+        """
+        return self.speaks is Speaks.NOBODY or (
+            self.speaks is Speaks.SERVER and self.expect is None
+        )
+
 
 def _pattern(text: bytes) -> re.Pattern[bytes]:
     return re.compile(text, re.DOTALL)

@@ -11,16 +11,17 @@ from gserver.probe.outcomes import CODE_OF, OUTCOMES, Outcome
 
 __all__ = ["Records"]
 
-_COLUMNS = ("intended", "started", "finished", "outcome")
+_COLUMNS = ("intended", "started", "finished", "outcome", "source")
 
 
 class Records:
-    """Attempts by index: three times (monotonic nanoseconds, int64) and the outcome's code.
+    """Attempts by index: three times (monotonic nanoseconds, int64), the outcome's code, and our
+    end (``Attempt.source``).
 
     :param capacity: attempts at most; a row whose ``finished`` is 0 has no outcome.
     """
 
-    __slots__ = ("finished", "intended", "outcome", "started")
+    __slots__ = _COLUMNS
 
     def __init__(self, capacity: int = 0) -> None:
         zeros = bytes(8 * capacity)
@@ -28,6 +29,7 @@ class Records:
         self.started = array("q", zeros)
         self.finished = array("q", zeros)
         self.outcome = array("q", zeros)
+        self.source = array("q", zeros)
 
     def add(self, attempt: Attempt) -> None:
         """Write the row of *attempt*, which has an outcome."""
@@ -36,6 +38,7 @@ class Records:
         self.started[index] = attempt.started
         self.finished[index] = attempt.finished
         self.outcome[index] = CODE_OF[attempt.outcome]  # type: ignore[index]
+        self.source[index] = attempt.source
 
     def append(self, attempt: Attempt) -> None:
         """Add a row for *attempt*, which has an outcome, after the others."""
@@ -43,6 +46,7 @@ class Records:
         self.started.append(attempt.started)
         self.finished.append(attempt.finished)
         self.outcome.append(CODE_OF[attempt.outcome])  # type: ignore[index]
+        self.source.append(attempt.source)
 
     def __len__(self) -> int:
         return len(self.finished)
@@ -52,6 +56,12 @@ class Records:
         for row in zip(self.intended, self.started, self.finished, self.outcome, strict=True):
             if row[2]:
                 yield row[0], row[1], row[2], OUTCOMES[row[3]]
+
+    def sources(self) -> Iterator[tuple[int, Outcome, int]]:
+        """Finished, outcome and our end of every row that has an outcome."""
+        for row in zip(self.finished, self.outcome, self.source, strict=True):
+            if row[0]:
+                yield row[0], OUTCOMES[row[1]], row[2]
 
     def extend(self, other: Records) -> None:
         """Append all rows of *other*."""

@@ -33,9 +33,13 @@ class Result:
     """What a command hands to its reports.
 
     :param figures: what thresholds name: seconds, bytes, counts and shares.
+    :param headline: the answer, in one sentence.
     :param lines: label and sentence, for people.
     :param latencies: title → row → summary.
     :param details: whatever else the command found, as JSON.
+    :param asserted: what was asked for by other flags than ``--threshold``, and whether it is met.
+    :param absent: figures that were looked for and that the target has not: no threshold on one of
+        them is met.
     :param invalid: why the run does not count, one sentence each; partial: why it ended early.
     """
 
@@ -47,12 +51,15 @@ class Result:
     lines: list[tuple[str, str]] = field(default_factory=list)
     latencies: dict[str, dict[str, Summary]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    asserted: list[tuple[Threshold, bool]] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     partial: str = ""
     records: Records | None = None
     start_ns: int = 0
     tool: str = "gserver probe"
+    headline: str = ""
     warm_up_s: float = 0.0
 
     @property
@@ -61,17 +68,18 @@ class Result:
         return f"{self.tool} {self.command} {self.target}"
 
     def check(self, thresholds: Sequence[Threshold]) -> list[tuple[Threshold, bool]]:
-        """Each threshold and whether it is met.
+        """Each threshold and whether it is met, after those of :attr:`asserted`.
 
-        One that names a figure the run does not have makes the run invalid: nobody can say.
+        One that names a figure the run does not have makes the run invalid: nobody can say. (Not
+        one of :attr:`absent`.)
         """
-        checked = []
+        checked = list(self.asserted)
         for threshold in thresholds:
             met = threshold.check(self.figures)
-            if met is None:
+            if met is None and threshold.figure not in self.absent:
                 self.invalid.append(
                     f"threshold {threshold.text!r}: this run has no figure {threshold.figure} "
-                    f"(it has {', '.join(sorted(self.figures))})"
+                    f"(it has {', '.join(sorted(self.figures)) or 'none at all'})"
                 )
             checked.append((threshold, bool(met)))
         return checked
@@ -89,6 +97,7 @@ class Result:
             "version": version,
             "command": self.command,
             "target": self.target,
+            "headline": self.headline or None,
             "partial": self.partial or None,
             "invalid": self.invalid,
             "warnings": self.warnings,

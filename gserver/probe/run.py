@@ -8,15 +8,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-__all__ = ["Run", "collector_off"]
+__all__ = ["Run", "Stopped", "collector_off"]
 
 _STEP_S = 0.002
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The run was stopped, and nothing more can be said than what the result holds already."""
 
 
 class Run:
@@ -51,9 +57,8 @@ class Run:
 
     def __exit__(self, *exc: object) -> None:
         self._forget_signals()
-        if self._rewrites and self._shown and self._stream is not None:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+        if self._rewrites and self._shown:
+            self._write("\r\033[K")
 
     def _forget_signals(self) -> None:
         for watcher in self._watchers:
@@ -100,6 +105,45 @@ class Run:
             gevent.sleep(_STEP_S)
         return False
 
+    def go_on(self) -> None:
+        """Raise :class:`Stopped` when the run was stopped."""
+        if self.stopped:
+            raise Stopped(self.partial)
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        """Wait for *event*, at most *seconds*; whether it was set (False when stopped)."""
+        left = min(seconds, self.ends - time.monotonic())
+        if left > 0 and not self._stop.is_set():
+            gevent.wait((event, self._stop), timeout=left, count=1)
+        return event.is_set() and not self.stopped
+
+    def result_of(self, work: Callable[[], T]) -> T:
+        """What *work*, which waits by gevent's means and in no other, returns or raises.
+
+        :raises Stopped: the run was stopped before; *work* was ended by GreenletExit.
+        """
+
+        def kept() -> T | Exception:  # one that a greenlet raises is printed with a traceback
+            try:
+                return work()
+            except Exception as error:
+                return error
+
+        greenlet = gevent.spawn(kept)
+        try:
+            self.until(greenlet.ready, max(0.0, self.ends - time.monotonic()))
+            self.go_on()
+            value = greenlet.get()
+        finally:
+            greenlet.kill()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def announce(self, text: str) -> None:
+        """Say *text* in a line that stays."""
+        self._write(f"\r\033[K{text}\n" if self._rewrites else f"{text}\n")
+
     def tell(self, text: str) -> None:
         """Show where the run is. On a terminal one line, rewritten; else a line a second."""
         if self._stream is None or text == self._shown:
@@ -109,8 +153,16 @@ class Run:
             return
         self._told, self._shown = now, text
         line = f"[{now - self.began:5.1f} s] {text}"
-        self._stream.write(f"\r\033[K{line[:118]}" if self._rewrites else line + "\n")
-        self._stream.flush()
+        self._write(f"\r\033[K{line[:118]}" if self._rewrites else line + "\n")
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # whoever read it has gone; the run goes on
+            self._stream = None
 
 
 @contextmanager

@@ -85,6 +85,8 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         if run.stopped:
             break
         found = _flood(run, port, rate, processes, "ceiling")
+        if run.stopped:
+            break
         latency, slip = _latencies(found)
         summary, slips = summarise(latency), summarise(slip)
         _, invalid = judge(
@@ -103,10 +105,13 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
             break
         reached = rate
     result.details["ceiling"] = steps
+    if not steps:
+        return
     result.figures["ceiling"] = reached
     result.lines.append(
-        ("ceiling", f"{reached:.0f} attempts a second from {processes} client process(es) is valid")
+        ("ceiling", f"{reached:.0f} attempts a second is valid; client processes: {processes}")
     )
+    result.headline = f"this client makes up to {reached:.0f} attempts a second here"
 
 
 def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int, seed: int) -> None:
@@ -114,9 +119,11 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
     for block in range(blocks):
         pair: dict[int, FloodResult] = {}
         for which in (0, 1) if block % 2 == 0 else (1, 0):
-            if run.stopped:
-                return
-            pair[which] = _flood(run, ports[which], rate, 1, f"A/A block {block + 1} of {blocks}")
+            if not run.stopped:
+                what = f"A/A block {block + 1} of {blocks}"
+                pair[which] = _flood(run, ports[which], rate, 1, what)
+        if run.stopped:  # the last flood was cut short
+            break
         a, b = (summarise(_latencies(pair[i])[0]).percentiles for i in (0, 1))
         for name, values in ratios.items():
             if name in a and name in b:
@@ -135,7 +142,8 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
         result.lines.append(
             (
                 f"A/A noise, {name}",
-                f"two identical servers differ by x{geometric_mean(values):.2f} "
+                f"{len(values)} pairs of blocks: two identical servers differ by "
+                f"x{geometric_mean(values):.2f} "
                 f"(95 % {low:.2f} to {high:.2f}; single pairs {min(values):.2f} to "
                 f"{max(values):.2f})",
             )

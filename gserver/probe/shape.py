@@ -1,8 +1,6 @@
-"""Load shapes: how many users there are at a time. The vocabulary is Locust's."""
+"""Load shapes: how many users there are at a time. The vocabulary is Locust's. Reads no clock."""
 
 from __future__ import annotations
-
-from time import monotonic
 
 __all__ = ["LoadShape"]
 
@@ -13,16 +11,18 @@ class LoadShape:
     Overrides ``--users`` and ``--spawn-rate``.
     """
 
-    def __init__(self) -> None:
-        self._began = monotonic()
+    #: Seconds since the users began, and when :meth:`reset_time` was called; the run sets the
+    #: first before each tick.
+    elapsed_s = 0.0
+    origin_s = 0.0
 
     def get_run_time(self) -> float:
-        """Seconds since the run began."""
-        return monotonic() - self._began
+        """Seconds since the run began, as of this tick."""
+        return self.elapsed_s - self.origin_s
 
     def reset_time(self) -> None:
         """Begin now."""
-        self._began = monotonic()
+        self.origin_s = self.elapsed_s
 
     def tick(self) -> tuple[int, float] | None:
         """Asked about ten times a second.

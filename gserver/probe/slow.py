@@ -10,7 +10,7 @@ import gevent
 from gevent import socket as gsocket
 
 from gserver.probe.calibrate import Calibration
-from gserver.probe.errors import TargetError
+from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import Profile
@@ -18,11 +18,22 @@ from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["KINDS", "run_slow"]
+__all__ = ["KINDS", "SlowSettings", "run_slow"]
 
 KINDS = ("silent", "trickle", "half_close")
 _TRICKLE_S = 0.5
 _SETTLE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SlowSettings:
+    """:param count: slow clients of each kind, at most the cap.
+    :param duration_s: how long to watch each kind.
+    """
+
+    cap: int
+    count: int
+    duration_s: float
 
 
 @dataclass(slots=True)
@@ -66,26 +77,24 @@ class _Client:
 
 
 def run_slow(
-    target: Target,
-    calibration: Calibration,
-    run: Run,
-    result: Result,
-    *,
-    cap: int,
-    count: int,
-    duration_s: float,
+    target: Target, calibration: Calibration, run: Run, settings: SlowSettings, result: Result
 ) -> None:
     """Each kind in turn: *count* of them beside ``cap - count`` ordinary clients.
 
-    :param duration_s: how long to watch each kind.
     :raises TargetError: the ordinary clients are not admitted.
     """
-    count = min(count, cap)
+    cap, count = settings.cap, settings.count
     result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
     for kind in KINDS:
-        if run.stopped:
-            return
-        _one_kind(target, calibration, run, result, kind, cap, count, duration_s)
+        if not run.stopped:
+            _one_kind(target, calibration, run, result, kind, cap, count, settings.duration_s)
+    held = [
+        f"{kind.replace('_', '-')} {result.figures[f'{kind}.slots_at_end']}"
+        for kind in KINDS
+        if f"{kind}.slots_at_end" in result.figures
+    ]
+    if held:
+        result.headline = f"of {count} slow clients hold a slot to the end: {', '.join(held)}"
 
 
 def _one_kind(
@@ -155,7 +164,12 @@ def _one_kind(
     }
     if closed:
         result.figures[f"{kind}.closed_after_max"] = closed[-1]
-    result.details[kind] = {"closed_after_s": closed, "turned_away": sorted(others)}
+    result.details.setdefault("slow", {})[kind] = {
+        "clients": count,
+        "watched_s": watched_s,
+        "closed_after_s": closed,
+        "turned_away": sorted(others),
+    }
 
 
 def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> list[Outcome | None]:
@@ -164,6 +178,8 @@ def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> l
     run.until(lambda: all(a.outcome for a in batch), calibration.patience.deadline_s + 1)
     for attempt in batch:
         holders.engine.end(attempt, reset=False)
+    if any(attempt.outcome is Outcome.LOCAL for attempt in batch):
+        raise LocalError("this machine could not make a connection (descriptors or ports)")
     return [attempt.outcome for attempt in batch]
 
 

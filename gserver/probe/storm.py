@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
-from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.stats import most_at_once, summarise
 from gserver.probe.target import Target
+from gserver.probe.time_wait import left_in_time_wait
 from gserver.probe.validity import judge
 
 __all__ = ["StormSettings", "report_flood", "run_storm"]
@@ -25,9 +26,7 @@ _ENOUGH_FOR_MEMORY = 100
 
 @dataclass(frozen=True, slots=True)
 class StormSettings:
-    """:param pid: the server's first process, for its CPU time and memory; None: whoever listens
-    there, when that can be seen.
-    """
+    """:param pid: the server's first process, for its CPU time and memory; None: not known."""
 
     cap: int
     rate: float
@@ -54,13 +53,9 @@ def run_storm(
         settings.processes,
         settings.sources,
         settings.reset_on_close,
+        has_oracle=calibration.oracle is not None,
     )
     pid = settings.pid
-    if pid is None and calibration.oracle is not None:
-        rows = calibration.oracle.listeners(target.address[1])
-        pid = listening_process([row.inode for row in rows])
-        settings = replace(settings, pid=pid)
-    result.details["server_pid"] = pid
     holders = Holders(target, calibration, run)
     flood = None
     try:
@@ -72,11 +67,12 @@ def run_storm(
             result.partial = run.partial
             return
         flood = Flood(plan)
-        start, waits = measure(pid), _time_waits(calibration, target)
+        start = measure(pid)
         found = flood.run(run, "storm")
         result.partial = run.partial
         end = measure(pid)
-        made = _time_waits(calibration, target) - waits
+        oracle = calibration.oracle
+        waiting = oracle.time_waits(target.address[1]) if oracle is not None else None
         if holders.engine.failure is not None:
             raise holders.engine.failure
         # The holders' intervals: all begin before the flood, some are ended by the server in it.
@@ -90,8 +86,9 @@ def run_storm(
     report_flood(result, found)
     _report_holding(result, settings, most_at_once(served), dropped, (before, held))
     _report_cost(result, settings, start, end)
-    if calibration.oracle is not None:
-        _report_time_wait(result, settings, made, start, end)
+    if waiting is not None:
+        overflow = end.time_wait_overflow - start.time_wait_overflow
+        _report_time_wait(result, settings, found, waiting, overflow)
 
 
 def report_flood(result: Result, found: FloodResult) -> None:
@@ -126,6 +123,7 @@ def report_flood(result: Result, found: FloodResult) -> None:
     result.figures |= {
         "rate": reached,
         "dropped": found.dropped,
+        **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
         "hangs": counts[Outcome.HANG],
         "queued": counts[Outcome.QUEUED],
         "syn_pending": counts[Outcome.SYN_PENDING],
@@ -152,6 +150,14 @@ def report_flood(result: Result, found: FloodResult) -> None:
         result.lines.append(
             ("without an answer", f"{unanswered} clients waited their whole deadline for nothing")
         )
+    shown = [
+        f"{name} {reject.percentiles[name] * 1e6:.0f} us"
+        for name in ("p50", "p99")
+        if name in reject.percentiles
+    ]
+    result.headline = f"{len(rejections)} of {len(rows)} told that they are rejected, " + (
+        f"after {', '.join(shown)}" if shown else "too few for a latency"
+    )
     result.records, result.start_ns = found.records, found.start_ns
     result.warm_up_s = found.duration_s / 10
 
@@ -190,7 +196,7 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
         return
     machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine
-    if settings.pid is not None:
+    if settings.pid is not None and end.server_cpu_s > start.server_cpu_s:  # it has not ended
         server = (end.server_cpu_s - start.server_cpu_s) / rejected
         result.figures["cpu_per_rejection"] = server
         result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))
@@ -199,21 +205,30 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
     )
 
 
-def _time_waits(calibration: Calibration, target: Target) -> int:
-    return calibration.oracle.time_waits(target.address[1]) if calibration.oracle else 0
-
-
 def _report_time_wait(
-    result: Result, settings: StormSettings, made: int, start: Usage, end: Usage
+    result: Result,
+    settings: StormSettings,
+    found: FloodResult,
+    waiting: set[int],
+    overflow: int,
 ) -> None:
-    rejected = sum(row[3] in REJECTIONS for row in result.records.rows()) if result.records else 0
-    if not rejected:
+    left = left_in_time_wait(
+        found.records.sources(),
+        waiting,
+        monotonic_ns(),
+        overflow=overflow,
+        client_resets=settings.reset_on_close,
+    )
+    if not left.rejected:
         return
-    # What a full table threw away was made too. What expires while we flood (60 s) is missed.
-    overflow = end.time_wait_overflow - start.time_wait_overflow
-    each = (max(0, made) + overflow) / rejected
-    result.figures |= {"time_wait_per_rejection": each, "time_wait_overflow": overflow}
-    thrown = f", {overflow} of them thrown away by a full table" if overflow else ""
+    result.figures |= {"time_wait_per_rejection": left.each, "time_wait_overflow": overflow}
     closes = "RST" if settings.reset_on_close else "FIN"
-    text = f"{each:.2f} made a rejection on the server's port{thrown} (clients close with {closes})"
+    text = f"{left.each:.2f} made a rejection on the server's port (clients close with {closes})"
+    if left.thrown_away:
+        low = left.made / left.rejected
+        text = f"between {low:.2f} and {text}"
+        result.warnings.append(
+            f"the machine's table of TIME_WAITs was full: it has thrown {overflow} away, of this "
+            "server or of others"
+        )
     result.lines.append(("TIME_WAIT", text))

@@ -132,12 +132,24 @@ class Chart:
         if label:
             self._legend.append((label, colour, "area" if opacity == 1 else "faint"))
 
-    def dot(self, point: Point, colour: str, hint: str = "", *, hollow: bool = False) -> None:
+    def legend(self, label: str, colour: str) -> None:
+        """An entry for marks of that colour."""
+        self._legend.append((label, colour, "mark"))
+
+    def dot(
+        self,
+        point: Point,
+        colour: str,
+        hint: str = "",
+        *,
+        hollow: bool = False,
+        radius: float = 4.5,
+    ) -> None:
         """One mark, with a text that appears under the pointer."""
         px, py = self.at(point)
         fill = "var(--surface)" if hollow else colour
         self._shapes.append(
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4.5" fill="{fill}" stroke="{colour}" '
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{radius}" fill="{fill}" stroke="{colour}" '
             f'stroke-width="2">{_title(hint)}</circle>'
         )
 

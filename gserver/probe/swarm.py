@@ -228,6 +228,7 @@ def _drive(
     while (passed := time.monotonic() - began) < run_time_s:
         wanted, rate = users, spawn_rate
         if shape is not None:
+            shape.elapsed_s = passed
             told = shape.tick()
             if told is None:
                 break
@@ -262,6 +263,7 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
     answers = summarise(swarm.answers)
     result.figures |= reject.flat("reject") | answers.flat("request")
     result.figures |= {
+        **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
         "hangs": counts[Outcome.HANG],
         "queued": counts[Outcome.QUEUED],
         "peak": swarm.peak,
@@ -272,6 +274,7 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         result.figures["over_admissions"] = max(0, swarm.peak - cap)
     result.latencies["outcome latency (connect to outcome)"] = table
     result.latencies["request to answer"] = {"answered": answers}
+    result.headline = f"held at most {swarm.peak} at once; {len(rows)} attempts"
     result.lines += [
         ("users", f"at most {max((t[1] for t in swarm.timeline), default=0)}"),
         ("outcomes", ", ".join(f"{n} {o.value}" for o, n in counts.most_common()) or "none"),

@@ -32,6 +32,8 @@ def table(title: str, rows: dict[str, Summary]) -> list[str]:
 def render(result: Result, checked: Sequence[tuple[Threshold, bool]]) -> str:
     """All of it, ending with a newline."""
     out = [result.title]
+    if result.headline:
+        out += [f"  {result.headline}", ""]
     out += [f"  {label:22}{text}" for label, text in result.lines]
     for title, rows in result.latencies.items():
         if any(summary.count for summary in rows.values()):
@@ -42,5 +44,6 @@ def render(result: Result, checked: Sequence[tuple[Threshold, bool]]) -> str:
     out += [f"warning: {text}" for text in result.warnings]
     out += [f"INVALID: {text}" for text in result.invalid]
     if result.partial:
-        out.append(f"PARTIAL: {result.partial}; figures are of what had happened by then")
+        what = "figures are of what had happened" if result.figures else "nothing was measured"
+        out.append(f"PARTIAL: {result.partial}; {what} by then")
     return "\n".join(out) + "\n"

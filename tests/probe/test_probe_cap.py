@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import CapFinding, find_cap
-from gserver.probe.errors import TargetError
+from gserver.probe.cap import find_cap
+from gserver.probe.errors import LocalError, TargetError
+from gserver.probe.finding import CapFinding
+from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES, Profile
 from gserver.probe.run import Run
@@ -71,6 +77,46 @@ def test_a_larger_limit_is_found_as_exactly(start_server: Callable[..., int]) ->
     assert finding.fits_after_close == 1
 
 
+def test_a_short_backlog_is_no_limit_and_no_policy(start_server: Callable[..., int]) -> None:
+    """Those whom the kernel drops because they come at once are no sign of the cap."""
+    finding = find(start_server("limited_server", 200, "narrow"))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (200, 200, 0)
+    assert finding.policy is Outcome.FIN
+    assert finding.fits_after_close == 1
+
+
+def test_holders_fill_a_server_with_a_short_backlog_in_their_time(
+    start_server: Callable[..., int],
+) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 1000, 'narrow')}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        holders = Holders(target, calibration, run)
+        with closing(calibration), closing(holders):
+            holders.fill(1000)  # 100 s, when 128 came at once
+            assert len(holders.held) == 1000
+        assert not run.partial
+
+
+def test_holders_do_not_blame_the_server_when_this_machine_has_no_descriptors(
+    start_server: Callable[..., int],
+) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 80, 'fin')}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        holders = Holders(target, calibration, run)
+        with closing(calibration), closing(holders):
+            lowest = os.open(os.devnull, os.O_RDONLY)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 20, hard))
+            try:
+                with pytest.raises(LocalError, match="this machine could make no more"):
+                    holders.fill(80)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize("cap", [1, 10])
 def test_stock_gevent_pool_queues(start_server: Callable[..., int], cap: int) -> None:
     finding = find(start_server("pool_server", cap))
@@ -84,6 +130,44 @@ def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..
     finding = find(port, PROFILES["silent"], patience=patience)
     assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
     assert set(finding.turned_away) == {Outcome.FIN}
+
+
+@pytest.mark.parametrize("late_s", [0.15, 0.7, 2.1])
+def test_a_silent_server_that_turns_away_late_is_found_out(
+    start_server: Callable[..., int], late_s: float
+) -> None:
+    """Who is silent for longer than quiet-time, and then ended, was never admitted."""
+    patience = Patience(quiet_s=0.01, deadline_s=1.5)
+    port = start_server("limited_server", 10, "late", late_s)
+    finding = find(port, PROFILES["silent"], patience=patience, expected=10)
+    assert (finding.limit, finding.peak, finding.over_admissions) == (10, 10, 0)
+    assert finding.policy is Outcome.FIN
+    assert finding.late_s == pytest.approx(late_s, abs=0.4)
+    assert (finding.fits_after_close, finding.dropped_while_held) == (1, 0)
+
+
+def test_holders_at_a_server_that_turns_away_late_come_together(
+    start_server: Callable[..., int],
+) -> None:
+    """Each is silent for long: waiting for one after the other would take 16 s."""
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', 12, 'late', 0.6)}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["silent"], Patience(0.01, 0.5), run)
+        late = calibration.hearing_out(0.65)
+        holders = Holders(target, late, run)
+        with closing(calibration), closing(holders):
+            began = time.monotonic()
+            holders.fill(12)
+            assert time.monotonic() - began < 8
+            assert len(holders.held) == 12
+
+
+def test_a_silent_servers_own_time_limit_is_no_late_rejection(zoo: Callable[..., int]) -> None:
+    finding = find(zoo("silent_until", 0.6), PROFILES["silent"], maximum=20)
+    assert finding.limit is None
+    assert finding.peak == 20
+    assert finding.late_s == 0
+    assert not finding.turned_away
 
 
 def test_over_admissions_in_a_burst_are_counted(start_server: Callable[..., int]) -> None:

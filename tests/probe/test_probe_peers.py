@@ -13,7 +13,8 @@ import pytest
 
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import CapFinding, find_cap
+from gserver.probe.cap import find_cap
+from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from gserver.probe.procstat import listening_process, measure, process_tree
 
 BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
@@ -23,7 +25,7 @@ def test_threads_and_children_count() -> None:
         while time.thread_time() < end:
             pass
         burnt.set()
-        done.wait(30)  # an ended thread takes its time with it
+        done.wait(30)
 
     burnt = threading.Event()
     thread = threading.Thread(target=burn)
@@ -42,6 +44,47 @@ def test_threads_and_children_count() -> None:
         child.kill()
     done.set()
     thread.join()
+
+
+ENDED = """
+import os, sys, threading, time
+def burn(clock, seconds):
+    end = clock() + seconds
+    while clock() < end:
+        pass
+for _ in range(100):
+    if sys.argv[1] == "threads":
+        one = threading.Thread(target=burn, args=(time.thread_time, 0.003))
+        one.start()
+        one.join()
+    elif not (child := os.fork()):
+        burn(time.process_time, 0.003)
+        os._exit(0)
+    else:
+        os.waitpid(child, 0)
+print("x", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("what", ["threads", "children"])
+def test_those_that_have_ended_count(what: str) -> None:
+    """A server with a thread, or a process, a connection is not free."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()\n" + ENDED, what],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with child:
+        before = measure(child.pid).server_cpu_s
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        used = measure(child.pid).server_cpu_s - before
+        child.kill()
+    assert 0.29 < used < 3
 
 
 def test_memory_and_machine_counters_are_read() -> None:

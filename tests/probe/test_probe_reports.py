@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from gserver.probe.outcomes import CODE_OF, Outcome
 from gserver.probe.plots import plots_of
 from gserver.probe.records import Records
 from gserver.probe.result import EXIT_INVALID, EXIT_PASS, EXIT_THRESHOLD, Result
-from gserver.probe.stats import bootstrap_interval, most_at_once, quantile, summarise
+from gserver.probe.stats import Summary, bootstrap_interval, most_at_once, quantile, summarise
 from gserver.probe.svg import Axis, log_ticks, nice_ticks
 from gserver.probe.text_report import render
 from gserver.probe.threshold import parse_threshold
@@ -165,7 +166,61 @@ def test_the_page_is_one_file_and_well_formed() -> None:
     assert "tenths of the run" in page
 
 
-@pytest.mark.parametrize("count", [1, 5, 30, 200])
+def test_the_page_begins_with_the_answer_and_ends_with_how_to_get_it_again() -> None:
+    result = storm_result()
+    result.headline = "told <at once>"
+    result.environment = {"command_line": ["/some/where/gserver", "probe", "storm", "a b"]}
+    stream = io.StringIO()
+    write_html(stream, result, [])
+    page = stream.getvalue()
+    places = [
+        page.index(part)
+        for part in ("<h1>", "Told &lt;at once&gt;", "<dl>", "<svg", "<table", "Environment")
+    ]
+    assert places == sorted(places)
+    assert "gserver probe storm &#x27;a b&#x27;" in page
+    assert "/some/where" not in page
+    assert render(result, []).splitlines()[1] == "  told <at once>"
+
+
+def churn_result() -> Result:
+    near = {"p50": 0.0, "p90": 1.0e-3, "p99": 1.05e-3}
+    result = storm_result(500)
+    result.command = "churn"
+    result.latencies = {"freed-slot lag": {"joiners": Summary(2000, near, 1.1e-3)}}
+    return result
+
+
+def test_the_question_of_a_command_is_drawn_before_its_attempts() -> None:
+    headings = [heading for heading, _, _ in plots_of(churn_result())]
+    assert headings[0] == "freed-slot lag"
+    assert len(headings) > 1
+
+
+def test_labels_that_would_overlap_are_not_written_over_each_other() -> None:
+    (_, _, drawing), *_ = plots_of(churn_result())
+    places: dict[str, list[tuple[float, int]]] = {}
+    for x, y, label in re.findall(
+        r'<text x="([0-9.]+)" y="([0-9.]+)" text-anchor="middle">(p[0-9.]+|max)<', drawing
+    ):
+        places.setdefault(y, []).append((float(x), len(label)))
+    assert sum(map(len, places.values())) >= 3
+    for labels in places.values():
+        labels.sort()
+        for (x, size), (after, next_size) in itertools.pairwise(labels):
+            assert after - x >= 3.5 * (size + next_size)
+
+
+@pytest.mark.parametrize("count", [50, 3000])
+def test_every_axis_says_its_unit(count: int) -> None:
+    for _, _, drawing in plots_of(storm_result(count)):
+        titles = re.findall(r'<text class="title"[^>]*>([^<]*)<', drawing)
+        assert len(titles) == 2
+        for title in titles:
+            assert re.search(r"(, s|µs \(log\)|, 1/s|\(%\))$", title), title
+
+
+@pytest.mark.parametrize("count", [1, 5, 30, 200, 401, 450])
 def test_few_attempts_still_make_a_page(count: int) -> None:
     for _, note, _ in plots_of(storm_result(count)):
         assert note

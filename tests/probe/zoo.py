@@ -50,6 +50,11 @@ def silent(sock: socket.socket) -> None:
     KEPT.append(sock)
 
 
+def silent_until(sock: socket.socket) -> None:
+    time.sleep(DELAY)
+    sock.close()
+
+
 def stall(sock: socket.socket) -> None:
     sock.recv(100)
     KEPT.append(sock)
@@ -91,6 +96,7 @@ HANDLERS = {
         message_rst,
         text_fin,
         silent,
+        silent_until,
         stall,
         banner_late,
         echo,

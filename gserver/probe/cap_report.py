@@ -1,0 +1,90 @@
+"""What ``probe cap`` found, in sentences and figures. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gserver.probe.finding import POLICY, CapFinding
+from gserver.probe.outcomes import Outcome
+from gserver.probe.result import Result
+from gserver.probe.threshold import parse_threshold
+
+__all__ = ["report_cap"]
+
+
+def report_cap(result: Result, finding: CapFinding) -> None:
+    """Write what ``find_cap`` found into *result*."""
+    result.details["cap"] = finding.as_json()
+    result.figures |= {
+        "peak": finding.peak,
+        "over_admissions": finding.over_admissions,
+        "dropped_while_held": finding.dropped_while_held,
+        "slots_lost": finding.slots_lost,
+    } | {
+        outcome.value: finding.turned_away[outcome]
+        for outcome in Outcome
+        if outcome not in (Outcome.ADMITTED, Outcome.LOCAL)
+    }
+    say = result.lines.append
+    if finding.limit is None and result.partial:
+        limit = f"not found yet: {finding.peak} served at once so far"
+    elif finding.limit is None:
+        limit = f"none found: {finding.peak} served at once"
+        result.absent |= {"limit", "fits_after_close", "tries_after_close"}
+    else:
+        result.figures["limit"] = finding.limit
+        limit = f"{finding.limit} connections served at once"
+    say(("limit", limit))
+    result.headline = f"limit: {limit}"
+    if finding.policy is not None:
+        text = POLICY[finding.policy]
+        result.headline += f"; {text}"
+        if finding.message:
+            text += f" ({finding.message[:60].decode('latin-1')!r})"
+        say(("policy", text))
+        counts = ", ".join(f"{n} {o.value}" for o, n in finding.turned_away.most_common())
+        say(("turned away", f"{sum(finding.turned_away.values())}: {counts}"))
+    if finding.fits_after_close is not None:
+        result.figures["fits_after_close"] = finding.fits_after_close
+        result.figures["tries_after_close"] = finding.tries_after_close or 0
+        right = "as it should" if finding.fits_after_close == 1 else "NOT exactly one"
+        say(
+            (
+                "one closed",
+                f"{finding.fits_after_close} more fitted, {right}; "
+                f"admitted at try {finding.tries_after_close}",
+            )
+        )
+    if finding.limit is not None:
+        say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
+    if finding.late_s:
+        say(
+            (
+                "turned away late",
+                f"up to {finding.late_s:.2f} s after connecting: silent until then, never admitted",
+            )
+        )
+    if finding.overtaken:
+        say(
+            (
+                "overtaken",
+                f"{finding.overtaken} who came at once with others got no answer, who came later "
+                "did: a short backlog; fewer came at once from then on",
+            )
+        )
+    if finding.dropped_while_held:
+        say(("dropped while held", f"{finding.dropped_while_held} by the server"))
+        result.warnings.append("the server ends connections by itself: the limit may be higher")
+    if finding.slots_lost:
+        say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
+        result.warnings.append("slots leak: the limit shrinks as clients come and go")
+    if finding.expected is not None and not result.partial:
+        wanted = replace(
+            parse_threshold(f"limit=={finding.expected}"),
+            text=f"limit=={finding.expected} (--cap)",
+        )
+        result.asserted.append((wanted, finding.limit == finding.expected))
+    if finding.local_errors:
+        result.invalid.append(
+            f"{finding.local_errors} attempts failed on this machine (descriptors or ports)"
+        )

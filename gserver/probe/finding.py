@@ -1,0 +1,89 @@
+"""What ``probe cap`` found, and what the outcome at the limit says of the server. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gserver.probe.outcomes import Outcome
+
+__all__ = ["POLICY", "CapFinding"]
+
+#: What the outcome at the limit says of the server.
+POLICY: Final = {
+    Outcome.FIN: "rejects: closes the connection (FIN)",
+    Outcome.RST: "rejects: resets the connection (RST)",
+    Outcome.MESSAGE: "rejects: says so, then closes",
+    Outcome.REFUSED: "refuses: no handshake (ECONNREFUSED)",
+    Outcome.QUEUED: "queues: connected, but never accepted; the client hangs",
+    Outcome.SYN_PENDING: "drops: no answer to the handshake; the client hangs",
+    Outcome.HANG: "hangs: accepted, but never served",
+    Outcome.UNKNOWN: "cannot be told from here: connected, then silence",
+}
+
+
+@dataclass(slots=True)
+class CapFinding:
+    """What ``probe cap`` found.
+
+    :param limit: connections served at the same time when the next is turned away one by one;
+        None: no limit up to :attr:`peak`.
+    :param peak: most connections proven served at the same time.
+    :param turned_away: outcomes of those that were not admitted.
+    :param fits_after_close: how many more were admitted once one was closed (1 is right).
+    :param tries_after_close: attempts until the first was (1: the slot was free at once).
+    :param slots_lost: how many did not come back when their clients had left.
+    :param dropped_while_held: ended by the server after it had served them.
+    :param overtaken: came at once with others and got no answer, when who came after them did: a
+        backlog too short for them. They are not among ``turned_away``.
+    :param late_s: the longest that somebody whom silence had admitted was left open before the
+        server turned them away after all, seconds; 0: nobody.
+    :param watched_s: how long those who are held were watched, where only silence shows it.
+    """
+
+    limit: int | None = None
+    peak: int = 0
+    turned_away: Counter[Outcome] = field(default_factory=Counter)
+    message: bytes = b""
+    fits_after_close: int | None = None
+    tries_after_close: int | None = None
+    dropped_while_held: int = 0
+    overtaken: int = 0
+    slots_lost: int = 0
+    local_errors: int = 0
+    expected: int | None = None
+    late_s: float = 0.0
+    watched_s: float = 0.0
+    steps: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, held, tried
+
+    @property
+    def policy(self) -> Outcome | None:
+        """The commonest way of being turned away; None: nobody was."""
+        return self.turned_away.most_common(1)[0][0] if self.turned_away else None
+
+    @property
+    def over_admissions(self) -> int:
+        """Certain ones: proven served at the same time, less the cap (given, or found)."""
+        cap = self.expected if self.expected is not None else self.limit
+        return max(0, self.peak - cap) if cap is not None else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "limit": self.limit,
+            "expected": self.expected,
+            "peak": self.peak,
+            "policy": self.policy,
+            "turned_away": dict(self.turned_away),
+            "message": self.message.decode("latin-1"),
+            "over_admissions": self.over_admissions,
+            "fits_after_close": self.fits_after_close,
+            "tries_after_close": self.tries_after_close,
+            "dropped_while_held": self.dropped_while_held,
+            "slots_lost": self.slots_lost,
+            "overtaken": self.overtaken,
+            "turned_away_late_after_s": self.late_s,
+            "watched_s": self.watched_s,
+            "steps": self.steps,
+        }
