@@ -107,14 +107,14 @@ class Row:
 
 #: A connection that a child serves ends when the child does: up to 20 ms on a busy machine.
 _FORKING = ("--settle", "0.05")
-_TLS = (str(CERTIFICATE), str(KEY))
+TLS_CERTIFICATE = (str(CERTIFICATE), str(KEY))
 
 ROWS = (
     Row("socketserver.ThreadingTCPServer", "threading_tcp.py", ECHO),
     Row("socketserver.ForkingTCPServer", "forking_tcp.py", ECHO, options=_FORKING),
     Row("http.server.ThreadingHTTPServer", "threading_http.py", HTTP),
-    Row("HTTPS, TLS on the listener", "https_listener.py", HTTP, _TLS, tls=True),
-    Row("HTTPS, TLS in the handler", "https_handler.py", HTTP, _TLS, tls=True),
+    Row("HTTPS, TLS on the listener", "https_listener.py", HTTP, TLS_CERTIFICATE, tls=True),
+    Row("HTTPS, TLS in the handler", "https_handler.py", HTTP, TLS_CERTIFICATE, tls=True),
     Row("wsgiref with ThreadingMixIn", "wsgiref_threading.py", HTTP),
     Row("xmlrpc with ThreadingMixIn", "xmlrpc_threading.py", XMLRPC),
     Row("`while True: accept; Thread`", "accept_thread.py", ECHO),
@@ -125,7 +125,7 @@ ROWS = (
     Row("rpyc ThreadedServer", "rpyc_threaded.py", RPYC, requires=("rpyc==6.0.2",)),
     Row("dnslib over TCP", "dnslib_tcp.py", DNS, requires=("dnslib==0.9.26",)),
     Row("cheroot", "cheroot_plain.py", HTTP, requires=("cheroot==11.1.2",)),
-    Row("cheroot with TLS", "cheroot_plain.py", HTTP, _TLS, True, ("cheroot==11.1.2",)),
+    Row("cheroot with TLS", "cheroot_plain.py", HTTP, TLS_CERTIFICATE, True, ("cheroot==11.1.2",)),
     Row("werkzeug, threaded", "werkzeug_threaded.py", HTTP, requires=("werkzeug==3.1.8",)),
     Row("paramiko, server side", "paramiko_server.py", SSH, requires=("paramiko==5.1.0",)),
     Row(
@@ -212,7 +212,8 @@ class Program:
     def __init__(self, row: Row, *options: str) -> None:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", _EXEC, "--max-connections", str(CAP), *options),
+                *(sys.executable, "-m", "gserver", "exec"),
+                *("--max-connections", str(CAP), *options),
                 *(str(PROGRAMS / row.program), *row.arguments),
             ],
             stdout=subprocess.PIPE,
@@ -237,9 +238,6 @@ class Program:
             _, errors = self.process.communicate()
             raise AssertionError(f"did not stop: {errors}") from None
         return str(errors)
-
-
-_EXEC = "from gserver.legacy.cli import exec_command; exec_command()"
 
 
 @dataclass

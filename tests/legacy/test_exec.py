@@ -12,13 +12,7 @@ from pathlib import Path
 
 import pytest
 
-EXEC = (
-    sys.executable,
-    "-c",
-    "from gserver.legacy.cli import exec_command; exec_command()",
-    "--max-connections",
-    "5",
-)
+EXEC = (sys.executable, "-m", "gserver", "exec", "--max-connections", "5")
 PYTHON = (sys.executable,)
 
 
@@ -185,10 +179,10 @@ def test_a_handler_is_what_the_program_set() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--reject", "refuse"), "rejection 'refuse'"),
+        (("--reject", "refuse"), "--reject 'refuse'"),
         (("--only", "8999"), "--only '8999'"),
-        (("--settle", "-1"), "settle -1"),
-        (("--max-connections", "0"), "max_connections 0"),
+        (("--settle", "-1"), "--settle '-1'"),
+        (("--max-connections", "0"), "--max-connections '0'"),
         (("--max-connections", "10000000"), "--max-connections 10000000"),
     ],
 )
@@ -247,51 +241,3 @@ def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_its_chil
     limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
     _, out, errors = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
     assert (out, errors) == ("True\n256\n256\n", "")
-
-
-BY_ENVIRONMENT = """
-import socket
-listener = socket.create_server(("127.0.0.1", 0))
-clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-held = [listener.accept() for _ in range(2)]
-clients[2].settimeout(1)
-try:
-    print(repr(clients[2].recv(1)))
-except TimeoutError:
-    print("hangs")
-"""
-
-
-@pytest.mark.parametrize(("cap", "said"), [("2", "b''\n"), ("", "hangs\n")])
-def test_the_environment_caps_a_program_that_patches_itself(
-    cap: str, said: str, tmp_path: Path
-) -> None:
-    """gevent calls the entry point; here a package made for the test registers it."""
-    (tmp_path / "program.py").write_text(BY_ENVIRONMENT)
-    metadata = tmp_path / "entry-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[gevent.plugins.monkey.did_patch_all]\ngserver = gserver.legacy.entry:did_patch_all\n"
-    )
-    path = os.pathsep.join((str(Path(__file__).parents[2]), str(tmp_path)))
-    status, out, _ = run(
-        (sys.executable, "-m", "gevent.monkey"),
-        "program.py",
-        cwd=tmp_path,
-        PYTHONPATH=path,
-        GSERVER_MAX_CONNECTIONS=cap,
-    )
-    assert (status, out) == ("0", said)
-
-
-def test_an_environment_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
-    status, out, errors = run(
-        (sys.executable, "-c"),
-        "import gevent.monkey; gevent.monkey.patch_all()\n"
-        "from gserver.legacy.entry import did_patch_all; did_patch_all(None); print('runs')",
-        cwd=tmp_path,
-        GSERVER_MAX_CONNECTIONS="many",
-    )
-    assert (status, out) == ("2", "")
-    assert errors == "gserver: GSERVER_MAX_CONNECTIONS 'many': must be a number\n"
