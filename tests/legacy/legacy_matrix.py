@@ -1,13 +1,15 @@
 """The compatibility matrix: real programs, unmodified, under ``gserver exec``.
 
-    python tests/legacy/legacy_matrix.py
+    python tests/legacy/legacy_matrix.py [--readme] [NAME]
 
-prints it as a Markdown table. Each row is filled to the cap, gets three clients too many, has a
+prints it as a Markdown table, all of it or the rows whose name contains NAME; with --readme it
+puts the table into README.md. Each row is filled to the cap, gets three clients too many, has a
 freed slot used again, is churned sixty times at the full cap, and is stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import os
@@ -27,6 +29,9 @@ from typing import Any
 import gevent
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+BEGIN = "<!-- by tests/legacy/legacy_matrix.py --readme -->"
+END = "<!-- end -->"
 PROGRAMS = HERE / "programs"
 CERTIFICATE = Path(gevent.__file__).parent / "tests" / "server.crt"
 KEY = CERTIFICATE.with_suffix(".key")
@@ -368,8 +373,28 @@ def table(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
             yield f"| {row.name} | {version} | yes | {result.slowest_ms:.1f} ms | yes |"
 
 
-if __name__ == "__main__":
-    chosen = tuple(row for row in ROWS if not sys.argv[1:] or sys.argv[1] in row.name)
-    for line in table(chosen):
+def readme_table() -> list[str]:
+    """The lines of README's table."""
+    text = README.read_text(encoding="utf-8")
+    return text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The compatibility matrix of gserver exec.")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("name", nargs="?", default="")
+    options = parser.parse_args()
+    lines = []
+    for line in table(tuple(row for row in ROWS if options.name in row.name)):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+        lines.append(line)
+    if options.readme and not options.name:
+        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        text = "\n".join([before + BEGIN, *lines, END + after])
+        README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
