@@ -83,7 +83,7 @@ class Listener(Followed, AcceptLoop):
             self,
             _view(fd),
             holders.limiter,
-            self._admitted,
+            self.admit,
             rejections,
             self._fatal_error,
             backlog=system_backlog(),
@@ -146,7 +146,10 @@ class Listener(Followed, AcceptLoop):
                 self._holders.sweep()
             self._asked = True
             try:
-                self.take(MAX_REJECTIONS_PER_TURN if self._full else 1)
+                if self._full or self._limiter.pending:
+                    self.take(MAX_REJECTIONS_PER_TURN)
+                else:
+                    self._take_one()
             finally:
                 self._asked = False
             if not ready:
@@ -154,6 +157,20 @@ class Listener(Followed, AcceptLoop):
                 raise error or nobody_there()
         self.reported = False
         return ready.popleft()
+
+    def _take_one(self) -> None:
+        """:meth:`take`, where there is room and nobody is ahead: on the path of every client."""
+        while True:
+            try:
+                client = self._listener._accept()
+                break
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not self._go_on_after(error):
+                    return
+        if self._limiter.arrived(client, self) is None:  # its source has too many
+            self._limiter.hold(deque((client,)), self, quiet=False)
 
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
         """The next client whose handshake is done: its TLS socket and its address.
@@ -203,7 +220,7 @@ class Listener(Followed, AcceptLoop):
         else:
             self.stop()  # there is room: the program's own accept() sees the client
 
-    def _admitted(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
+    def admit(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
         try:
             self._holders.accepted(fd, address, receipt)
         except BaseException:

@@ -34,6 +34,7 @@ from gserver.stats import Ending
 __all__ = ["patch"]
 
 _raw: Final = _socket.socket
+_raw_init: Final = _raw.__init__
 _UNCAPPED: Final = Followed()  # a listener that is not the service
 
 Found = TypeVar("Found")
@@ -111,7 +112,7 @@ class _Socket(_Follows, gevent._socket3._wrefsocket):  # type: ignore[misc]  # n
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> None:
         self.followed = None
-        super().__init__(family, type, proto, fileno)
+        _raw_init(self, family, type, proto, fileno)
         if fileno is not None and _holders is not None:
             self.followed = _holders.adopt(fileno)
 
