@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from gevent.lock import Semaphore
-from gevent.pool import Pool, PoolFull
+from gevent.pool import Pool
 
 from gserver.admission.limits import MOST_SLOTS
 from gserver.errors import SettingError
@@ -30,8 +30,9 @@ __all__ = [
 
 
 class Holder(Protocol):
-    """What can hold a slot: a greenlet, or anything else with these two methods of one, which
-    whoever waits for the members of a pool uses."""
+    """What can hold a slot: a greenlet, or anything else with these two methods of one. The
+    pool links its own release to the greenlet's end; what ends in another way ignores both.
+    (Without them gevent catches an AttributeError each time: 1.9 us instead of 0.6.)"""
 
     def rawlink(self, callback: Any, /) -> Any: ...
 
@@ -88,31 +89,21 @@ def pool_for(spawn: Any, max_connections: int | None) -> tuple[Pool, int] | None
 
 def take(pool: Pool, holder: Holder) -> None:
     """Take a slot for ``holder``, not started yet, without ever blocking. Only
-    :func:`give_back` gives it back: gevent's own link, which would do so as soon as the greenlet
-    has ended, be its socket closed or not, is not made.
+    :func:`give_back` gives it back: gevent's own link is taken away, it would do so as soon as
+    the greenlet has ended, be its socket closed or not.
 
     :raises gevent.pool.PoolFull: there is none, although the gate said so: an internal error.
     """
-    # Pool.add(), less the link to the greenlet's end.
-    if not _semaphore(pool).acquire(blocking=False):
-        raise PoolFull
-    pool.greenlets.add(cast(Any, holder))
-    _empty(pool).clear()
+    pool.add(cast(Any, holder), blocking=False)
+    holder.unlink(pool._discard)  # type: ignore[attr-defined]  # not in the stubs
 
 
 def give_back(pool: Pool, holder: Holder) -> bool:
     """Give back the slot of ``holder``. False, and nothing done, when it holds none."""
-    greenlets: Any = pool.greenlets
-    if holder not in greenlets:
+    if holder not in pool.greenlets:
         return False
-    # Pool.discard(), less that, and with a size that may have been lowered.
-    greenlets.discard(holder)
-    pool.dying.discard(cast(Any, holder))
-    if not greenlets:
-        _empty(pool).set()
-    semaphore = _semaphore(pool)
-    if semaphore.counter < pool.free_count():
-        semaphore.release()
+    pool.discard(cast(Any, holder))  # membership, semaphore and gevent's own link to do it later
+    _lower_semaphore(pool)
     return True
 
 
@@ -150,10 +141,6 @@ def _lower_semaphore(pool: Pool) -> None:
     semaphore = _semaphore(pool)
     while semaphore.counter > pool.free_count():
         semaphore.acquire(blocking=False)
-
-
-def _empty(pool: Pool) -> Any:
-    return pool._empty_event  # type: ignore[attr-defined]  # not in the stubs
 
 
 def _semaphore(pool: Pool) -> Semaphore:

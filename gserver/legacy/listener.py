@@ -146,7 +146,7 @@ class Listener(Followed, AcceptLoop):
                 self._holders.sweep()
             self._asked = True
             try:
-                if self._full or self._limiter.pending:
+                if self._full:
                     self.take(MAX_REJECTIONS_PER_TURN)
                 else:
                     self._take_one()
@@ -159,7 +159,7 @@ class Listener(Followed, AcceptLoop):
         return ready.popleft()
 
     def _take_one(self) -> None:
-        """:meth:`take`, where there is room and nobody is ahead: on the path of every client."""
+        """:meth:`take` one client where there is room: on the path of every one."""
         while True:
             try:
                 client = self._listener._accept()
