@@ -3,6 +3,7 @@
 The layout, lowest first:
 
     children.py   what forked children still have open
+    prefork.py    several processes on one listener, told of
     holders.py    the slot of a connection lives with its descriptor's owner
     timed.py      a slot that timeouts can end
     listener.py   what the program's accept() finds; the overload watcher; TLS handshakes

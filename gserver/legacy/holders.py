@@ -19,6 +19,7 @@ from typing import Any, Final
 from gserver import slots
 from gserver.admission.verdict import Receipt
 from gserver.legacy.children import Children
+from gserver.legacy.prefork import Prefork
 from gserver.limiter import Limiter
 from gserver.stats import Ending
 
@@ -147,6 +148,7 @@ class Holders:
         self._make_slot = make_slot
         self._taken = taken
         self.children = Children()
+        self.prefork = Prefork()
         self._loop = loop
         self._fresh: dict[int, Slot] = {}  # accepted, with no socket object yet
         self._by_inode: dict[int, Followed] = {}
@@ -256,6 +258,7 @@ class Holders:
     def forked(self) -> None:
         """In a forked child: what is held is the parent's, this process counts its own."""
         self.children.forget()
+        self.prefork.forked()
         for slot in self.slots():
             slot.give_back()
 

@@ -75,6 +75,7 @@ class Listener(Followed, AcceptLoop):
         self._full = False  # as the limiter told last
         self._rejections = rejections
         self._told_of_text = False
+        self._inherited = False  # by a fork, and not accepted on since
         self._asked = False  # inside the program's accept()
         self._last_error: OSError | None = None
         self._error: OSError | None = None  # what that is to raise
@@ -144,6 +145,9 @@ class Listener(Followed, AcceptLoop):
         if not ready:
             if self._full:
                 self._holders.sweep()
+            if self._inherited:
+                self._inherited = False
+                self._holders.prefork.accepts(self._address, self._limiter.max_connections)
             self._asked = True
             try:
                 if self._full:
@@ -306,6 +310,7 @@ class Listener(Followed, AcceptLoop):
 
     def forked(self) -> None:
         """In a forked child: the clients that wait here are the parent's."""
+        self._inherited = True
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
         self.turn_away = turn_away
