@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
-
-#: What gevent calls: there, a package made for the test registers it.
-ENTRY_POINT = (
-    "[gevent.plugins.monkey.did_patch_all]\ngserver = gserver.daemon.environment:did_patch_all\n"
-)
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    metadata = tmp_path / "entry-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(ENTRY_POINT)
-    return tmp_path
+from capped import with_entry_point
 
 
 def run(program: str, here: Path, **variables: str) -> tuple[int, str, str]:
@@ -35,7 +19,7 @@ def run(program: str, here: Path, **variables: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         cwd=here,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{here}", **variables},
+        env={**with_entry_point(here), **variables},
         timeout=60,
         check=False,
     )
@@ -66,10 +50,10 @@ except TimeoutError:
     ],
 )
 def test_the_variables_cap_a_program_that_patches_itself(
-    variables: dict[str, str], said: str, here: Path
+    variables: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     given = {f"GSERVER_{name}": value for name, value in variables.items()}
-    status, out, _ = run(THREE_CLIENTS, here, **given)
+    status, out, _ = run(THREE_CLIENTS, tmp_path, **given)
     assert (status, out) == (0, said + "\n")
 
 
@@ -82,10 +66,10 @@ print(it._installed._timeouts.idle, it._installed._timeouts.keepalive, it._insta
 """
 
 
-def test_each_option_is_a_variable_of_its_name(here: Path) -> None:
+def test_each_option_is_a_variable_of_its_name(tmp_path: Path) -> None:
     status, out, errors = run(
         ALL_BY_NAME,
-        here,
+        tmp_path,
         GSERVER_MAX_CONNECTIONS="7",
         GSERVER_PER_SOURCE="3",
         GSERVER_DENY="10.0.0.0/8 192.0.2.1",
@@ -117,10 +101,12 @@ def test_each_option_is_a_variable_of_its_name(here: Path) -> None:
     ],
 )
 def test_a_variable_that_cannot_be_used_ends_the_process(
-    variables: dict[str, str], said: str, here: Path
+    variables: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     given = {f"GSERVER_{name}": value for name, value in variables.items()}
-    status, out, errors = run("print('runs')", here, **{"GSERVER_MAX_CONNECTIONS": "5", **given})
+    status, out, errors = run(
+        "print('runs')", tmp_path, **{"GSERVER_MAX_CONNECTIONS": "5", **given}
+    )
     assert (status, out) == (2, "")
     assert errors.startswith("gserver: ")
     assert said in errors
@@ -128,8 +114,10 @@ def test_a_variable_that_cannot_be_used_ends_the_process(
     assert errors.count("\n") == 1
 
 
-def test_a_variable_that_is_no_setting_is_told_of(here: Path) -> None:
-    _, out, errors = run("print('runs')", here, GSERVER_MAX_CONNECTIONS="5", GSERVER_PER_SUORCE="2")
+def test_a_variable_that_is_no_setting_is_told_of(tmp_path: Path) -> None:
+    _, out, errors = run(
+        "print('runs')", tmp_path, GSERVER_MAX_CONNECTIONS="5", GSERVER_PER_SUORCE="2"
+    )
     assert (out, errors) == (
         "runs\n",
         "gserver: GSERVER_PER_SUORCE is no setting, and has no effect\n",
@@ -138,7 +126,7 @@ def test_a_variable_that_is_no_setting_is_told_of(here: Path) -> None:
 
 @pytest.mark.parametrize(("variables", "loaded"), [({}, "[]"), ({"GSERVER_REJECT": "reset"}, "[]")])
 def test_without_the_cap_nothing_of_ours_is_loaded(
-    variables: dict[str, str], loaded: str, here: Path
+    variables: dict[str, str], loaded: str, tmp_path: Path
 ) -> None:
     """Not even where the entry point is installed: it costs every program that gevent patches."""
     status, out, errors = run(
@@ -147,7 +135,7 @@ def test_without_the_cap_nothing_of_ours_is_loaded(
         "print('gserver.daemon.environment' in sys.modules)\n"
         "print(sorted(m for m in set(sys.modules) - ours if m.partition('.')[0] in"
         " ('gserver', 'click')))",
-        here,
+        tmp_path,
         **variables,
     )
     assert (status, out, errors) == (0, f"True\n{loaded}\n", "")

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from capped import with_entry_point
 
 EXEC = (sys.executable, "-m", "gserver", "exec", "--max-connections", "5")
 PYTHON = (sys.executable,)
@@ -124,6 +125,15 @@ finally:
 """
 
 
+#: How the cap got there; under each a signal does the same.
+WAYS = ("exec", "environment", "install")
+INSTALL = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gserver.legacy; gserver.legacy.install(5)
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("setup", "number", "status"),
     [
@@ -139,16 +149,23 @@ finally:
     ],
 )
 def test_a_signal_does_to_a_busy_program_what_it_does_under_python(
-    setup: str, number: int, status: int, tmp_path: Path
+    setup: str, number: int, status: int, way: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "server.py").write_text(SERVER.format(setup=setup))
+    program = SERVER.format(setup=setup)
+    (tmp_path / "server.py").write_text(INSTALL + program if way == "install" else program)
+    variables = {"GSERVER_MAX_CONNECTIONS": "5"} if way == "environment" else {}
+    command = {
+        "exec": EXEC,
+        "environment": (*PYTHON, "-m", "gevent.monkey"),
+        "install": PYTHON,
+    }
     with subprocess.Popen(
-        [*EXEC, "server.py"],
+        [*command[way], "server.py"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**with_entry_point(tmp_path), **variables},
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
