@@ -232,7 +232,8 @@ def main() -> NoReturn:
         sys.exit(_USAGE_ERROR)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else program
-        _fail(f"{command}: {error.format_message().rstrip('.')}. Try '{command} --help'.")
+        text = error.format_message().rstrip(".")
+        _fail(f"{command}: {text}{'' if text.endswith('?') else '.'} Try '{command} --help'.")
     except click.ClickException as error:
         _fail(f"{program}: {error.format_message()}")
     except (click.Abort, KeyboardInterrupt):

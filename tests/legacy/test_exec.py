@@ -91,6 +91,15 @@ ENDS = {
     "has functions at exit": "import atexit\natexit.register(print, 'bye')\n1 / 0",
     "kills itself": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
     "is interrupted": "raise KeyboardInterrupt",
+    "is sent Ctrl-C": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ninput()",
+    "has a signal handler that raises": (
+        "import os, signal\n"
+        "def handler(number, frame):\n    raise ValueError('so it is')\n"
+        "signal.signal(signal.SIGUSR1, handler)\nos.kill(os.getpid(), signal.SIGUSR1)\ninput()"
+    ),
+    "raises a group": (
+        "try:\n    1 / 0\nexcept Exception as e:\n    raise ExceptionGroup('g', [e]) from e"
+    ),
     "is interrupted, with functions at exit": (
         "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt"
     ),
@@ -106,6 +115,51 @@ def test_the_program_ends_as_python_would_have_ended_it(end: str, tmp_path: Path
     assert found[:2] == expected[:2]
     if end != "has a hook that fails":  # whose own traceback names the caller
         assert found[2] == expected[2]
+
+
+CALLS = {
+    "accept": "l = socket.create_server(('127.0.0.1', 0)); l.settimeout(0.01); l.accept()",
+    "os.close": "os.close(9999)",
+    "select": "select.select([9999], [], [], 0)",
+    "signal": "signal.signal(9999, 1)",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_frame_of_ours_is_in_a_traceback(call: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        f"import os, select, signal, socket\ndef f():\n    {CALLS[call]}\nf()\n"
+    )
+    status, _, errors = run(EXEC, "program.py", cwd=tmp_path)
+    assert status == "1"
+    assert errors.startswith("Traceback (most recent call last):\n")
+    assert "line 4, in <module>" in errors
+    assert "line 3, in f" in errors
+    assert "gserver" not in errors
+
+
+def test_a_program_may_come_from_standard_input() -> None:
+    text = "import sys; print(sys.argv, sys.path[0], sorted(globals()), __file__, __loader__); 1/0"
+    found = [
+        subprocess.run(
+            [*command, "-", "a", "--help"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for command in (EXEC, PYTHON)
+    ]
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stderr == found[1].stderr
+    assert found[0].returncode == found[1].returncode == 1
+
+
+def test_a_stream_that_is_closed_is_none_for_the_program(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import sys; print(sys.stdin, file=sys.stderr)")
+    closed = ("sh", "-c", 'exec "$@" <&-', "sh")
+    assert run((*closed, *EXEC), "program.py", cwd=tmp_path) == ("0", "", "None\n")
 
 
 SERVER = """
