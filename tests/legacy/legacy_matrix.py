@@ -115,10 +115,16 @@ _FORKING = ("--settle", "0.05")
 TLS_CERTIFICATE = (str(CERTIFICATE), str(KEY))
 
 ROWS = (
-    Row("socketserver.ThreadingTCPServer", "threading_tcp.py", ECHO),
-    Row("socketserver.ForkingTCPServer", "forking_tcp.py", ECHO, options=_FORKING),
+    Row("socketserver.ThreadingTCPServer", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",)),
+    Row(
+        "socketserver.ForkingTCPServer",
+        "socketserver_tcp.py",
+        ECHO,
+        ("ForkingTCPServer",),
+        options=_FORKING,
+    ),
     Row("http.server.ThreadingHTTPServer", "threading_http.py", HTTP),
-    Row("HTTPS, TLS on the listener", "https_listener.py", HTTP, TLS_CERTIFICATE, tls=True),
+    Row("HTTPS, TLS on the listener", "threading_http.py", HTTP, TLS_CERTIFICATE, tls=True),
     Row("HTTPS, TLS in the handler", "https_handler.py", HTTP, TLS_CERTIFICATE, tls=True),
     Row("wsgiref with ThreadingMixIn", "wsgiref_threading.py", HTTP),
     Row("xmlrpc with ThreadingMixIn", "xmlrpc_threading.py", XMLRPC),

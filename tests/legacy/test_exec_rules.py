@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from legacy_matrix import ECHO, HTTP, PROGRAMS, TLS_CERTIFICATE, Program, Row, until
 
-THREADS = Row("threads", "threading_tcp.py", ECHO)
+THREADS = Row("threads", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",))
 SELECT = Row("select", "select_loop.py", ECHO)
 WEB = Row("web", "threading_http.py", HTTP)
-HTTPS = Row("https", "https_listener.py", HTTP, TLS_CERTIFICATE, tls=True)
+HTTPS = Row("https", "threading_http.py", HTTP, TLS_CERTIFICATE, tls=True)
 
 Start = Callable[..., Program]
 
@@ -206,15 +207,19 @@ def test_a_client_of_a_thread_is_idle_however_fast_its_answer_came(start: Start)
         assert caller.ended()
 
 
+def changed(tmp_path: Path, old: str, new: str) -> Row:
+    """The threads' program with another handler."""
+    program = tmp_path / "changed.py"
+    text = (PROGRAMS / THREADS.program).read_text()
+    assert old in text
+    program.write_text(text.replace(old, new))
+    return replace(THREADS, program=str(program))
+
+
 def test_a_client_to_whom_an_answer_is_owed_is_not_idle(start: Start, tmp_path: Path) -> None:
-    slow = tmp_path / "slow.py"
-    slow.write_text(
-        (PROGRAMS / "threading_tcp.py")
-        .read_text()
-        .replace("self.wfile.write(line)", "__import__('time').sleep(1); self.wfile.write(line)")
-    )
-    program = start(Row("slow", str(slow), ECHO), "--idle-timeout", "0.2")
-    with Caller(program) as caller:
+    write = "self.wfile.write(line)"
+    row = changed(tmp_path, write, f"__import__('time').sleep(1); {write}")
+    with Caller(start(row, "--idle-timeout", "0.2")) as caller:
         assert caller.served()
 
 
@@ -227,21 +232,16 @@ def test_the_longest_idle_makes_room_for_a_newcomer(start: Start) -> None:
         assert first.ended()
 
 
-def test_keepalive_is_set_for_the_program_and_can_be_left(start: Start, tmp_path: Path) -> None:
-    look = tmp_path / "look.py"
-    look.write_text(
-        (PROGRAMS / "threading_tcp.py")
-        .read_text()
-        .replace(
-            "for line in self.rfile:",
-            "import socket as s; self.request.sendall(b'%d' % self.request.getsockopt("
-            "s.SOL_SOCKET, s.SO_KEEPALIVE))\n        for line in self.rfile:",
-        )
-    )
-    for options, said in (((), b"1"), (("--no-keepalive",), b"0")):
-        program = start(Row("look", str(look), ECHO), *options)
-        with Caller(program) as caller:
-            assert caller.sock.recv(1) == said
+@pytest.mark.parametrize(("options", "said"), [((), b"1"), (("--no-keepalive",), b"0")])
+def test_keepalive_is_set_for_the_program_and_can_be_left(
+    options: tuple[str, ...], said: bytes, start: Start, tmp_path: Path
+) -> None:
+    begin = "for line in self.rfile:"
+    look = "import socket as s; self.wfile.write(b'%d' % self.request.getsockopt("
+    look += "s.SOL_SOCKET, s.SO_KEEPALIVE))"
+    row = changed(tmp_path, begin, f"{look}\n        {begin}")
+    with Caller(start(row, *options)) as caller:
+        assert caller.sock.recv(1) == said
 
 
 # ---- settings ----------------------------------------------------------------------------------
