@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from legacy_matrix import ECHO, HTTP, PROGRAMS, TLS_CERTIFICATE, Program, Row, until
+from legacy_matrix import ECHO, HTTP, PROGRAMS, TLS_CERTIFICATE, Program, Row, serves, until
 
 THREADS = Row("threads", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",))
 SELECT = Row("select", "select_loop.py", ECHO)
 WEB = Row("web", "threading_http.py", HTTP)
-HTTPS = Row("https", "threading_http.py", HTTP, TLS_CERTIFICATE, tls=True)
+HTTPS = Row("TLS on the listener", "threading_http.py", HTTP, TLS_CERTIFICATE, tls=True)
+IN_HANDLER = Row("TLS in the handler", "https_handler.py", HTTP, TLS_CERTIFICATE, tls=True)
 
 Start = Callable[..., Program]
 
@@ -144,6 +145,19 @@ def test_the_last_slots_are_kept_for_those_named(start: Start) -> None:
         assert not second.served()
         with Caller(program, "127.0.0.9") as operator:
             assert operator.served()
+
+
+@pytest.mark.parametrize("row", [HTTPS, IN_HANDLER], ids=lambda row: row.name)
+def test_whose_handshake_fails_is_shut_out_for_a_while(row: Row, start: Start) -> None:
+    program = start(row, "--penalty", "60", "--penalty-threshold", "30")
+    with Caller(program, "127.0.0.2") as garbage:
+        garbage.sock.sendall(b"no TLS at all\r\n\r\n")
+        while not garbage.ended():
+            pass
+    with Caller(program, "127.0.0.2") as again:
+        assert again.ended()
+    assert serves(row, program.port, 1)
+    assert "gserver: rejecting (penalty)" in program.stop()
 
 
 # ---- how the others are told -------------------------------------------------------------------
