@@ -42,7 +42,7 @@ def run_program(path: str, arguments: Sequence[str]) -> int:
     main = _fresh_main()
     if path == "-":
         _set_first_path("")
-        loader = importlib.machinery.BuiltinImporter
+        loader: Any = importlib.machinery.BuiltinImporter
         main.__dict__.update(__file__="<stdin>", __cached__=None, __loader__=loader)
         return _run(lambda: _execute(sys.stdin.buffer.read(), "<stdin>", main))
     absolute = os.path.join(os.getcwd(), path)  # as CPython makes it: not normalised
