@@ -173,7 +173,8 @@ class Listener(Followed, AcceptLoop):
             except OSError as error:
                 if not self._go_on_after(error):
                     return
-        if self._limiter.arrived(client, self) is None:  # its source has too many
+        got_in = self._limiter.arrived(client, self)
+        if not isinstance(got_in, bool):  # an ending may make room: its source's, for one
             self._limiter.hold(deque((client,)), self, quiet=False)
 
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
