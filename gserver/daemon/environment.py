@@ -12,17 +12,14 @@ switches are 1 or 0.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gserver.daemon.exec_options import ExecSettings
 
-__all__ = ["did_patch_all", "out_of_sight"]
+__all__ = ["did_patch_all", "have_no_effect"]
 
 _PREFIX = "GSERVER"
 _SWITCH = "GSERVER_MAX_CONNECTIONS"
@@ -74,12 +71,7 @@ def _install() -> str:
     return re.sub(r"--[a-z][a-z-]*", lambda found: variable(_PREFIX, found[0]), line)
 
 
-@contextlib.contextmanager
-def out_of_sight() -> Iterator[None]:
-    """For a while, what patches is not the program: the variable is out of sight."""
-    value = os.environ.pop(_SWITCH, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[_SWITCH] = value
+def have_no_effect() -> None:
+    """This process gets its cap in another way, even if the variables are set."""
+    global _installed
+    _installed = True

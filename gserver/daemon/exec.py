@@ -37,7 +37,7 @@ def exec_command(
       gserver exec --max-connections 100 old_server.py --its-own-flags
       gserver exec --max-connections 100 --per-source 10 -m http.server 8000
     """
-    with environment.out_of_sight():
-        gevent.monkey.patch_all()
+    environment.have_no_effect()
+    gevent.monkey.patch_all()
     settings.install()
     sys.exit((run.run_module if module else run.run_program)(program, arguments))

@@ -139,3 +139,24 @@ def test_without_the_cap_nothing_of_ours_is_loaded(
         **variables,
     )
     assert (status, out, errors) == (0, f"True\n{loaded}\n", "")
+
+
+def test_under_exec_the_variables_have_no_effect(tmp_path: Path) -> None:
+    """Not even when the program patches again, of which gevent tells again."""
+    (tmp_path / "program.py").write_text(
+        "import gevent.monkey; gevent.monkey.patch_all()\n" + THREE_CLIENTS
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "ignore", "-m", "gserver", "exec"),
+            *("--max-connections", "2", "program.py"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**with_entry_point(tmp_path), "GSERVER_MAX_CONNECTIONS": "1"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "b''\n")
+    assert "full 2/2" in done.stderr
