@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from legacy_matrix import ECHO, HTTP, PROGRAMS, TLS_CERTIFICATE, Program, Row, serves, until
+
+from gserver.cli import serve
+from gserver.daemon.exec import exec_command
 
 THREADS = Row("threads", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",))
 SELECT = Row("select", "select_loop.py", ECHO)
@@ -268,6 +272,17 @@ def test_keepalive_is_set_for_the_program_and_can_be_left(
 
 
 # ---- settings ----------------------------------------------------------------------------------
+
+
+def test_every_option_of_serve_is_known_here_by_the_same_definition_or_why_it_cannot_hold() -> None:
+    ours = {flag: param for param in exec_command.params for flag in param.opts}
+    for param in serve.params:
+        if isinstance(param, click.Option):
+            assert set(param.opts) <= ours.keys()
+            here = ours[param.opts[0]]
+            assert isinstance(here, click.Option)
+            same = (here.help, here.metavar) == (param.help, param.metavar)
+            assert here.hidden or same or param.name in ("max_connections", "settle", "reject")
 
 
 @pytest.mark.parametrize(
