@@ -31,16 +31,22 @@ The layout, lowest first; a module imports only from those above it here:
 Where is the cap enforced? ``admission/gate.py``. Why can it not leak? ``connection.py``.
 """
 
-from gserver.admission.limits import Limits
-from gserver.admission.verdict import Reason
-from gserver.drain import Drained, drain_servers
-from gserver.errors import SettingError
-from gserver.limiter import Limiter
-from gserver.net.rejection import Close, Refuse, Rejection, Reset
-from gserver.net.reply import Reply
-from gserver.server import StreamServer, WSGIServer
-from gserver.stats import Audit, Ending, Snapshot
-from gserver.timeouts import Keepalive, Timeouts
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gserver.admission.limits import Limits
+    from gserver.admission.verdict import Reason
+    from gserver.drain import Drained, drain_servers
+    from gserver.errors import SettingError
+    from gserver.limiter import Limiter
+    from gserver.net.rejection import Close, Refuse, Rejection, Reset
+    from gserver.net.reply import Reply
+    from gserver.server import StreamServer, WSGIServer
+    from gserver.stats import Audit, Ending, Snapshot
+    from gserver.timeouts import Keepalive, Timeouts
 
 __all__ = [
     "Audit",
@@ -62,3 +68,32 @@ __all__ = [
     "WSGIServer",
     "drain_servers",
 ]
+
+_HOMES = (
+    "admission.limits",
+    "admission.verdict",
+    "drain",
+    "errors",
+    "limiter",
+    "net.rejection",
+    "net.reply",
+    "server",
+    "stats",
+    "timeouts",
+)
+
+if not TYPE_CHECKING:  # else every name would be one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Loaded when it is asked for: every program that gevent patches imports this package for
+        its entry point (``daemon/environment.py``), and most use nothing of it."""
+        if name in __all__:
+            for home in _HOMES:
+                module = import_module(f"{__name__}.{home}")
+                if name in module.__all__:
+                    found = globals()[name] = getattr(module, name)
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -16,6 +16,7 @@ import click
 from gserver.admission.limits import Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import connection_options, connection_settings
+from gserver.daemon.flags import Count, Seconds
 from gserver.daemon.output import BackgroundWriter, log_to
 from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.rejection_options import Rejections, rejection_options
@@ -28,48 +29,9 @@ from gserver.net.listeners import system_backlog
 
 __all__ = ["cli", "main"]
 
-_MOST = 2**31 - 1
-_A_YEAR = 365 * 86_400
 _FAILURE = 1
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-
-
-class _Count(click.ParamType[int]):
-    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
-
-    name = "N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        digits = str(value)
-        # int() alone would also read "1_0" and other alphabets' digits.
-        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
-        if not 1 <= number <= _MOST:
-            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
-        return number
-
-
-class _Seconds(click.ParamType[float]):
-    """Seconds, 0 to a year: a timer takes no number without a bound."""
-
-    name = "SECONDS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number <= _A_YEAR:
-            raise SettingError(
-                _name(param), value, f"must be a number of seconds, 0 to {_A_YEAR:,} (a year)"
-            )
-        return number
-
-
-def _name(param: click.Parameter | None) -> str:
-    return param.opts[0] if param is not None else "value"
 
 
 def _version() -> str:
@@ -84,7 +46,7 @@ class _Group(click.Group):
     nothing of the probe, and `gserver exec` as little as possible of anything."""
 
     lazy: ClassVar[dict[str, str]] = {
-        "exec": "gserver.legacy.cli:exec_command",
+        "exec": "gserver.daemon.exec:exec_command",
         "probe": "gserver.probe.cli:probe",
     }
 
@@ -131,15 +93,15 @@ def cli() -> None:
 )
 @click.option(
     "--max-connections",
-    type=_Count(),
+    type=Count(),
     default=100,
     show_default=True,
     help="The cap: serve at most N clients at a time.",
 )
-@rejection_options
+@rejection_options(default="close; reply:http for a WSGI application without TLS")
 @click.option(
     "--settle",
-    type=_Seconds(),
+    type=Seconds(),
     default=0,
     show_default=True,
     help="Before turning a client away, wait up to SECONDS for a connection that is just ending. "
@@ -147,14 +109,14 @@ def cli() -> None:
 )
 @click.option(
     "--backlog",
-    type=_Count(),
+    type=Count(),
     default=system_backlog,
     help="Let the kernel queue up to N clients until they are accepted.  "
     "[default: the system's limit, somaxconn]",
 )
 @click.option(
     "--drain-timeout",
-    type=_Seconds(),
+    type=Seconds(),
     default=10,
     show_default=True,
     help="On SIGTERM or SIGINT admit nobody, and end the clients that have not finished after "
@@ -270,7 +232,8 @@ def main() -> NoReturn:
         sys.exit(_USAGE_ERROR)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else program
-        _fail(f"{command}: {error.format_message().rstrip('.')}. Try '{command} --help'.")
+        text = error.format_message().rstrip(".")
+        _fail(f"{command}: {text}{'' if text.endswith('?') else '.'} Try '{command} --help'.")
     except click.ClickException as error:
         _fail(f"{program}: {error.format_message()}")
     except (click.Abort, KeyboardInterrupt):

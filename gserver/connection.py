@@ -27,6 +27,7 @@ from gserver.admission.verdict import Receipt
 from gserver.deferred import DeferredStart
 from gserver.limiter import Limiter
 from gserver.net.listeners import describe_peer
+from gserver.net.tcp_info import TcpInfo, read
 from gserver.stats import Ending
 
 __all__ = ["Connection", "HandshakeFailed"]
@@ -190,6 +191,11 @@ class Connection:
         """Whether a greenlet is waiting to read from its socket at this moment."""
         watcher = getattr(self.socket, "_read_event", None)
         return watcher is not None and watcher.active
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of it; None when the system cannot tell."""
+        sock = getattr(self.socket, "_sock", None)
+        return None if sock is None else read(sock)
 
     def nudge(self, cause: Ending | None = None) -> None:
         """Let the handler see an end-of-file after what has come so far, so that it ends by

@@ -11,18 +11,17 @@ import logging
 from heapq import heappush, heappushpop
 from itertools import count
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 
-from gserver.connection import Connection
-from gserver.idleness import BUDGET_S, idle_seconds, look
+from gserver.idleness import BUDGET_S, Watched, idle_seconds, look
 from gserver.net.deadlines import Deadlines
 from gserver.net.listeners import describe_peer
 from gserver.stats import Ending
 from gserver.timeouts import Timeouts, check_seconds, sweep_every
 
-__all__ = ["Reaper"]
+__all__ = ["Reaped", "Reaper"]
 
 log = logging.getLogger("gserver")
 
@@ -34,6 +33,24 @@ _MAX_REMEMBERED: Final = 1024
 _MAX_LOOKS: Final = 16
 #: Eviction wants to know the longest idle more often than a tenth of its age.
 _EVICTION_SWEEP_S: Final = 1.0
+
+
+class Reaped(Watched, Protocol):
+    """What can be ended: ``gserver.connection.Connection``, or a slot of an unmodified program's
+    (``gserver/legacy/timed.py``).
+
+    :ivar on_end: to be called with it once its slot is back, if set.
+    """
+
+    on_end: Any
+
+    @property
+    def address(self) -> Any: ...
+    @property
+    def ended(self) -> bool: ...
+    def nudge(self, cause: Ending | None = None) -> None: ...
+    def kill(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 class Reaper:
@@ -59,16 +76,16 @@ class Reaper:
         # Nobody younger can be over any of them, and costs no look.
         ages = [seconds for seconds in (timeouts.shortest, evict_idle) if seconds is not None]
         self._youngest: Final = min(ages, default=0.0)
-        self._watched: set[Connection] = set()
+        self._watched: set[Reaped] = set()
         # Still to be looked at in this sweep. Taken out one by one: those that have ended since
         # may live only here, and to free ten thousand at once takes 8 ms.
-        self._round: list[Connection] = []
+        self._round: list[Reaped] = []
         self._timer: Any = None
-        self._told: Deadlines[Connection] | None = None  # nudged, until their grace is over
+        self._told: Deadlines[Reaped] | None = None  # nudged, until their grace is over
         # (when it became idle, a number against ties, which) of the longest idle: as a heap
         # while a sweep collects them, the one idle last on top; then sorted, the longest last.
-        self._collecting: list[tuple[float, int, Connection]] = []
-        self._longest: list[tuple[float, int, Connection]] = []
+        self._collecting: list[tuple[float, int, Reaped]] = []
+        self._longest: list[tuple[float, int, Reaped]] = []
         self._ties = count()
 
     @property
@@ -81,14 +98,14 @@ class Reaper:
         """Whether :meth:`evict_one` ever does anything."""
         return self.evict_idle is not None
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: Reaped) -> None:
         """Watch a connection until its end."""
         connection.on_end = self._forget
         self._watched.add(connection)
         if self._timer is None:
             self._set_timer(self._period)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Reaped) -> None:
         self._watched.discard(connection)
         if self._told is not None:
             self._told.discard(connection)
@@ -138,7 +155,7 @@ class Reaper:
         self._collecting = []
         self._set_timer(self._period if self._watched else None)
 
-    def _judge(self, connection: Connection, now: float) -> bool:
+    def _judge(self, connection: Reaped, now: float) -> bool:
         """End a connection whose time is over: True."""
         age = now - connection.admitted_at
         heard, idle = look(connection, age)
@@ -154,7 +171,7 @@ class Reaper:
                 heappushpop(self._collecting, entry)
         return False
 
-    def _end(self, connection: Connection, ending: Ending) -> bool:
+    def _end(self, connection: Reaped, ending: Ending) -> bool:
         """Nudge it, and see after the grace whether it has gone. False: it was told already."""
         if self._told is None:
             loop = gevent.get_hub().loop
@@ -166,7 +183,7 @@ class Reaper:
         connection.nudge(ending)
         return True
 
-    def _grace_is_over(self, connection: Connection) -> None:
+    def _grace_is_over(self, connection: Reaped) -> None:
         connection.kill()
         connection.cut()  # a handler that survives its kill serves nobody any more
 

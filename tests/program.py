@@ -19,7 +19,9 @@ from typing import Any
 from support import DEADLINE, HERE
 
 GSERVER = (sys.executable, "-m", "gserver")
-LISTENING = re.compile(r"gserver: listening on (.+); cap (\d+); .*turned away by (\w+)\n")
+LISTENING = re.compile(
+    r"gserver: listening on (.+); cap (\d+); .*turned away by ([\w:-]+)(?:, .*)?\n"
+)
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from program import GSERVER, gserver, shell
 
 from gserver import cli
+from gserver.daemon import flags
 from gserver.errors import SettingError
 
 
@@ -190,12 +191,12 @@ def test_a_privileged_port_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("convert", "given", "expected"),
     [
-        (cli._Count().convert, "1", 1),
-        (cli._Count().convert, 100, 100),
-        (cli._Count().convert, "2147483647", 2**31 - 1),
-        (cli._Seconds().convert, "0", 0.0),
-        (cli._Seconds().convert, "0.5", 0.5),
-        (cli._Seconds().convert, "1e3", 1000.0),
+        (flags.Count().convert, "1", 1),
+        (flags.Count().convert, 100, 100),
+        (flags.Count().convert, "2147483647", 2**31 - 1),
+        (flags.Seconds().convert, "0", 0.0),
+        (flags.Seconds().convert, "0.5", 0.5),
+        (flags.Seconds().convert, "1e3", 1000.0),
     ],
 )
 def test_numbers_are_read(convert: Callable[..., Any], given: Any, expected: float) -> None:
@@ -206,7 +207,7 @@ def test_numbers_are_read(convert: Callable[..., Any], given: Any, expected: flo
 def test_what_is_no_whole_number_is_not_read_as_one(given: str) -> None:
     parameter = click.Option(["--cap"])
     with pytest.raises(SettingError, match=r"--cap .*must be a whole number"):
-        cli._Count().convert(given, parameter, None)
+        flags.Count().convert(given, parameter, None)
 
 
 # ---- help, version, streams ------------------------------------------------------------------
@@ -237,7 +238,7 @@ def test_the_help_of_serve_names_every_option_with_its_default(
     for option, default in {
         "--listen ADDRESS": "127.0.0.1:8999",
         "--max-connections N": "100",
-        "--reject HOW": "close",
+        "--reject HOW": "close; reply:http for a WSGI application without TLS",
         "--settle SECONDS": "0",
         "--backlog N": "the system's limit, somaxconn",
         "--drain-timeout SECONDS": "10",

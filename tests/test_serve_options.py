@@ -32,7 +32,7 @@ def command(limits: Limits) -> Limits:
 
 
 @click.command()
-@rejection_options
+@rejection_options()
 def rejecting(rejections: Rejections) -> Rejections:
     return rejections
 

@@ -44,9 +44,9 @@ class Receipt:
         return f"Receipt({self.counted_as!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one a reason: the same one is what is equal
 class Rejected:
-    """Turned away, and why."""
+    """Turned away, and why. Of :data:`REJECTED`."""
 
     reason: Reason
 

@@ -1,1 +1,1 @@
-"""The daemon: what `gserver serve` is made of."""
+"""The edge: what `gserver serve` and `gserver exec` are made of."""

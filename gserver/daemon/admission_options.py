@@ -1,4 +1,4 @@
-"""Options of ``gserver serve`` about who gets in: one for each setting of ``Limits``."""
+"""Options about who gets in: one for each setting of ``Limits``."""
 
 from __future__ import annotations
 

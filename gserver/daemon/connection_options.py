@@ -1,9 +1,10 @@
-"""Options of ``gserver serve`` about the admitted: timeouts, deferred start, TLS."""
+"""Options about the admitted: timeouts, and, of ``gserver serve``, deferred start and TLS."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import click
 
@@ -11,9 +12,13 @@ from gserver.errors import SettingError
 from gserver.timeouts import A_YEAR_S, MOST_USER_TIMEOUT_S, Keepalive, Timeouts, check_seconds
 from gserver.tls_files import TlsFiles
 
-__all__ = ["ConnectionSettings", "connection_options", "connection_settings"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = [
+    "ConnectionSettings",
+    "TimeoutSettings",
+    "connection_options",
+    "connection_settings",
+    "timeout_options",
+]
 
 
 class _Time(click.ParamType[float]):
@@ -38,7 +43,7 @@ class _Time(click.ParamType[float]):
             raise SettingError(setting, value, error.problem) from None
 
 
-_OPTIONS = [
+_TIMEOUTS = [
     click.option(
         "--first-byte-timeout",
         type=_Time(),
@@ -63,12 +68,6 @@ _OPTIONS = [
         "for the next one.  [default: never]",
     ),
     click.option(
-        "--deferred-start",
-        is_flag=True,
-        help="Start HANDLER only when a client's first byte is here: a silent client then costs "
-        "little more than its slot. For protocols in which the client speaks first.",
-    ),
-    click.option(
         "--keepalive/--no-keepalive",
         default=True,
         show_default=True,
@@ -80,6 +79,22 @@ _OPTIONS = [
         type=_Time(MOST_USER_TIMEOUT_S),
         help="End a client that has not acknowledged what was sent for SECONDS. Also ends a live "
         "one that does not read.  [default: the system's]",
+    ),
+    click.option(
+        "--handshake-timeout",
+        type=_Time(),
+        default=10.0,
+        show_default=True,
+        help="End a TLS client that has not finished its handshake after SECONDS.",
+    ),
+]
+
+_OF_SERVE = [
+    click.option(
+        "--deferred-start",
+        is_flag=True,
+        help="Start HANDLER only when a client's first byte is here: a silent client then costs "
+        "little more than its slot. For protocols in which the client speaks first.",
     ),
     click.option(
         "--tls-cert",
@@ -95,48 +110,76 @@ _OPTIONS = [
         metavar="FILE",
         help="Serve only clients with a certificate signed by one in FILE.",
     ),
-    click.option(
-        "--handshake-timeout",
-        type=_Time(),
-        default=10.0,
-        show_default=True,
-        help="End a TLS client that has not finished its handshake after SECONDS.",
-    ),
 ]
 
 
-class ConnectionSettings(TypedDict):
-    """The part of ``ServeSettings`` that these options fill."""
+class TimeoutSettings(TypedDict):
+    """What :func:`timeout_options` says."""
 
     timeouts: Timeouts
     evict_idle: float | None
-    deferred_start: bool
-    tls: TlsFiles | None
     handshake_timeout: float
 
 
-def connection_options(command: F) -> F:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
+class ConnectionSettings(TimeoutSettings):
+    """The part of ``ServeSettings`` that :func:`connection_options` fills."""
+
+    deferred_start: bool
+    tls: TlsFiles | None
+
+
+def timeout_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add to a command those that hold for any program's connections. It is called with
+    ``of_timeouts``, a :class:`TimeoutSettings`, in their place."""
+
+    @functools.wraps(command)
+    def build(
+        *,
+        first_byte_timeout: float | None,
+        idle_timeout: float | None,
+        lifetime: float | None,
+        evict_idle: float | None,
+        keepalive: bool,
+        tcp_user_timeout: float | None,
+        handshake_timeout: float,
+        **arguments: Any,
+    ) -> Any:
+        timeouts = Timeouts(
+            first_byte=first_byte_timeout,
+            idle=idle_timeout,
+            lifetime=lifetime,
+            keepalive=Keepalive() if keepalive else None,
+            user_timeout=tcp_user_timeout,
+        )
+        settings: TimeoutSettings = {
+            "timeouts": timeouts,
+            "evict_idle": evict_idle,
+            "handshake_timeout": handshake_timeout,
+        }
+        return command(of_timeouts=settings, **arguments)
+
+    for option in reversed(_TIMEOUTS):
+        option(build)
+    return build
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all of them to a command that serves a handler of its own; for
+    :func:`connection_settings`."""
+    for option in reversed(_OF_SERVE):
         command = option(command)
-    return command
+    return timeout_options(command)
 
 
 def connection_settings(
     *,
-    first_byte_timeout: float | None,
-    idle_timeout: float | None,
-    lifetime: float | None,
-    evict_idle: float | None,
+    of_timeouts: TimeoutSettings,
     deferred_start: bool,
-    keepalive: bool,
-    tcp_user_timeout: float | None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_client_ca: str | None,
-    handshake_timeout: float,
 ) -> ConnectionSettings:
-    """What the options say.
+    """What they say.
 
     :raises SettingError: --tls-key or --tls-client-ca without --tls-cert.
     """
@@ -145,15 +188,7 @@ def connection_settings(
             if given is not None:
                 raise SettingError(setting, given, "needs --tls-cert")
     return {
-        "timeouts": Timeouts(
-            first_byte=first_byte_timeout,
-            idle=idle_timeout,
-            lifetime=lifetime,
-            keepalive=Keepalive() if keepalive else None,
-            user_timeout=tcp_user_timeout,
-        ),
-        "evict_idle": evict_idle,
+        **of_timeouts,
         "deferred_start": deferred_start,
         "tls": None if tls_cert is None else TlsFiles(tls_cert, tls_key, tls_client_ca),
-        "handshake_timeout": handshake_timeout,
     }

@@ -13,10 +13,13 @@ import click
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
+from gserver.timeouts import A_YEAR_S
 
-__all__ = ["Number", "flag", "in_flags"]
+__all__ = ["Count", "Number", "Seconds", "flag", "in_flags", "variable"]
 
 N = TypeVar("N", int, float)
+
+_MOST: Final = 2**31 - 1
 
 #: The names among them that are no ordinary words, nor a reason's, which is written as it is.
 _NAMES: Final = re.compile(
@@ -29,6 +32,11 @@ _NAMES: Final = re.compile(
 def flag(setting: str) -> str:
     """The flag for a setting of the library; what is a flag already stays as it is."""
     return setting if setting.startswith("--") else "--" + setting.replace("_", "-")
+
+
+def variable(prefix: str, option: str) -> str:
+    """The environment variable for an option: ``--per-source`` is ``PREFIX_PER_SOURCE``."""
+    return f"{prefix}_{option.removeprefix('--').replace('-', '_').upper()}"
 
 
 @contextlib.contextmanager
@@ -58,5 +66,41 @@ class Number(click.ParamType[N], Generic[N]):
             return self._kind(value)
         except ValueError:
             what = "a whole number" if self._kind is int else "a number"
-            setting = param.opts[0] if param is not None else "value"
-            raise SettingError(setting, value, f"must be {what}") from None
+            raise SettingError(_name(param), value, f"must be {what}") from None
+
+
+class Count(click.ParamType[int]):
+    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        digits = str(value)
+        # int() alone would also read "1_0" and other alphabets' digits.
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
+        if not 1 <= number <= _MOST:
+            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
+        return number
+
+
+class Seconds(click.ParamType[float]):
+    """Seconds, 0 to a year: a timer takes no number without a bound."""
+
+    name = "SECONDS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= A_YEAR_S:
+            raise SettingError(
+                _name(param), value, f"must be a number of seconds, 0 to {A_YEAR_S:,.0f} (a year)"
+            )
+        return number
+
+
+def _name(param: click.Parameter | None) -> str:
+    return param.opts[0] if param is not None else "value"

@@ -1,4 +1,4 @@
-"""Options of ``gserver serve`` about how clients are turned away."""
+"""Options about how clients are turned away."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = ["Rejections", "rejection_options"]
 
 _REJECT: Final = "--reject"
 _REJECT_ON: Final = "--reject-on"
+_DEFAULT: Final = "close"
 _PLAIN: Final[dict[str, Callable[[], Rejection]]] = {
     "close": Close,
     "reset": Reset,
@@ -35,9 +36,18 @@ class Rejections:
     """How clients are turned away, as the user wrote it.
 
     :ivar given: by reason, the flag, its value, and the rejection that it stands for.
+    :ivar is_default: whether the user has not said how the excess is turned away.
     """
 
     given: Mapping[Reason, tuple[str, str, Rejection]]
+    is_default: bool = False
+
+    def or_by_default(self, how: str) -> Rejections:
+        """These, with the excess turned away as ``how`` says unless the user has said."""
+        if not self.is_default:
+            return self
+        capacity = (_REJECT, how, _rejection(_REJECT, how, how))
+        return Rejections({**self.given, Reason.CAPACITY: capacity})
 
     @property
     def by_reason(self) -> dict[str, Rejection]:
@@ -68,37 +78,52 @@ class Rejections:
         return error
 
 
-def rejection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which is called with ``rejections``, a :class:`Rejections`,
-    in their place."""
+def rejection_options(
+    *, default: str = _DEFAULT, refuse: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options to a command, which is called with ``rejections``, a :class:`Rejections`,
+    in their place.
 
-    @functools.wraps(command)
-    def build(*, reject: str, reject_on: tuple[str, ...], **arguments: Any) -> Any:
-        return command(rejections=_read(reject, reject_on), **arguments)
+    :param default: what the help calls the default.
+    :param refuse: whether it tells of ``refuse``.
+    """
+    refusing = (
+        "refuse: ECONNREFUSED, by the kernel, at no cost; who is refused is not counted. "
+        if refuse
+        else ""
+    )
 
-    click.option(
-        _REJECT_ON,
-        multiple=True,
-        metavar="REASON=HOW",
-        help="The same for another reason than capacity, like denied=reset or "
-        "source=reply:http. May be given again.  [default: as --reject says; but who is denied or "
-        "penalised, or came when there was no descriptor left, is not replied to but reset]",
-    )(build)
-    click.option(
-        _REJECT,
-        default="close",
-        show_default=True,
-        metavar="HOW",
-        help="What the excess sees. close: an end-of-file. reset: ECONNRESET, which leaves no "
-        "TIME_WAIT here and is the better one above 2,000 rejections a second. refuse: "
-        "ECONNREFUSED, by the kernel, at no cost; who is refused is not counted. reply:NAME: a "
-        f"busy message, NAME one of {', '.join(sorted(BY_NAME))}. reply-text:TEXT: your own, "
-        r"in which \r, \n, \t, \\ and \xNN are what they are in C.",
-    )(build)
-    return build
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def build(*, reject: str | None, reject_on: tuple[str, ...], **arguments: Any) -> Any:
+            return command(rejections=_read(reject, reject_on), **arguments)
+
+        click.option(
+            _REJECT_ON,
+            multiple=True,
+            metavar="REASON=HOW",
+            help="The same for another reason than capacity, like denied=reset or "
+            "source=reply:http. May be given again.  [default: as --reject says; but who is "
+            "denied or penalised, or came when there was no descriptor left, is not replied to "
+            "but reset]",
+        )(build)
+        click.option(
+            _REJECT,
+            metavar="HOW",
+            help="What the excess sees. close: an end-of-file. reset: ECONNRESET, which leaves no "
+            "TIME_WAIT here and is the better one above 2,000 rejections a second. "
+            f"{refusing}reply:NAME: a busy message, NAME one of {', '.join(sorted(BY_NAME))}. "
+            r"reply-text:TEXT: your own, in which \r, \n, \t, \\ and \xNN are what they are in C.  "
+            f"[default: {default}]",
+        )(build)
+        return build
+
+    return add
 
 
-def _read(reject: str, reject_on: tuple[str, ...]) -> Rejections:
+def _read(reject: str | None, reject_on: tuple[str, ...]) -> Rejections:
+    is_default = reject is None
+    reject = _DEFAULT if reject is None else reject
     given = {Reason.CAPACITY: (_REJECT, reject, _rejection(_REJECT, reject, reject))}
     for text in reject_on:
         word, equals, how = text.partition("=")
@@ -111,7 +136,7 @@ def _read(reject: str, reject_on: tuple[str, ...]) -> Rejections:
         if reason in given:
             raise SettingError(_REJECT_ON, text, f"there is one for {reason} already")
         given[reason] = (_REJECT_ON, text, _rejection(_REJECT_ON, text, how))
-    rejections = Rejections(given)
+    rejections = Rejections(given, is_default)
     try:
         by_reason(rejections.by_reason)
     except SettingError as error:

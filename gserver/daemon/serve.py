@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -73,6 +73,7 @@ def serve(
     :raises SettingError: it cannot start; nothing is left open.
     """
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
+    settings = _of_its_kind(settings, handler)
     limits, rejections = settings.limits, settings.rejections
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
@@ -123,6 +124,17 @@ def serve(
     return not failed.is_set()
 
 
+def _of_its_kind(settings: ServeSettings, handler: Any) -> ServeSettings:
+    """The settings with the kind of handler, and what it makes the default: who waits for an
+    HTTP answer is told that the server is busy (503). Not under TLS, where a client that has not
+    shaken hands understands no text."""
+    kind = settings.kind or detect(handler)
+    rejections = settings.rejections
+    if kind is Kind.WSGI and settings.tls is None:
+        rejections = rejections.or_by_default("reply:http")
+    return replace(settings, kind=kind, rejections=rejections)
+
+
 def _server(
     listener: Listener,
     handler: Any,
@@ -134,7 +146,7 @@ def _server(
     """A server on a listener that was opened beforehand, so that all are opened or none. The
     descriptor is the server's from then on; the unix socket's file stays the listener's."""
     raw, proxies = listener.socket, settings.proxies
-    kind = settings.kind or detect(handler)
+    kind = settings.kind
     # A WSGI server's own access log goes to standard error, and may block there.
     logs: dict[str, Any] = {"log": None, "error_log": log} if kind is Kind.WSGI else {}
     server = make_server(

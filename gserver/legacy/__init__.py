@@ -3,16 +3,19 @@
 The layout, lowest first:
 
     children.py   what forked children still have open
+    prefork.py    several processes on one listener, told of
     holders.py    the slot of a connection lives with its descriptor's owner
+    timed.py      a slot that timeouts can end
     listener.py   what the program's accept() finds; the overload watcher; TLS handshakes
     service.py    which listeners count
     sockets.py    gevent's sockets, taught the above: where the cap enters the program
     readiness.py  select, poll and selectors, taught it too
     watch.py      what the cap cannot see or help, told in the log
     install.py    all of it together: install()
-    run.py  signals.py  descriptors.py  messages.py  cli.py
-                  gserver exec: a program run as Python itself would run it
-    entry.py      the same by environment variable
+    run.py  signals.py  descriptors.py  messages.py
+                  a program run as Python itself would run it
+
+``gserver exec`` and the environment variables are in gserver/daemon/: exec.py, environment.py.
 """
 
 from gserver.legacy.install import Installed, install

@@ -15,16 +15,18 @@ _FD_SETSIZE: Final = 1024
 _SPARE: Final = 64  # for candidates, and for what the program opens besides connections
 
 
-def raise_limit(max_connections: int) -> None:
+def raise_limit(max_connections: int, *, others: int = 0) -> None:
     """See that ``max_connections`` can be open at once. Children get the old limit back.
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
 
+    :param others: the most clients besides that have a descriptor at once: those that wait for a
+        slot or take a busy reply.
     :raises SettingError: it takes more than that.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_connections + _SPARE + len(os.listdir("/dev/fd"))
+    needed = max_connections + others + _SPARE + len(os.listdir("/dev/fd"))
     if needed <= soft or soft == resource.RLIM_INFINITY:
         return
     most = _FD_SETSIZE if hard == resource.RLIM_INFINITY else min(hard, _FD_SETSIZE)

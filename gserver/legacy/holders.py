@@ -12,13 +12,14 @@ from __future__ import annotations
 import _socket
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Final
 
 from gserver import slots
 from gserver.admission.verdict import Receipt
 from gserver.legacy.children import Children
+from gserver.legacy.prefork import Prefork
 from gserver.limiter import Limiter
 from gserver.stats import Ending
 
@@ -132,11 +133,22 @@ class Holders:
     """What is followed in this process.
 
     :param loop: gevent's, of the thread that serves.
+    :param make_slot: makes the slot of a connection.
+    :param taken: called with each.
     """
 
-    def __init__(self, limiter: Limiter, loop: Any) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        loop: Any,
+        make_slot: Callable[[Holders, Any, Receipt], Slot] = Slot,
+        taken: Callable[[Any], object] | None = None,
+    ) -> None:
         self.limiter = limiter
+        self._make_slot = make_slot
+        self._taken = taken
         self.children = Children()
+        self.prefork = Prefork()
         self._loop = loop
         self._fresh: dict[int, Slot] = {}  # accepted, with no socket object yet
         self._by_inode: dict[int, Followed] = {}
@@ -146,9 +158,11 @@ class Holders:
 
     def accepted(self, fd: int, address: Any, receipt: Receipt) -> Slot:
         """Take a slot for ``fd``, accepted just now. When it raises no slot is held."""
-        slot = Slot(self, address, receipt)
+        slot = self._make_slot(self, address, receipt)
         slots.take(self.limiter.pool, slot)
         self.limiter.connections.add(slot)
+        if self._taken is not None:
+            self._taken(slot)
         slot.owners[fd] = 0
         self._fresh[fd] = slot
         return slot
@@ -244,6 +258,7 @@ class Holders:
     def forked(self) -> None:
         """In a forked child: what is held is the parent's, this process counts its own."""
         self.children.forget()
+        self.prefork.forked()
         for slot in self.slots():
             slot.give_back()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,16 @@ from gserver import slots
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
-from gserver.legacy import readiness, sockets, watch
+from gserver.legacy import readiness, signals, sockets, watch
 from gserver.legacy.holders import Holders
 from gserver.legacy.listener import Listener
 from gserver.legacy.service import Service
+from gserver.legacy.timed import TimedSlot
 from gserver.limiter import Limiter
+from gserver.net.keepalive import set_inherited
 from gserver.net.rejection import Refuse, Rejection, by_reason
+from gserver.reaper import Reaper
+from gserver.timeouts import Timeouts, check_seconds
 
 __all__ = ["SETTLE_S", "Installed", "install"]
 
@@ -47,13 +52,25 @@ class Installed:
         service: Service,
         handshake_timeout: float | None,
         reap_after: float | None,
+        timeouts: Timeouts,
+        evict_idle: float | None,
     ) -> None:
         self.limiter = limiter
-        self.holders = Holders(limiter, gevent.get_hub().loop)
+        self._timeouts = timeouts
+        self._reaper = Reaper(timeouts, evict_idle)
+        timed = self._reaper.wanted
+        loop = gevent.get_hub().loop
+        self.holders = (
+            Holders(limiter, loop, TimedSlot, self._reaper.watch)
+            if timed
+            else Holders(limiter, loop)
+        )
+        if self._reaper.evicts:
+            limiter.evictors.append(self._reaper.evict_one)
         self._rejections = rejections
         self._service = service
         self._handshake_timeout = handshake_timeout
-        sockets.patch(self.holders, self._listening, handshake_timeout)
+        sockets.patch(self.holders, self._listening, handshake_timeout, timed=timed)
         readiness.patch(self.holders)
         watch.name_unpatched_accepts()
         self._watch = watch.Watch(self.holders, service.uncapped, reap_after)
@@ -69,7 +86,9 @@ class Installed:
     def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:
         if not self._service.includes(raw, frame):
             return None
-        return Listener(raw.fileno(), self.holders, self._rejections, self._handshake_timeout)
+        return Listener(
+            raw.fileno(), self.holders, self._rejections, self._handshake_timeout, self._timeouts
+        )
 
 
 def install(
@@ -82,10 +101,14 @@ def install(
     only: Iterable[str] = (),
     handshake_timeout: float | None = 10.0,
     reap_after: float | None = None,
+    timeouts: Timeouts | None = None,
+    evict_idle: float | None = None,
 ) -> Installed:
     """Cap every connection that this process accepts on its service, from now on and for good.
 
-    Call it after ``gevent.monkey.patch_all()`` and before the program is imported.
+    Call it after ``gevent.monkey.patch_all()`` and before the program is imported. What Python
+    functions the program sets as signal handlers then run beside its connections, and what they
+    raise is raised in its main greenlet (gserver/legacy/signals.py).
 
     :param max_connections: the cap, or
     :param limits: the cap and all the other rules, or
@@ -99,6 +122,11 @@ def install(
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
     :param reap_after: seconds after which a connection whose client has left, and that the
         program has not closed, is shut down for it; None: never.
+    :param timeouts: when to end the admitted, as for :class:`gserver.StreamServer`; by default
+        only vanished peers are found. The program sees an end-of-file, and a ``grace`` later its
+        connection is cut off; the slot comes back when it closes it, as always.
+    :param evict_idle: at the cap, the connection idle longest makes room for a newcomer, if idle
+        for so many seconds; None: never.
     :raises SettingError: a value that cannot be used; sockets or threads that are not patched;
         a second call.
     """
@@ -116,7 +144,7 @@ def install(
     if isinstance(rejections[Reason.CAPACITY], Refuse):
         raise SettingError(
             "rejection",
-            "refuse",
+            rejections[Reason.CAPACITY],
             "the program's own select would see its listener shut, and spin; "
             "give close, reset or reply",
         )
@@ -129,8 +157,23 @@ def install(
         limiter = Limiter(limits or slots.check_cap(max_connections), settle=settle)
     elif settle is not None:
         raise SettingError("settle", settle, "the limiter has its own")
-    _installed = Installed(limiter, rejections, Service(only), handshake_timeout, reap_after)
+    if reap_after is not None:
+        check_seconds(reap_after, "reap_after")
+    if handshake_timeout is not None:
+        check_seconds(handshake_timeout, "handshake_timeout")
+    timeouts = Timeouts() if timeouts is None else timeouts
+    tried = _socket.socket()
+    try:
+        set_inherited(tried, timeouts)  # what the system has not is found here, not in listen()
+    finally:
+        tried.close()
+    if evict_idle is not None and limiter.limits.wait:
+        raise SettingError("evict_idle", evict_idle, "goes without wait")
+    _installed = Installed(
+        limiter, rejections, Service(only), handshake_timeout, reap_after, timeouts, evict_idle
+    )
     for name in watch.early_imports():
         log.warning("%s is the socket class of before the patching: it escapes the cap", name)
     os.register_at_fork(after_in_child=_installed.forked)
+    signals.deliver_to_main()
     return _installed

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -24,12 +25,17 @@ from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.connection import HandshakeFailed
 from gserver.legacy.holders import Followed, Holders, Slot
-from gserver.net.listeners import system_backlog
+from gserver.net.keepalive import set_inherited
+from gserver.net.listeners import describe, system_backlog
 from gserver.net.rejection import Rejection
+from gserver.net.reply import Reply
 from gserver.stats import Ending
+from gserver.timeouts import Timeouts
 from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["Listener", "nobody_there"]
+
+log = logging.getLogger("gserver")
 
 _NOBODY: Final = os.strerror(errno.EAGAIN)
 _WAKE_AGAIN_S: Final = 0.05
@@ -46,6 +52,7 @@ class Listener(Followed, AcceptLoop):
 
     :param fd: listening; stays the program's.
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
+    :param timeouts: what of them the kernel watches by itself is set on the listener.
     :ivar reported: the program was told that a client is there (:mod:`gserver.legacy.readiness`)
         and has not accepted since: its next ``accept()`` must not block.
     """
@@ -56,6 +63,7 @@ class Listener(Followed, AcceptLoop):
         holders: Holders,
         rejections: Mapping[Reason, Rejection],
         handshake_timeout: float | None,
+        timeouts: Timeouts,
     ) -> None:
         Followed.__init__(self)
         self._holders = holders
@@ -65,6 +73,9 @@ class Listener(Followed, AcceptLoop):
         self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
         self._handshaking: set[gevent.Greenlet[..., None]] = set()
         self._full = False  # as the limiter told last
+        self._rejections = rejections
+        self._told_of_text = False
+        self._inherited = False  # by a fork, and not accepted on since
         self._asked = False  # inside the program's accept()
         self._last_error: OSError | None = None
         self._error: OSError | None = None  # what that is to raise
@@ -73,7 +84,7 @@ class Listener(Followed, AcceptLoop):
             self,
             _view(fd),
             holders.limiter,
-            self._admitted,
+            self.admit,
             rejections,
             self._fatal_error,
             backlog=system_backlog(),
@@ -83,8 +94,24 @@ class Listener(Followed, AcceptLoop):
         self._take_descriptors()
         holders.follow(self, fd)
         self._address = self._listener.getsockname()
+        set_inherited(self._listener, timeouts)
         self.deepen()
         holders.limiter.on_full(self._overload)
+
+    def is_for_tls(self) -> None:
+        """The program speaks TLS here: tell if those who are turned away would be told in text."""
+        how = self._rejections[Reason.CAPACITY]
+        if isinstance(how, Reply) and not how.script.tls and not self._told_of_text:
+            self._told_of_text = True
+            log.warning(
+                "%s speaks TLS, whose clients do not understand a reply in plain text; they do "
+                "understand the reply tls-alert, close and reset",
+                describe(self._address),
+            )
+
+    def lingering_descriptors(self) -> list[int]:
+        """Those of clients that are taking a busy reply."""
+        return [fd for linger in self.lingers for fd in linger.descriptors()]
 
     def deepen(self) -> None:
         """Make the kernel's queue as long as the system allows, whatever the program asked for:
@@ -118,9 +145,15 @@ class Listener(Followed, AcceptLoop):
         if not ready:
             if self._full:
                 self._holders.sweep()
+            if self._inherited:
+                self._inherited = False
+                self._holders.prefork.accepts(self._address, self._limiter.max_connections)
             self._asked = True
             try:
-                self.take(MAX_REJECTIONS_PER_TURN if self._full else 1)
+                if self._full:
+                    self.take(MAX_REJECTIONS_PER_TURN)
+                else:
+                    self._take_one()
             finally:
                 self._asked = False
             if not ready:
@@ -128,6 +161,21 @@ class Listener(Followed, AcceptLoop):
                 raise error or nobody_there()
         self.reported = False
         return ready.popleft()
+
+    def _take_one(self) -> None:
+        """:meth:`take` one client where there is room: on the path of every one."""
+        while True:
+            try:
+                client = self._listener._accept()
+                break
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not self._go_on_after(error):
+                    return
+        got_in = self._limiter.arrived(client, self)
+        if not isinstance(got_in, bool):  # an ending may make room: its source's, for one
+            self._limiter.hold(deque((client,)), self, quiet=False)
 
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
         """The next client whose handshake is done: its TLS socket and its address.
@@ -177,7 +225,7 @@ class Listener(Followed, AcceptLoop):
         else:
             self.stop()  # there is room: the program's own accept() sees the client
 
-    def _admitted(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
+    def admit(self, fd: int, address: Any, receipt: Receipt, _header_bytes: int) -> None:
         try:
             self._holders.accepted(fd, address, receipt)
         except BaseException:
@@ -263,6 +311,7 @@ class Listener(Followed, AcceptLoop):
 
     def forked(self) -> None:
         """In a forked child: the clients that wait here are the parent's."""
+        self._inherited = True
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
         self.turn_away = turn_away

@@ -19,8 +19,12 @@ __all__ = ["deliver_to_main"]
 
 
 def deliver_to_main() -> None:
-    """From now on, for the greenlet that calls this: the program's main one."""
-    main, loop = gevent.getcurrent(), gevent.get_hub().loop
+    """From now on, and for the handlers that are set already. In another thread than the main
+    one, which alone may set handlers, nothing is done."""
+    hub: Any = gevent.get_hub()
+    if not hub.main_hub:
+        return
+    main, loop = hub.parent, hub.loop
     set_handler, get_handler = signal.signal, signal.getsignal
 
     class Delivered:
@@ -52,5 +56,7 @@ def deliver_to_main() -> None:
 
     signal.signal = capped_signal  # type: ignore[assignment]  # its overloads
     signal.getsignal = capped_getsignal  # type: ignore[assignment]
-    if get_handler(signal.SIGINT) is signal.default_int_handler:
-        capped_signal(signal.SIGINT, signal.default_int_handler)
+    for number in signal.valid_signals():
+        handler = get_handler(number)
+        if callable(handler):  # Python's own for SIGINT, or one of the program's
+            capped_signal(number, handler)

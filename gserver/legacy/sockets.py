@@ -11,6 +11,7 @@ import _socket
 import errno
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -24,13 +25,16 @@ import gevent.socket
 import gevent.ssl
 import gevent.subprocess
 
+from gserver.admission.penalties import Offence
 from gserver.legacy.holders import Followed, Holders, Slot
 from gserver.legacy.listener import Listener, nobody_there
+from gserver.legacy.timed import patch as patch_timed
 from gserver.stats import Ending
 
 __all__ = ["patch"]
 
 _raw: Final = _socket.socket
+_raw_init: Final = _raw.__init__
 _UNCAPPED: Final = Followed()  # a listener that is not the service
 
 Found = TypeVar("Found")
@@ -89,6 +93,8 @@ class _Follows(_Mixin):
         _raw.listen(self, *backlog)
         if self.followed is None:
             self.followed = _listening(self, sys._getframe(1)) or _UNCAPPED
+            if isinstance(self, _TLSSocket) and isinstance(self.followed, Listener):
+                self.followed.is_for_tls()
         elif isinstance(self.followed, Listener):
             self.followed.deepen()
 
@@ -106,7 +112,7 @@ class _Socket(_Follows, gevent._socket3._wrefsocket):  # type: ignore[misc]  # n
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> None:
         self.followed = None
-        super().__init__(family, type, proto, fileno)
+        _raw_init(self, family, type, proto, fileno)
         if fileno is not None and _holders is not None:
             self.followed = _holders.adopt(fileno)
 
@@ -121,18 +127,23 @@ class _TLSSocket(_Follows, gevent.ssl._contextawaresock):  # type: ignore[misc,n
         super().__init__(family, type, proto, fileno, sslsocket)  # type: ignore[call-arg]
         if fileno is not None and _holders is not None:
             self.followed = _holders.adopt(fileno)
+            if isinstance(self.followed, Listener):
+                self.followed.is_for_tls()
 
 
 def patch(
     holders: Holders,
     listening: Callable[[Any, FrameType | None], Listener | None],
     handshake_timeout: float | None,
+    *,
+    timed: bool = False,
 ) -> None:
     """Have every gevent socket made from now on followed. Once in a process, for good.
 
     :param listening: asked, for each socket that begins to listen and with the frame that calls
         ``listen()``, for its :class:`Listener`; None when it is not the service.
     :param handshake_timeout: seconds for a TLS handshake; None: for ever.
+    :param timed: slots are :class:`gserver.legacy.timed.TimedSlot`.
     """
     global _holders, _listening
     _holders, _listening = holders, listening
@@ -140,8 +151,10 @@ def patch(
     plain._gevent_sock_class = _Socket
     gevent.ssl._contextawaresock = _TLSSocket  # type: ignore[attr-defined]
     plain._accept = _accept_or_wait
+    if timed:
+        patch_timed(plain)
     _patch_close(plain)
-    _patch_tls(gevent.ssl.SSLSocket, handshake_timeout)
+    _patch_tls(gevent.ssl.SSLSocket, holders, handshake_timeout)
     _patch_descriptors(holders)
     _patch_forks(holders)
 
@@ -273,7 +286,7 @@ def _patch_forks(holders: Holders) -> None:
 # ---- TLS ---------------------------------------------------------------------------------------
 
 
-def _patch_tls(secure: Any, handshake_timeout: float | None) -> None:
+def _patch_tls(secure: Any, holders: Holders, handshake_timeout: float | None) -> None:
     accept, do_handshake = secure.accept, secure.do_handshake
 
     def secure_accept(self: Any) -> tuple[Any, Any]:
@@ -288,19 +301,22 @@ def _patch_tls(secure: Any, handshake_timeout: float | None) -> None:
         return _wait(self, listener, lambda: listener.accept_secure(self))
 
     def secure_do_handshake(self: Any, *arguments: Any) -> None:
-        """A handshake that the program does on a connection that holds a slot, and without a
-        timeout of its own, gets ours: a silent client would hold the slot for ever."""
+        """A handshake that the program does by itself on a connection that holds a slot: where
+        it has no timeout it gets ours, since a silent client would hold the slot for ever."""
         slot: Any = getattr(self._sock, "followed", None)
-        ours = self.server_side and self.timeout is None and isinstance(slot, Slot)
-        if not ours or handshake_timeout is None:
+        if not (self.server_side and isinstance(slot, Slot)):
             do_handshake(self, *arguments)
             return
         expired = TimeoutError("The handshake operation timed out")
         try:
-            with gevent.Timeout(handshake_timeout, expired):
+            with gevent.Timeout(handshake_timeout if self.timeout is None else None, expired):
                 do_handshake(self, *arguments)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise  # a non-blocking socket: it goes on
         except OSError as error:  # ssl.SSLError is one
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if error is expired else Ending.HANDSHAKE_FAILED
+            timed_out = isinstance(error, TimeoutError)
+            slot.ending = Ending.HANDSHAKE_TIMEOUT if timed_out else Ending.HANDSHAKE_FAILED
+            holders.limiter.note_offence(slot.address, Offence.HANDSHAKE)
             raise
 
     secure.accept, secure.do_handshake = secure_accept, secure_do_handshake

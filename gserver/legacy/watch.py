@@ -96,7 +96,7 @@ class Watch:
                     self._reap(slot)
 
     def _reap(self, slot: Slot) -> None:
-        view = _view(slot.fileno())
+        view = _view(slot.fileno())  # in CLOSE_WAIT just now
         try:
             view.shutdown(_socket.SHUT_RDWR)
         except OSError:
@@ -115,7 +115,10 @@ class Watch:
         for address in _listening_addresses():
             if address not in known:
                 self._tell(f"{address} is not capped: no socket of Python's listens there")
-        audit = self._auditor.audit(*(it.view for it in listeners))
+        audit = self._auditor.audit(
+            *(it.view for it in listeners),
+            lingering={fd for it in listeners for fd in it.lingering_descriptors()},
+        )
         if audit.leaked_sockets:
             native = [name for name in _NATIVE if name in sys.modules]
             self._tell(
@@ -133,7 +136,10 @@ def _state(fd: int) -> int:
     """The TCP state of ``fd``; 0 for what is no TCP socket, or not on Linux."""
     if fd < 0 or sys.platform != "linux":
         return 0
-    view = _view(fd)
+    try:
+        view = _view(fd)
+    except OSError:  # closed where nobody saw it
+        return 0
     try:
         return view.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, 1)[0]
     except OSError:

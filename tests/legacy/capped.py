@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -32,3 +33,16 @@ def inside(script: str, *, timeout: float = 60.0, check: bool = True) -> Any:
     if check:
         assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]) if done.stdout else done.stderr
+
+
+def with_entry_point(folder: Path) -> dict[str, str]:
+    """An environment in which gevent calls our entry point: a package made in ``folder``
+    registers it, as ours does where it is installed."""
+    metadata = folder / "entry-1.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[gevent.plugins.monkey.did_patch_all]\n"
+        "gserver = gserver.daemon.environment:did_patch_all\n"
+    )
+    return {**os.environ, "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{folder}"}

@@ -1,13 +1,15 @@
 """The compatibility matrix: real programs, unmodified, under ``gserver exec``.
 
-    python tests/legacy/legacy_matrix.py
+    python tests/legacy/legacy_matrix.py [--readme] [NAME]
 
-prints it as a Markdown table. Each row is filled to the cap, gets three clients too many, has a
+prints it as a Markdown table, all of it or the rows whose name contains NAME; with --readme it
+puts the table into README.md. Each row is filled to the cap, gets three clients too many, has a
 freed slot used again, is churned sixty times at the full cap, and is stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import os
@@ -27,6 +29,9 @@ from typing import Any
 import gevent
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+BEGIN = "<!-- by tests/legacy/legacy_matrix.py --readme -->"
+END = "<!-- end -->"
 PROGRAMS = HERE / "programs"
 CERTIFICATE = Path(gevent.__file__).parent / "tests" / "server.crt"
 KEY = CERTIFICATE.with_suffix(".key")
@@ -107,14 +112,20 @@ class Row:
 
 #: A connection that a child serves ends when the child does: up to 20 ms on a busy machine.
 _FORKING = ("--settle", "0.05")
-_TLS = (str(CERTIFICATE), str(KEY))
+TLS_CERTIFICATE = (str(CERTIFICATE), str(KEY))
 
 ROWS = (
-    Row("socketserver.ThreadingTCPServer", "threading_tcp.py", ECHO),
-    Row("socketserver.ForkingTCPServer", "forking_tcp.py", ECHO, options=_FORKING),
+    Row("socketserver.ThreadingTCPServer", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",)),
+    Row(
+        "socketserver.ForkingTCPServer",
+        "socketserver_tcp.py",
+        ECHO,
+        ("ForkingTCPServer",),
+        options=_FORKING,
+    ),
     Row("http.server.ThreadingHTTPServer", "threading_http.py", HTTP),
-    Row("HTTPS, TLS on the listener", "https_listener.py", HTTP, _TLS, tls=True),
-    Row("HTTPS, TLS in the handler", "https_handler.py", HTTP, _TLS, tls=True),
+    Row("HTTPS, TLS on the listener", "threading_http.py", HTTP, TLS_CERTIFICATE, tls=True),
+    Row("HTTPS, TLS in the handler", "https_handler.py", HTTP, TLS_CERTIFICATE, tls=True),
     Row("wsgiref with ThreadingMixIn", "wsgiref_threading.py", HTTP),
     Row("xmlrpc with ThreadingMixIn", "xmlrpc_threading.py", XMLRPC),
     Row("`while True: accept; Thread`", "accept_thread.py", ECHO),
@@ -125,7 +136,7 @@ ROWS = (
     Row("rpyc ThreadedServer", "rpyc_threaded.py", RPYC, requires=("rpyc==6.0.2",)),
     Row("dnslib over TCP", "dnslib_tcp.py", DNS, requires=("dnslib==0.9.26",)),
     Row("cheroot", "cheroot_plain.py", HTTP, requires=("cheroot==11.1.2",)),
-    Row("cheroot with TLS", "cheroot_plain.py", HTTP, _TLS, True, ("cheroot==11.1.2",)),
+    Row("cheroot with TLS", "cheroot_plain.py", HTTP, TLS_CERTIFICATE, True, ("cheroot==11.1.2",)),
     Row("werkzeug, threaded", "werkzeug_threaded.py", HTTP, requires=("werkzeug==3.1.8",)),
     Row("paramiko, server side", "paramiko_server.py", SSH, requires=("paramiko==5.1.0",)),
     Row(
@@ -212,7 +223,8 @@ class Program:
     def __init__(self, row: Row, *options: str) -> None:
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", _EXEC, "--max-connections", str(CAP), *options),
+                *(sys.executable, "-m", "gserver", "exec"),
+                *("--max-connections", str(CAP), *options),
                 *(str(PROGRAMS / row.program), *row.arguments),
             ],
             stdout=subprocess.PIPE,
@@ -237,9 +249,6 @@ class Program:
             _, errors = self.process.communicate()
             raise AssertionError(f"did not stop: {errors}") from None
         return str(errors)
-
-
-_EXEC = "from gserver.legacy.cli import exec_command; exec_command()"
 
 
 @dataclass
@@ -370,8 +379,28 @@ def table(rows: tuple[Row, ...] = ROWS) -> Iterator[str]:
             yield f"| {row.name} | {version} | yes | {result.slowest_ms:.1f} ms | yes |"
 
 
-if __name__ == "__main__":
-    chosen = tuple(row for row in ROWS if not sys.argv[1:] or sys.argv[1] in row.name)
-    for line in table(chosen):
+def readme_table() -> list[str]:
+    """The lines of README's table."""
+    text = README.read_text(encoding="utf-8")
+    return text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The compatibility matrix of gserver exec.")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("name", nargs="?", default="")
+    options = parser.parse_args()
+    lines = []
+    for line in table(tuple(row for row in ROWS if options.name in row.name)):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+        lines.append(line)
+    if options.readme and not options.name:
+        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        text = "\n".join([before + BEGIN, *lines, END + after])
+        README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,14 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from capped import with_entry_point
 
-EXEC = (
-    sys.executable,
-    "-c",
-    "from gserver.legacy.cli import exec_command; exec_command()",
-    "--max-connections",
-    "5",
-)
+EXEC = (sys.executable, "-m", "gserver", "exec", "--max-connections", "5")
 PYTHON = (sys.executable,)
 
 
@@ -96,6 +91,15 @@ ENDS = {
     "has functions at exit": "import atexit\natexit.register(print, 'bye')\n1 / 0",
     "kills itself": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
     "is interrupted": "raise KeyboardInterrupt",
+    "is sent Ctrl-C": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ninput()",
+    "has a signal handler that raises": (
+        "import os, signal\n"
+        "def handler(number, frame):\n    raise ValueError('so it is')\n"
+        "signal.signal(signal.SIGUSR1, handler)\nos.kill(os.getpid(), signal.SIGUSR1)\ninput()"
+    ),
+    "raises a group": (
+        "try:\n    1 / 0\nexcept Exception as e:\n    raise ExceptionGroup('g', [e]) from e"
+    ),
     "is interrupted, with functions at exit": (
         "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt"
     ),
@@ -111,6 +115,51 @@ def test_the_program_ends_as_python_would_have_ended_it(end: str, tmp_path: Path
     assert found[:2] == expected[:2]
     if end != "has a hook that fails":  # whose own traceback names the caller
         assert found[2] == expected[2]
+
+
+CALLS = {
+    "accept": "l = socket.create_server(('127.0.0.1', 0)); l.settimeout(0.01); l.accept()",
+    "os.close": "os.close(9999)",
+    "select": "select.select([9999], [], [], 0)",
+    "signal": "signal.signal(9999, 1)",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_frame_of_ours_is_in_a_traceback(call: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        f"import os, select, signal, socket\ndef f():\n    {CALLS[call]}\nf()\n"
+    )
+    status, _, errors = run(EXEC, "program.py", cwd=tmp_path)
+    assert status == "1"
+    assert errors.startswith("Traceback (most recent call last):\n")
+    assert "line 4, in <module>" in errors
+    assert "line 3, in f" in errors
+    assert "gserver" not in errors
+
+
+def test_a_program_may_come_from_standard_input() -> None:
+    text = "import sys; print(sys.argv, sys.path[0], sorted(globals()), __file__, __loader__); 1/0"
+    found = [
+        subprocess.run(
+            [*command, "-", "a", "--help"],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for command in (EXEC, PYTHON)
+    ]
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stderr == found[1].stderr
+    assert found[0].returncode == found[1].returncode == 1
+
+
+def test_a_stream_that_is_closed_is_none_for_the_program(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import sys; print(sys.stdin, file=sys.stderr)")
+    closed = ("sh", "-c", 'exec "$@" <&-', "sh")
+    assert run((*closed, *EXEC), "program.py", cwd=tmp_path) == ("0", "", "None\n")
 
 
 SERVER = """
@@ -130,6 +179,15 @@ finally:
 """
 
 
+#: How the cap got there; under each a signal does the same.
+WAYS = ("exec", "environment", "install")
+INSTALL = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gserver.legacy; gserver.legacy.install(5)
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("setup", "number", "status"),
     [
@@ -145,16 +203,23 @@ finally:
     ],
 )
 def test_a_signal_does_to_a_busy_program_what_it_does_under_python(
-    setup: str, number: int, status: int, tmp_path: Path
+    setup: str, number: int, status: int, way: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "server.py").write_text(SERVER.format(setup=setup))
+    program = SERVER.format(setup=setup)
+    (tmp_path / "server.py").write_text(INSTALL + program if way == "install" else program)
+    variables = {"GSERVER_MAX_CONNECTIONS": "5"} if way == "environment" else {}
+    command = {
+        "exec": EXEC,
+        "environment": (*PYTHON, "-m", "gevent.monkey"),
+        "install": PYTHON,
+    }
     with subprocess.Popen(
-        [*EXEC, "server.py"],
+        [*command[way], "server.py"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**with_entry_point(tmp_path), **variables},
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -185,10 +250,10 @@ def test_a_handler_is_what_the_program_set() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--reject", "refuse"), "rejection 'refuse'"),
+        (("--reject", "refuse"), "--reject 'refuse'"),
         (("--only", "8999"), "--only '8999'"),
-        (("--settle", "-1"), "settle -1"),
-        (("--max-connections", "0"), "max_connections 0"),
+        (("--settle", "-1"), "--settle '-1'"),
+        (("--max-connections", "0"), "--max-connections '0'"),
         (("--max-connections", "10000000"), "--max-connections 10000000"),
     ],
 )
@@ -247,51 +312,3 @@ def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_its_chil
     limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
     _, out, errors = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
     assert (out, errors) == ("True\n256\n256\n", "")
-
-
-BY_ENVIRONMENT = """
-import socket
-listener = socket.create_server(("127.0.0.1", 0))
-clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-held = [listener.accept() for _ in range(2)]
-clients[2].settimeout(1)
-try:
-    print(repr(clients[2].recv(1)))
-except TimeoutError:
-    print("hangs")
-"""
-
-
-@pytest.mark.parametrize(("cap", "said"), [("2", "b''\n"), ("", "hangs\n")])
-def test_the_environment_caps_a_program_that_patches_itself(
-    cap: str, said: str, tmp_path: Path
-) -> None:
-    """gevent calls the entry point; here a package made for the test registers it."""
-    (tmp_path / "program.py").write_text(BY_ENVIRONMENT)
-    metadata = tmp_path / "entry-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: entry\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[gevent.plugins.monkey.did_patch_all]\ngserver = gserver.legacy.entry:did_patch_all\n"
-    )
-    path = os.pathsep.join((str(Path(__file__).parents[2]), str(tmp_path)))
-    status, out, _ = run(
-        (sys.executable, "-m", "gevent.monkey"),
-        "program.py",
-        cwd=tmp_path,
-        PYTHONPATH=path,
-        GSERVER_MAX_CONNECTIONS=cap,
-    )
-    assert (status, out) == ("0", said)
-
-
-def test_an_environment_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
-    status, out, errors = run(
-        (sys.executable, "-c"),
-        "import gevent.monkey; gevent.monkey.patch_all()\n"
-        "from gserver.legacy.entry import did_patch_all; did_patch_all(None); print('runs')",
-        cwd=tmp_path,
-        GSERVER_MAX_CONNECTIONS="many",
-    )
-    assert (status, out) == ("2", "")
-    assert errors == "gserver: GSERVER_MAX_CONNECTIONS 'many': must be a number\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 from capped import inside
+from legacy_matrix import ECHO, Program, Row
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and pidfd are Linux's")
 
@@ -151,3 +154,41 @@ eventually(lambda: service.taken == 0)
 found([answer, *during, *service.books()])
 """
     ) == ["through cat", 1, True, 0, True, 0]
+
+
+PREFORK = """
+import os, socket, time
+parent = os.getpid()
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+for _ in range(3):
+    pid = os.fork()
+    if not pid:
+        {before}
+        conn, _ = listener.accept()
+        conn.sendall(b"+")
+        conn.close()
+        os._exit(0)
+    {parent}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "parent", "lines"),
+    [
+        ("pass", "os.waitpid(pid, 0)", 1),
+        ("while os.getppid() == parent: time.sleep(0.01)", "os._exit(0)", 0),
+    ],
+    ids=("prefork", "into the background"),
+)
+def test_processes_that_share_a_listener_are_told_of_once(
+    before: str, parent: str, lines: int, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PREFORK.format(before=before, parent=parent))
+    running = Program(Row("prefork", str(program), ECHO))
+    for _ in range(3 if lines else 1):
+        with socket.create_connection(("127.0.0.1", running.port), 20.0) as client:
+            assert client.recv(1) == b"+"
+    _, errors = running.process.communicate(timeout=20)
+    assert errors.count("several processes share the listener 127.0.0.1:") == lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from legacy_matrix import ROWS, Row, run
+from legacy_matrix import ROWS, Row, readme_table, run
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -13,3 +13,13 @@ def test_an_unmodified_program_holds_the_cap_and_gives_every_slot_back(row: Row)
     result = run(row)
     assert result.problems == []
     assert result.slowest_ms < 2000
+
+
+def test_the_readmes_table_has_these_programs_at_these_versions() -> None:
+    _, _, *lines = readme_table()
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [cells[0] for cells in found] == [row.name for row in ROWS]
+    for cells, row in zip(found, ROWS, strict=True):
+        pinned = ", ".join(requirement.replace("==", " ") for requirement in row.requires)
+        assert cells[1] == pinned or (not pinned and cells[1].startswith("Python 3."))
+        assert (cells[2], cells[4]) == ("yes", "yes")

@@ -1,4 +1,5 @@
 import socketserver
+import sys
 
 
 class Echo(socketserver.StreamRequestHandler):
@@ -7,10 +8,7 @@ class Echo(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-
-
+Server = getattr(socketserver, sys.argv[1])
 with Server(("127.0.0.1", 0), Echo) as server:
     print(server.server_address[1], flush=True)
     try:
