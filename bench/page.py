@@ -10,8 +10,9 @@ import shlex
 import statistics
 from html import escape
 
+from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
-from bench.table import EXPLANATION, comparison, group_rows, partners
+from bench.table import EXPLANATION, group_rows, remarks
 from gserver.probe.html_report import STYLE
 from gserver.probe.outcomes import Outcome
 from gserver.probe.plots import COLOURS
@@ -55,11 +56,7 @@ def page(result: Result) -> str:
     for group in result.groups:
         parts.append(f"<h2>{escape(group.title)}, cap {group.cap}</h2>")
         parts.append(html_table(list(group_rows(group, result))))
-        parts += [
-            f'<p class="note">{escape(series.label)}: {escape(note)}</p>'
-            for series in group.series
-            for note in series.notes
-        ]
+        parts += [f'<p class="note">[{mark}] {escape(text)}</p>' for mark, text in remarks(group)]
         parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
     parts.append("<h2>Servers</h2>" + servers(result))
     about = {**result.environment, "command_line": shlex.join(result.environment["command_line"])}
@@ -93,7 +90,7 @@ def plot(group: Group, figure: Figure, result: Result) -> str:
     if not shown:
         return ""
     values = [value for series in shown for value in present(series, figure)]
-    title = f"{figure.heading} ({figure.unit})" if figure.unit else figure.heading
+    title = figure.title
     if figure.unit == "us" and min(values) > 0:
         x = Axis.log(min(values), max(values), f"{title}, log")
     else:
@@ -124,7 +121,7 @@ def draw_bands(
     for name in dict.fromkeys(series.group for series in group.series):
         members = [series for series in group.series if series.group == name]
         reference, twin = partners(members)
-        found = comparison(twin, reference, twin, figure, result.seed)
+        found = comparison(twin, figure, group, result.seed) if twin is not None else None
         rows = [places[id(series)] for series in members if id(series) in places]
         if found is None or not rows:
             continue

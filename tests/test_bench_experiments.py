@@ -19,11 +19,11 @@ CAP = 4
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storm, "DURATION", 0.5)
+    monkeypatch.setattr(storm.Storm, "duration", 0.5)
     monkeypatch.setattr(storm, "QUEUE_DURATION", 0.1)
     monkeypatch.setattr(storm.Storm, "rate", 400.0)
     monkeypatch.setattr(storm.Flood, "rate", 800.0)
-    monkeypatch.setattr(churn, "TRIES", 20)
+    monkeypatch.setattr(churn, "TRIES", 40)  # in two rounds
     monkeypatch.setattr(burst, "CLIENTS", 40)
     monkeypatch.setattr(burst, "DEADLINE", 1.0)
     monkeypatch.setattr(isolation, "PHASE", 0.5)

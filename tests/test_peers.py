@@ -39,16 +39,18 @@ class Client:
         self.message = peer.message
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE)
-        self.is_reset = False
+        self.is_reset = self.is_refused = False
         try:
             self.socket.connect((HOST, port))
+        except ConnectionRefusedError:
+            self.is_refused = True
         except ConnectionResetError:
             # Accepted and reset before connect had returned: which call says so is chance.
             self.is_reset = True
 
     def is_served(self) -> bool:
         """Whether a round trip succeeds; False if the server ended the connection instead."""
-        if self.is_reset:
+        if self.is_reset or self.is_refused:
             return False
         try:
             self.socket.sendall(self.question)
@@ -58,8 +60,12 @@ class Client:
 
     def policy(self) -> Policy:
         """What the server does with a client that waits without a word."""
+        if self.is_refused:
+            return Policy.REFUSED
         if self.is_reset:
             return Policy.RST
+        if self.message:
+            self.socket.sendall(self.question)  # an HTTP server is asked first
         self.socket.settimeout(SILENCE if not self.message else DEADLINE)
         try:
             data = self.socket.recv(100)

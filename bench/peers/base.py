@@ -109,6 +109,11 @@ class Peer:
         """Return the command line and configuration for ``site``. Touches nothing."""
         raise NotImplementedError
 
+    @property
+    def group(self) -> str:
+        """The name of those whose clients are told in the same way, and may be compared."""
+        return self.policy
+
     def capacity(self, cap: int) -> int | None:
         """Return how many clients are served at once when asked for ``cap``; None: no limit."""
         return None if self.policy is Policy.UNLIMITED else cap

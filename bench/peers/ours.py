@@ -47,3 +47,28 @@ class GserverReset(GserverClose):
     title = "gserver, reset"
     policy = Policy.RST
     rejection = "reset"
+
+
+class GserverReply(GserverClose):
+    """A busy message in HTTP. It comes when the client has asked something: until then nothing
+    was said, and so its latency holds the time for which the client listens first."""
+
+    name = "gserver-reply"
+    title = "gserver, reply (HTTP 503, after the client's first byte)"
+    policy = Policy.MESSAGE
+    rejection = "reply:http"
+    message = b"HTTP/1.1 503 "
+
+    @property
+    def group(self) -> str:
+        """Not Redis's, whose message comes unasked."""
+        return "message, asked"
+
+
+class GserverRefuse(GserverClose):
+    """While it is full its port is shut; queued already, a client is reset."""
+
+    name = "gserver-refuse"
+    title = "gserver, refuse"
+    policy = Policy.REFUSED
+    rejection = "refuse"

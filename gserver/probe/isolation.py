@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
@@ -40,6 +41,7 @@ class IsolationSettings:
     """:param victims: admitted clients that are measured, at most the cap.
     :param victim_rate: requests a second of all victims together.
     :param rate: attempts a second of the flood; *duration_s*: of each phase.
+    :param phases: those of :data:`PHASES` that are wanted, in their order.
     """
 
     cap: int
@@ -47,6 +49,7 @@ class IsolationSettings:
     victim_rate: float
     rate: float
     duration_s: float
+    phases: Sequence[str] = PHASES
 
 
 class _Victims:
@@ -140,7 +143,7 @@ def run_isolation(
             socks.append(sock)
         victims = _Victims(socks, calibration.profile)
         found: dict[str, Summary] = {}
-        for phase in PHASES:
+        for phase in settings.phases:
             if run.stopped:
                 break
             where = {"control": sink_target, "flood": target}.get(phase)
