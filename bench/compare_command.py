@@ -108,7 +108,8 @@ def compare(
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     command = ["python", "-m", "bench", *words]
     result = Result(environment(command, seed), seed, {}, missing, groups=[])
-    with Progress(limit) as run:
+    run = Progress(limit)
+    with run:
         compare_all(plan, found, result, run)
     write(result, json_file, html_file, details)
     if result.partial or result.gaps():

@@ -1,8 +1,8 @@
 """The floor that rejecting is compared with: a bare gevent accept-and-close loop.
 
 It serves the first N clients by echo, one greenlet each, and closes every further one as soon as
-it has accepted it: no counting, no verdict, no log. Not a server to use: no accept error is handled.
-Whoever limits connections in gevent pays at least this.
+it has accepted it: no verdict, no log, no accept error handled. Not a server to use:
+whoever limits connections in gevent pays at least this.
 
     python -m bench.floor PORT N
 """

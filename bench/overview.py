@@ -37,23 +37,20 @@ class Column:
     log: bool = False
 
 
+FLOODED = "the p99 of the admitted while 4,000 a second are turned away here, over elsewhere"
+
 COLUMNS = (
-    Column("storm", "p50", "told p50", "µs from connecting to the verdict, 2,000 a second", log=True),
+    Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
     Column("storm", "p99", "p99", "the same, of 100 clients the slowest", log=True),
     Column("storm", "cpu", "CPU", "server's µs a rejection, 2,000 a second"),
     Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
     Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection"),
-    Column("storm", "unanswered", "silent %", "of these clients were told nothing", counted=True),
-    Column("churn", "false", "false", "of 500 clients who closed and came back, turned away", counted=True),
-    Column(
-        "burst", "unanswered", "unanswered", "of 500 who come at once, at cap 3, in 4 s", counted=True
-    ),
-    Column(
-        "isolation", "p99", "echo p99 ×", "of the admitted, 4,000 a second turned away here over"
-        " elsewhere", log=True
-    ),
+    Column("storm", "unanswered", "silent %", "clients who were told nothing", counted=True),
+    Column("churn", "false", "false", "rejections, of 500 who closed and came back", counted=True),
+    Column("burst", "unanswered", "unanswered", "in 4 s, of 500 at once, cap 3", counted=True),
+    Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
     Column("memory", "pss", "KiB", "of the server's memory a held connection", log=True),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,9 @@ def overview(result: Result) -> Overview:
         groups.setdefault(group.experiment, []).append(group)
     columns = [column for column in COLUMNS if column.experiment in groups]
     caps = max(([group.cap for group in mine] for mine in groups.values()), key=len, default=[])
-    rows, notes, ahead = [], [], []
+    rows: list[Row] = []
+    notes: list[tuple[int, str]] = []
+    ahead: list[Ahead] = []
     for peer in result.peers:
         cells = []
         for column in columns:

@@ -86,7 +86,7 @@ def table(group: Group, result: Result) -> str:
 
 def remarks(group: Group) -> list[tuple[int, str]]:
     """Return what must be known of a table's rows, by the mark that stands behind their names."""
-    found = []
+    found: list[tuple[int, str]] = []
     for series in group.series:
         if texts := series.remarks():
             found.append((len(found) + 1, f"{series.label}: {'; '.join(texts)}"))

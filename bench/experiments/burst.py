@@ -53,11 +53,12 @@ class Burst(Experiment):
             raise Unfit("stopped before every client had its outcome")
         if Outcome.LOCAL in outcomes:
             raise Unfit("connections failed on this machine: descriptors or ports")
-        latencies: dict[Outcome | None, list[int]] = {}
+        latencies: dict[Outcome, list[int]] = {}
         for attempt in attempts:
-            mine = latencies.setdefault(attempt.outcome, [])
-            mine.append(attempt.finished - attempt.started)
-        rejected = {kind: latencies[kind] for kind in REJECTIONS if kind in latencies}
+            if attempt.outcome is not None:
+                mine = latencies.setdefault(attempt.outcome, [])
+                mine.append(attempt.finished - attempt.started)
+        rejected = {kind: mine for kind, mine in latencies.items() if kind in REJECTIONS}
         told = sum(map(len, rejected.values()))
         kind = subject.kind
         if kind is not None and (text := otherwise(kind, rejected, CLIENTS)):

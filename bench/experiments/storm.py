@@ -77,6 +77,7 @@ class Storm(Experiment):
         counts = {outcome: len(mine) for outcome, mine in latencies.items()}
         attempts = sum(counts.values())
         rejected = sum(counts.get(outcome, 0) for outcome in REJECTIONS)
+        answered = rejected + counts.get(Outcome.ADMITTED, 0)
         kind = subject.kind
         if kind is not None and (text := otherwise(kind, latencies, attempts)):
             subject.warnings.append(text)
@@ -90,9 +91,7 @@ class Storm(Experiment):
             "machine": micro(figures.get("machine_cpu_per_attempt")),
             "time_wait": waiting / rejected if rejected and not overflow else None,
             "other": 100.0 * (rejected - counts.get(kind, 0)) / attempts if kind else None,
-            "unanswered": 100.0
-            * (attempts - rejected - counts.get(Outcome.ADMITTED, 0))
-            / attempts,
+            "unanswered": 100.0 * (attempts - answered) / attempts,
             "over": figures["over_admissions"],
         }
         return {figure.key: every[figure.key] for figure in self.figures}
