@@ -12,6 +12,7 @@ import click
 
 from bench.compare import compare_all, find_all
 from bench.experiments import EXPERIMENTS
+from bench.options import html_option, json_option, numbers
 from bench.page import page
 from bench.peers import PEERS, Missing
 from bench.plan import seconds, steps
@@ -41,19 +42,6 @@ def peers() -> None:
         click.echo(f"{peer.name:20} {peer.policy:10} {state}\n{'':31} counts {peer.counts}")
 
 
-def numbers(text: str | tuple[int, ...]) -> tuple[int, ...]:
-    """Read ``10,1000``. (click calls it with a default that is read already, too.)"""
-    if isinstance(text, tuple):
-        return text
-    try:
-        found = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r}: write numbers such as 10,1000") from None
-    if min(found) < 1:
-        raise click.BadParameter(f"{text!r}: at least 1 each")
-    return found
-
-
 @click.command()
 @click.option("--caps", type=numbers, help="Such as 10,1000, which is the default.")
 @click.option("--experiment", "names", multiple=True, type=click.Choice(list(EXPERIMENTS)))
@@ -71,8 +59,8 @@ def numbers(text: str | tuple[int, ...]) -> tuple[int, ...]:
     help="Minutes; the result is then partial.  [default: a quarter more than is planned]",
 )
 @click.option("--details", is_flag=True, help="Print the table of each experiment, too.")
-@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show and readme.")
-@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
+@json_option
+@html_option
 def compare(
     caps: tuple[int, ...] | None,
     names: tuple[str, ...],
@@ -82,8 +70,8 @@ def compare(
     seed: int,
     time_limit: float | None,
     details: bool,
-    json_file: IO[str] | None,
-    html_file: IO[str] | None,
+    json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Put every experiment to every server that is installed, side by side.
 
@@ -133,13 +121,13 @@ def raise_descriptor_limit(needed: int) -> None:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.File())
 @click.option("--details", is_flag=True, help="Print the table of each experiment, too.")
-@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show and readme.")
-@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
+@json_option
+@html_option
 def show(
     files: tuple[IO[str], ...],
     details: bool,
-    json_file: IO[str] | None,
-    html_file: IO[str] | None,
+    json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Print the tables of what compare --json wrote.
 
@@ -154,13 +142,10 @@ def show(
     write(result, json_file, html_file, details)
 
 
-def write(
-    result: Result, json_file: IO[str] | None, html_file: IO[str] | None, details: bool
-) -> None:
+def write(result: Result, json_file: Path | None, html_file: Path | None, details: bool) -> None:
     """Print the tables, and write the files that were asked for."""
     click.echo(render(result, details=details))
     if json_file is not None:
-        json.dump(result.to_json(), json_file, indent=1)
-        json_file.write("\n")
+        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n")
     if html_file is not None:
-        html_file.write(page(result))
+        html_file.write_text(page(result))

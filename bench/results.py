@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,12 @@ __all__ = ["Block", "Figure", "Group", "PeerInfo", "Result", "Series", "merged",
 
 #: Counts up with every change that an older reader would misread.
 FORMAT = 2
+
+_OVER: dict[str, Callable[[list[float]], float]] = {
+    "median": statistics.median,
+    "sum": math.fsum,
+    "max": max,
+}
 
 _NUMBER = re.compile(r"[0-9][0-9.,]*")
 
@@ -43,7 +49,7 @@ class Figure:
         there = [value for value in values if value is not None]
         if not there:
             return None
-        return {"median": statistics.median, "sum": math.fsum, "max": max}[self.over](there)
+        return _OVER[self.over](there)
 
 
 @dataclass(frozen=True, slots=True)

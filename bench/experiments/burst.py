@@ -58,7 +58,9 @@ class Burst(Experiment):
             if attempt.outcome is not None:
                 mine = latencies.setdefault(attempt.outcome, [])
                 mine.append(attempt.finished - attempt.started)
-        rejected = {kind: mine for kind, mine in latencies.items() if kind in REJECTIONS}
+        rejected = dict(latencies)
+        for kept in set(rejected) - set(REJECTIONS):
+            del rejected[kept]
         told = sum(map(len, rejected.values()))
         kind = subject.kind
         if kind is not None and (text := otherwise(kind, rejected, CLIENTS)):
