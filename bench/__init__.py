@@ -1,4 +1,4 @@
-"""The suite that uses ``gserver probe``, and all other figures of this project: ``python -m bench``.
+"""The suite that uses ``gserver probe``, and the other figures of this project (``-m bench``).
 
 scenarios/        users and shapes, small files for scenario_run.py (``bench run``)
 

@@ -6,11 +6,11 @@ it is marked: by more than the A/A band where ratios are made, in every round wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bench.ratios import comparison, partners
-from bench.results import Figure, Group, Result, Series, number
+from bench.results import Figure, Group, Result, Series, number, without_numbers
 
 __all__ = ["AHEAD", "COLUMNS", "Ahead", "Cell", "Column", "Overview", "Row", "overview"]
 
@@ -46,7 +46,9 @@ COLUMNS = (
     Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
     Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection"),
     Column("storm", "unanswered", "silent %", "clients who were told nothing", counted=True),
-    Column("churn", "false", "false", "rejections, of 500 who closed and came back", counted=True),
+    Column(
+        "churn", "false", "false", "rejections, of {tries} who closed and came back", counted=True
+    ),
     Column("burst", "unanswered", "unanswered", "in 4 s, of 500 at once, cap 3", counted=True),
     Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
     Column("memory", "pss", "KiB", "of the server's memory a held connection", log=True),
@@ -117,17 +119,39 @@ def overview(result: Result) -> Overview:
             cells.append(cell(peer, column, groups[column.experiment], mine))
         if all(not cell.values for cell in cells):
             continue
-        remarks = [
-            f"{group.experiment}, cap {group.cap}, {'A/A, ' * series.twin}{text}"
-            for group in result.groups
-            for series in group.series
-            if series.peer == peer
-            for text in series.remarks()
-        ]
+        remarks = remarks_on(peer, result.groups)
         if remarks:
             notes.append((len(notes) + 1, f"{peer}: {'; '.join(remarks)}"))
         rows.append(Row(peer, len(notes) if remarks else 0, cells))
-    return Overview(columns, caps, rows, notes, ahead)
+    return Overview(named(columns, groups), caps, rows, notes, ahead)
+
+
+def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
+    """Return the columns with the number of tries that were made in what they say of it."""
+    series = [row for group in groups.get("churn", ()) for row in group.series]
+    tries = max((sum(present(row.values("tries"))) for row in series), default=0)
+    return [replace(each, about=each.about.format(tries=number(tries))) for each in columns]
+
+
+def remarks_on(peer: str, groups: Sequence[Group]) -> list[str]:
+    """Return what must be known of a server's figures: each once, and in how many of its blocks.
+
+    Remarks that differ in their numbers alone count as one, in the words of the first.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    blocks = 0
+    for group in groups:
+        for series in group.series:
+            if series.peer == peer:
+                blocks += len(series.blocks)
+                for block in series.blocks:
+                    for text in block.remarks():
+                        _, where = found.setdefault(without_numbers(text), (text, []))
+                        where.append(group.experiment)
+    return [
+        f"{text} ({', '.join(dict.fromkeys(where))}: {len(where)} of {blocks} blocks)"
+        for text, where in found.values()
+    ]
 
 
 def cell(peer: str, column: Column, groups: Sequence[Group], ahead: Sequence[Ahead]) -> Cell:

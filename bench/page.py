@@ -10,12 +10,13 @@ import shlex
 import statistics
 from html import escape
 
+from bench.colours import COLOUR
+from bench.overview import Overview, overview
+from bench.overview_plot import overview_plot
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
 from bench.table import EXPLANATION, group_rows, remarks
 from gserver.probe.html_report import STYLE
-from gserver.probe.outcomes import Outcome
-from gserver.probe.plots import COLOURS
 from gserver.probe.svg import Axis, Chart
 
 __all__ = ["page"]
@@ -26,16 +27,6 @@ TITLE = "Servers at their connection limit"
 WIDER = (
     "body { max-width:1080px } table { font-size:.85rem } .words td, .words th { text-align:left }"
 )
-
-#: A policy is drawn in the colour of the outcome that its clients have.
-COLOUR = {
-    "fin": COLOURS[Outcome.FIN],
-    "rst": COLOURS[Outcome.RST],
-    "message": COLOURS[Outcome.MESSAGE],
-    "refused": COLOURS[Outcome.REFUSED],
-    "queue": COLOURS[Outcome.QUEUED],
-    "unlimited": COLOURS[Outcome.ADMITTED],
-}
 
 #: Pixels of a server's row in a plot, and beside it for its name.
 ROW, NAMES = 22, 190
@@ -53,6 +44,10 @@ def page(result: Result) -> str:
     ]
     if result.partial:
         parts.append(f'<p class="warn">Partial: {escape(result.partial)}</p>')
+    if gaps := result.gaps():
+        items = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
+        parts.append(f'<p class="warn">Missing blocks:</p><ul class="warn">{items}</ul>')
+    parts += summary(overview(result), result)
     for group in result.groups:
         parts.append(f"<h2>{escape(group.title)}, cap {group.cap}</h2>")
         parts.append(html_table(list(group_rows(group, result))))
@@ -63,6 +58,25 @@ def page(result: Result) -> str:
     environment = escape(json.dumps(about, indent=1))
     parts.append(f"<h2>Environment</h2><pre>{environment}</pre></html>\n")
     return "\n".join(parts)
+
+
+def summary(found: Overview, result: Result) -> list[str]:
+    """Return the one table that has everybody, its picture, and its notes."""
+    rows = [["server", "client sees", *(column.heading for column in found.columns)]]
+    for row in found.rows:
+        mark = f" [{row.mark}]" if row.mark else ""
+        texts = [cell.text for cell in row.cells]
+        rows.append([row.peer + mark, result.peers[row.peer].policy, *texts])
+    caps = " / ".join(f"{cap:,}" for cap in found.caps)
+    about = "; ".join(f"{column.heading}: {column.about}" for column in found.columns)
+    notes = "".join(f"<li>{escape(text)}</li>" for _, text in found.notes)
+    return [
+        overview_plot(found, result, inline=True),
+        html_table(rows, "summary"),
+        f'<p class="note">Caps {caps}. {escape(about)}. {escape(found.reading)}</p>',
+        f'<details class="note"><summary>Remarks on {len(found.notes)} rows</summary>'
+        f"<ol>{notes}</ol></details>",
+    ]
 
 
 def html_table(rows: list[list[str]], kind: str = "") -> str:

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Block", "Figure", "Group", "PeerInfo", "Result", "Series", "merged", "number"]
+__all__ = [
+    "Block",
+    "Figure",
+    "Group",
+    "PeerInfo",
+    "Result",
+    "Series",
+    "merged",
+    "number",
+    "without_numbers",
+]
 
 #: Counts up with every change that an older reader would misread.
 FORMAT = 2
@@ -76,6 +86,10 @@ class Block:
     warnings: list[str] = field(default_factory=list)
     failed: str = ""
 
+    def remarks(self) -> list[str]:
+        """Return what a reader must know of it."""
+        return [f"no figures: {self.failed}"] * bool(self.failed) + self.warnings
+
 
 @dataclass(slots=True)
 class Series:
@@ -105,9 +119,8 @@ class Series:
         """
         found: dict[str, tuple[str, list[str]]] = {}
         for number, block in enumerate(self.blocks, 1):
-            failed = [f"no figures: {block.failed}"] if block.failed else []
-            for text in failed + block.warnings:
-                _, rounds = found.setdefault(_NUMBER.sub("", text), (text, []))
+            for text in block.remarks():
+                _, rounds = found.setdefault(without_numbers(text), (text, []))
                 rounds.append(str(number))
         return [
             f"round{'s' * (len(rounds) > 1)} {', '.join(rounds)}: {text}"
@@ -188,6 +201,11 @@ class Result:
             failed=data["failed"],
             partial=data["partial"],
         )
+
+
+def without_numbers(text: str) -> str:
+    """Return what remarks have in common that differ in their numbers alone."""
+    return _NUMBER.sub("", text)
 
 
 def number(value: float) -> str:

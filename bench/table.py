@@ -79,7 +79,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def table(group: Group, result: Result) -> str:
     """Return one experiment's table with its title and remarks."""
     rounds = max((len(series.blocks) for series in group.series), default=0)
-    title = f"{group.title}, cap {group.cap}, {rounds} rounds"
+    title = f"{group.title}, cap {group.cap}, {rounds} round{'s' * (rounds != 1)}"
     notes = [f"  [{mark}] {text}" for mark, text in remarks(group)]
     return "\n".join([title, *aligned(list(group_rows(group, result))), *notes])
 
