@@ -36,7 +36,7 @@ class Client:
 
     def __init__(self, peer: Peer, port: int) -> None:
         self.question, self.answer = PROBES[peer.profile]
-        self.message = peer.message
+        self.message, self.asked = peer.message, peer.asked
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE)
         self.is_reset = self.is_refused = False
@@ -64,8 +64,8 @@ class Client:
             return Policy.REFUSED
         if self.is_reset:
             return Policy.RST
-        if self.message:
-            self.socket.sendall(self.question)  # an HTTP server is asked first
+        if self.asked:
+            self.socket.sendall(self.question)
         self.socket.settimeout(SILENCE if not self.message else DEADLINE)
         try:
             data = self.socket.recv(100)
@@ -76,7 +76,8 @@ class Client:
         if not data:
             return Policy.FIN
         assert data.startswith(self.message), data
-        assert self.socket.recv(100) == b""
+        while self.socket.recv(100):
+            pass  # until its end
         return Policy.MESSAGE
 
     def close(self) -> None:

@@ -16,6 +16,11 @@ CLIENTS = 500
 #: (tcp_syn_retries in ip-sysctl.rst; RFC 6298, 2.1): who hears nothing by then is left hanging.
 DEADLINE = 4.0
 
+#: Seconds for which a client listens before it speaks: longer than a server takes to come to the
+#: last of them. What one had said by then would turn its end-of-file into a reset.
+QUIET = 0.1
+DEFAULT = Patience()
+
 
 class Burst(Experiment):
     name = "burst"
@@ -36,7 +41,7 @@ class Burst(Experiment):
         engine = Engine(
             subject.target,
             subject.calibration.profile,
-            Patience(deadline_s=DEADLINE),
+            Patience(DEFAULT.quiet_s if subject.peer.asked else QUIET, DEADLINE),
             oracle=subject.calibration.oracle,
         )
         try:

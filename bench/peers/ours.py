@@ -50,19 +50,14 @@ class GserverReset(GserverClose):
 
 
 class GserverReply(GserverClose):
-    """A busy message in HTTP. It comes when the client has asked something: until then nothing
-    was said, and so its latency holds the time for which the client listens first."""
+    """A busy message in HTTP, where a server says nothing before it was asked."""
 
     name = "gserver-reply"
     title = "gserver, reply (HTTP 503, after the client's first byte)"
     policy = Policy.MESSAGE
     rejection = "reply:http"
     message = b"HTTP/1.1 503 "
-
-    @property
-    def group(self) -> str:
-        """Not Redis's, whose message comes unasked."""
-        return "message, asked"
+    asked = True
 
 
 class GserverRefuse(GserverClose):
