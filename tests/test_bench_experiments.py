@@ -30,6 +30,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(burst, "DEADLINE", 1.0)
     monkeypatch.setattr(isolation, "PHASE", 0.5)
     monkeypatch.setattr(isolation, "FLOOD", 400.0)
+    monkeypatch.setattr(isolation, "QUEUE_FLOOD", 100.0)
 
 
 def measure(experiment: str, peer_name: str, cap: int = CAP) -> Figures:

@@ -117,8 +117,11 @@ class Experiment:
         return peer.group
 
     def compares(self, peer: Peer) -> bool:
-        """Whether ``peer`` has figures of which ratios are made, so that an A/A row is needed."""
-        return any(figure.compared for figure in self.figures)
+        """Whether ratios are made of ``peer``'s figures, so that an A/A row is needed.
+
+        Those that queue tell nobody anything: they are shown, not compared.
+        """
+        return peer.policy is not Policy.QUEUE and any(figure.compared for figure in self.figures)
 
     def measure(self, subject: Subject, run: Run) -> Figures:
         """Return the figures by key. The server is fresh, and ended by the caller.

@@ -7,6 +7,7 @@ never touches the server.
 from __future__ import annotations
 
 from bench.experiments.base import Experiment, Figures, Subject, micro
+from bench.peers import Policy
 from bench.results import Figure
 from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.result import Result
@@ -15,12 +16,19 @@ from gserver.probe.run import Run
 #: Attempts a second of the flood; requests a second of all victims together; seconds a phase.
 FLOOD, REQUESTS, PHASE = 4_000.0, 1_500.0, 0.8
 
+#: The flood of a server that queues: every attempt stays open, and 3,000 of them are more than the
+#: client can hold and keep its rate.
+QUEUE_FLOOD = 500.0
+
 VICTIMS = 10
 
 
 class Isolation(Experiment):
     name = "isolation"
-    title = f"Echo of admitted clients while {FLOOD:,.0f} a second are turned away"
+    title = (
+        f"Echo of admitted clients while {FLOOD:,.0f} a second are turned away "
+        f"({QUEUE_FLOOD:,.0f} left to wait)"
+    )
     seconds = 3.3
     queue_seconds = 5.0
     figures = (
@@ -37,7 +45,7 @@ class Isolation(Experiment):
             cap=subject.cap,
             victims=VICTIMS,
             victim_rate=REQUESTS,
-            rate=FLOOD,
+            rate=QUEUE_FLOOD if subject.peer.policy is Policy.QUEUE else FLOOD,
             duration_s=PHASE,
             phases=("control", "flood"),
         )

@@ -52,10 +52,6 @@ class Storm(Experiment):
         *COUNTS,
     )
 
-    def compares(self, peer: Peer) -> bool:
-        """Nobody is told anything by those that queue."""
-        return super().compares(peer) and peer.policy is not Policy.QUEUE
-
     def measure(self, subject: Subject, run: Run) -> Figures:
         queues = subject.peer.policy is Policy.QUEUE
         settings = StormSettings(
