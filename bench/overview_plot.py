@@ -29,8 +29,8 @@ class Panel:
 
 PANELS = (
     Panel("storm", "p50", ("time to the verdict", "µs, p50 to p99"), to="p99"),
-    Panel("storm", "cpu", ("server CPU, 2,000/s", "µs a rejection")),
-    Panel("flood", "cpu", ("server CPU, 8,000/s", "µs a rejection")),
+    Panel("storm", "cpu", ("CPU at 2,000/s", "server, µs each")),
+    Panel("flood", "cpu", ("CPU at 8,000/s", "server, µs each")),
     Panel("churn", "false", ("false rejections", "of who came back")),
     Panel("burst", "unanswered", ("unanswered", "of 500 at once")),
     Panel("isolation", "p99", ("echo p99, flooded", "here over elsewhere")),

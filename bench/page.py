@@ -24,9 +24,11 @@ __all__ = ["page"]
 TITLE = "Servers at their connection limit"
 
 #: Wider than the probe's own page: the tables have a column for each figure.
-WIDER = (
-    "body { max-width:1080px } table { font-size:.85rem } .words td, .words th { text-align:left }"
-)
+WIDER = """
+body { max-width:1180px } table { font-size:.8rem } th, td { padding:.25rem .4rem }
+.wide { overflow-x:auto } .wide td { white-space:nowrap }
+.wide .words td, .words th { text-align:left; white-space:normal }
+"""
 
 #: Pixels of a server's row in a plot, and beside it for its name.
 ROW, NAMES = 22, 190
@@ -84,7 +86,8 @@ def html_table(rows: list[list[str]], kind: str = "") -> str:
     head, *body = rows
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    return f'<table class="{kind}">' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    inside = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table class="{kind}">{inside}</table></div>'
 
 
 def servers(result: Result) -> str:
