@@ -73,7 +73,7 @@ def measure(kind: str, count: int, held: int) -> tuple[float, float]:
 
 
 def about(connections: int, pairs: int, held: int) -> float:
-    return 4 * pairs * (0.6 + connections * 1.5e-4 + held * 1.5e-4)
+    return 4 * pairs * (0.6 + connections * 6e-5 + held * 1e-4)
 
 
 @cost("legacy-cost", about)

@@ -42,7 +42,7 @@ def flood(address: tuple[str, int], count: int) -> Counter[str]:
     return outcomes
 
 
-@cost("refuse-cost", lambda clients, reject: 2 + 2 * clients * 9e-5)
+@cost("refuse-cost", lambda clients, reject: 1 + 2 * clients * 4e-5)
 @click.option("--clients", type=click.IntRange(1), default=50_000, show_default=True)
 @click.option("--reject", default="refuse", show_default=True, help="Or another, to compare.")
 def main(sheet: Sheet, clients: int, reject: str) -> None:

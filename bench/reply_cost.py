@@ -82,7 +82,7 @@ def measure(kind: str, clients: int) -> tuple[float, bool]:
     return seconds, replied
 
 
-@cost("reply-cost", lambda clients, rounds: len(KINDS) * rounds * (0.5 + clients * 2e-4))
+@cost("reply-cost", lambda clients, rounds: len(KINDS) * rounds * (0.4 + clients * 1e-4))
 @click.option("--clients", type=click.IntRange(1), default=5_000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def main(sheet: Sheet, clients: int, rounds: int) -> None:

@@ -144,7 +144,7 @@ class Refuses(Asked):
 
 def test_server_that_does_not_start_is_named_and_the_others_go_on() -> None:
     found = run_all([Asked()], [3], [QUEUE, Dies()], 2)
-    assert [series.peer for series in found.groups[0].series] == ["sequential", "sequential"]
+    assert [series.peer for series in found.groups[0].series] == ["sequential"]
     assert None not in found.groups[0].series[0].values("number")
     (gap,) = found.gaps()
     assert gap.startswith("dies did not start")
@@ -375,9 +375,12 @@ def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None
         merged([result(series("a", STEADY)), newer])
 
 
-def bench(*words: str) -> subprocess.Popen[str]:
+def bench(*words: str, before: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench", *words]
+    if before:
+        command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *words],
+        command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -401,6 +404,29 @@ def test_table_is_made_again_from_the_json_of_a_comparison(tmp_path: Path) -> No
     assert found["environment"]["command_line"][:4] == ["python", "-m", "bench", "compare"]
     assert str(tmp_path) not in json.dumps(found)
     assert found["peers"]["asyncio"]["backlog"] == 100
+
+
+def test_limit_on_open_files_is_raised_before_a_thousand_are_held() -> None:
+    words = ["--peer", "asyncio", "--experiment", "memory", "--rounds", "1"]
+    with bench("compare", *words, before="ulimit -Sn 100") as comparing:
+        table, progress = comparing.communicate()
+    assert comparing.returncode == 0, table + progress
+
+
+def test_missing_blocks_make_the_exit_status_3_and_are_named() -> None:
+    program = (
+        "from bench.peers import PEERS; type(PEERS['asyncio']).server = 'no_such_server';"
+        "from bench.__main__ import main; main()"
+    )
+    words = ["compare", "--peer", "asyncio", "--experiment", "memory", "--rounds", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "MISSING BLOCKS:\n  asyncio did not start" in done.stdout
 
 
 def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -> None:
