@@ -50,16 +50,18 @@ class Sheet:
 
     def say(self, text: str) -> None:
         """Print a line that holds no figures."""
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", nl=False, err=True)  # progress is rewritten in its line
         click.echo(text)
 
     def row(self, text: str, **figures: Any) -> None:
         """Print a line of figures, and keep them."""
-        click.echo(text)
+        self.say(text)
         self.rows.append(figures)
 
     def verdict(self, text: str) -> None:
         """Print a sentence about the figures, and keep it."""
-        click.echo(text)
+        self.say(text)
         self.verdicts.append(text)
 
     def tell(self, text: str) -> None:
@@ -119,7 +121,7 @@ def cost(name: str, about: Callable[..., float]) -> Callable[[Callable[..., None
             except KeyboardInterrupt:
                 sheet.partial = "interrupted"
             if sheet.partial:
-                click.echo(f"PARTIAL: {sheet.partial}")
+                sheet.say(f"PARTIAL: {sheet.partial}")
             if json_file is not None:
                 json_file.write_text(json.dumps(sheet.to_json(), indent=1) + "\n")
             if sheet.partial:
