@@ -56,13 +56,13 @@ class Sheet:
 
     def row(self, text: str, **figures: Any) -> None:
         """Print a line of figures, and keep them."""
+        self.rows.append(figures)  # first: an interruption must not find it printed and not kept
         self.say(text)
-        self.rows.append(figures)
 
     def verdict(self, text: str) -> None:
         """Print a sentence about the figures, and keep it."""
-        self.say(text)
         self.verdicts.append(text)
+        self.say(text)
 
     def tell(self, text: str) -> None:
         """Show what is being measured, on standard error."""
