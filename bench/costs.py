@@ -86,11 +86,13 @@ def words(settings: dict[str, Any]) -> list[str]:
     found = []
     for key, value in settings.items():
         option = "--" + key.replace("_", "-")
-        if isinstance(value, tuple):
-            value = ",".join(map(str, value))
-        if value is True:
+        if isinstance(value, tuple) and value and isinstance(value[0], str):
+            found += [word for name in value for word in (option, name)]
+        elif isinstance(value, tuple) and value:
+            found += [option, ",".join(map(str, value))]
+        elif value is True:
             found.append(option)
-        elif value not in (False, None, ""):
+        elif value not in (False, None, "", ()):
             found += [option, str(value)]
     return found
 

@@ -67,16 +67,16 @@ def chosen(names: tuple[str, ...]) -> list[Row]:
     return [row for row in ROWS if not names or any(name in row.name for name in names)]
 
 
-def about(clients: int, names: tuple[str, ...]) -> float:
-    return len(chosen(names)) * len(SETTLES) * (0.6 + 0.015 * clients)
+def about(clients: int, program: tuple[str, ...]) -> float:
+    return len(chosen(program)) * len(SETTLES) * (0.6 + 0.015 * clients)
 
 
 @cost("legacy-settle", about)
 @click.option("--clients", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--program", "names", multiple=True, help="Part of a name; may be repeated.")
-def main(sheet: Sheet, clients: int, names: tuple[str, ...]) -> None:
+@click.option("--program", multiple=True, help="Part of a name; may be repeated.")
+def main(sheet: Sheet, clients: int, program: tuple[str, ...]) -> None:
     """Clients falsely turned away by unmodified programs, by --settle."""
-    for row in chosen(names):
+    for row in chosen(program):
         if missing := row.missing():
             sheet.say(f"{row.name}: not run: {missing}")
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.costs import words
 from bench.pairs import abba
 from bench.peers.base import ROOT
 
@@ -105,6 +106,13 @@ def test_every_command_is_listed_with_a_line_of_help() -> None:
         text, _ = running.communicate()
     for name in (*SMALL, "reject-cost", "legacy-settle", "compare", "readme"):
         assert f"  {name} " in text
+
+
+def test_command_line_in_the_results_is_one_that_can_be_given_again() -> None:
+    given = {"held": (10, 1000), "pairs": 8, "rules": True}
+    assert words(given) == ["--held", "10,1000", "--pairs", "8", "--rules"]
+    assert words({"program": ("a", "b"), "rules": False}) == ["--program", "a", "--program", "b"]
+    assert words({"program": ()}) == []
 
 
 def test_pairs_are_measured_there_and_back() -> None:

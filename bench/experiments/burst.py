@@ -63,14 +63,11 @@ class Burst(Experiment):
             if attempt.outcome is not None:
                 mine = latencies.setdefault(attempt.outcome, [])
                 mine.append(attempt.finished - attempt.started)
-        rejected = dict(latencies)
-        for kept in set(rejected) - set(REJECTIONS):
-            del rejected[kept]
-        told = sum(map(len, rejected.values()))
+        told = sum(outcome in REJECTIONS for outcome in outcomes)
         kind = subject.kind
-        if kind is not None and (text := otherwise(kind, rejected, CLIENTS)):
+        if kind is not None and (text := otherwise(kind, latencies, CLIENTS)):
             subject.warnings.append(text)
-        latency = summarise(rejected.get(kind, []) if kind else [])
+        latency = summarise(latencies.get(kind, []) if kind else [])
         return {
             "served": served,
             "rejected": latency.count,
