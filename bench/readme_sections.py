@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
 from bench.overview import AHEAD, Ahead, Overview, overview
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET
 from bench.results import Result
@@ -215,8 +216,11 @@ def swept(rows: list[dict[str, Any]]) -> str:
 
 
 def legacy(rows: list[dict[str, Any]]) -> str:
-    patched, capped = (min(row["us"]) for row in rows)
-    return f"`gserver exec` adds {capped - patched:.1f} µs to an accepted connection"
+    middle, low, high = median_and_bounds([row["overhead_us"] for row in rows])
+    return (
+        f"`gserver exec` adds {middle:.1f} µs ({low:.1f} to {high:.1f}) to an accepted connection, "
+        f"of the {TARGET_US:g} that we allow it: {verdict(low, high)}"
+    )
 
 
 def decided(rows: list[dict[str, Any]]) -> str:

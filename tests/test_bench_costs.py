@@ -22,7 +22,7 @@ SMALL = {
     "held-memory": ["--held", "20"],
     "sweep-cost": ["--held", "20", "--seconds", "0.2"],
     "tcp-info-cost": ["--calls", "100"],
-    "legacy-cost": ["--connections", "50", "--pairs", "1", "--held", "20"],
+    "legacy-cost": ["--sets", "1", "--rounds", "1", "--connections", "50", "--held", "20"],
 }
 
 
