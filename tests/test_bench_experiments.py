@@ -162,6 +162,7 @@ def test_storm_on_our_other_rejections_finds_them_and_nothing_else(peer: str, ki
     found = measure("storm", peer)
     assert (found["other"], found["unanswered"], found["over"]) == (0.0, 0.0, 0)
     assert found["p50"]
+    assert found["cpu"] is not None
 
 
 def test_latency_is_that_of_one_kind_and_the_others_are_said() -> None:

@@ -80,10 +80,13 @@ class Storm(Experiment):
         waiting = time_wait(subject.running.port)
         # The machine's table was full (tcp_max_tw_buckets): the server was spared some.
         overflow = figures.get("time_wait_overflow", 0)
+        # A server that refuses uses no CPU at all, and one that has ended would seem to.
+        is_alive = subject.running.process.poll() is None
+        nothing = 0.0 if rejected and is_alive else None
         every: Figures = {
             "p50": micro(figures.get(f"{kind}.p50")),
             "p99": micro(figures.get(f"{kind}.p99")),
-            "cpu": micro(figures.get("cpu_per_rejection")),
+            "cpu": micro(figures.get("cpu_per_rejection", nothing)),
             "machine": micro(figures.get("machine_cpu_per_attempt")),
             "time_wait": waiting / rejected if rejected and not overflow else None,
             "other": 100.0 * (rejected - counts.get(kind, 0)) / attempts if kind else None,
