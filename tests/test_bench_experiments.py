@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from bench.experiments import EXPERIMENTS, Figures, Unfit, burst, churn, isolation, storm, subject
 from bench.experiments.base import otherwise
 from bench.peers import PEERS, Missing, start
-from bench.peers.base import HOST
-from bench.time_wait import time_wait
 from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 
@@ -140,18 +136,6 @@ def test_server_that_admits_fewer_than_the_cap_is_unfit_and_not_a_figure() -> No
         subject(peer, running, 2) as it,
     ):
         EXPERIMENTS["churn"].measure(it, run)
-
-
-def test_time_waits_are_counted_for_the_side_that_closed_first() -> None:
-    with socket.create_server((HOST, 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    port = server.getsockname()[1]
-    assert time_wait(port) == 0
-    server.close()
-    assert client.recv(1) == b""
-    client.close()  # its FIN is answered before this returns: both ends are on this machine
-    assert time_wait(port) == 1
 
 
 @pytest.mark.parametrize(

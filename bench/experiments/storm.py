@@ -8,7 +8,6 @@ from typing import ClassVar
 from bench.experiments.base import Experiment, Figures, Subject, Unfit, micro, otherwise
 from bench.peers import Peer, Policy
 from bench.results import Figure
-from bench.time_wait import time_wait
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.result import Result
 from gserver.probe.run import Run
@@ -77,8 +76,7 @@ class Storm(Experiment):
         kind = subject.kind
         if kind is not None and (text := otherwise(kind, latencies, attempts)):
             subject.warnings.append(text)
-        waiting = time_wait(subject.running.port)
-        # The machine's table was full (tcp_max_tw_buckets): the server was spared some.
+        # The machine's table was full (tcp_max_tw_buckets): nobody knows whose were thrown away.
         overflow = figures.get("time_wait_overflow", 0)
         # A server that refuses uses no CPU at all, and one that has ended would seem to.
         is_alive = subject.running.process.poll() is None
@@ -88,7 +86,7 @@ class Storm(Experiment):
             "p99": micro(figures.get(f"{kind}.p99")),
             "cpu": micro(figures.get("cpu_per_rejection", nothing)),
             "machine": micro(figures.get("machine_cpu_per_attempt")),
-            "time_wait": waiting / rejected if rejected and not overflow else None,
+            "time_wait": None if overflow else figures.get("time_wait_per_rejection"),
             "other": 100.0 * (rejected - counts.get(kind, 0)) / attempts if kind else None,
             "unanswered": 100.0 * (attempts - answered) / attempts,
             "over": figures["over_admissions"],
