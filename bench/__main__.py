@@ -1,20 +1,58 @@
-"""``python -m bench``: the suite's commands."""
+"""``python -m bench``: everything that is measured here, and what is made of it."""
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
-from bench.compare_command import compare, peers, show
-from bench.scenario_run import run
+#: Command → its module and function, and a line of help. Loaded when called: none waits for the
+#: others' imports.
+COMMANDS = {
+    "compare": ("bench.compare_command", "compare", "Our server and the peers, side by side."),
+    "show": ("bench.compare_command", "show", "The tables of a comparison's JSON, again."),
+    "peers": ("bench.compare_command", "peers", "Who takes part, and how to install who doesn't."),
+    "run": ("bench.scenario_run", "run", "A scenario file against any server."),
+    "reject-cost": ("bench.reject_cost", "main", "A rejection's CPU, and the admitted's echo."),
+    "refuse-cost": ("bench.refuse_cost", "main", "A flood of refused clients: nothing."),
+    "reply-cost": ("bench.reply_cost", "main", "A rejection with a message."),
+    "rules-cost": ("bench.rules_cost", "main", "The gate's decisions, and its memory."),
+    "held-memory": ("bench.held_memory", "main", "The memory of a silent connection."),
+    "sweep-cost": ("bench.sweep_cost", "main", "A sweep for timeouts over many connections."),
+    "tcp-info-cost": ("bench.tcp_info_cost", "main", "One look at TCP_INFO."),
+    "legacy-cost": ("bench.legacy_cost", "main", "What gserver exec adds."),
+    "legacy-settle": ("bench.legacy_settle", "main", "How long unmodified programs need to end."),
+    "readme": ("bench.readme", "readme", "The README's figures and plot, from bench/results."),
+}
 
 
-@click.group()
+class Lazy(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, function, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(module), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy)
 def main() -> None:
-    """Measure servers at their connection limit."""
+    """Measure servers at their connection limit. COMMAND --help says more.
 
+    Everything states first how long it takes, shows where it is, and gives at Ctrl-C what it has,
+    marked partial (exit status 3).
+    """
 
-for command in (run, compare, show, peers):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from bench import stats
 from bench.experiments import Experiment, Unfit, subject
 from bench.peers import Missing, Peer, PeerFailed, start
+from bench.plan import Pass, Place, Step, passes, seconds
 from bench.progress import Progress
-from bench.results import Group, PeerInfo, Series
+from bench.results import Block, Group, PeerInfo, Result, Series
 from gserver.probe.oracle import Oracle
 
-__all__ = ["Place", "describe", "find_all", "places", "run_group"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in the order of a block: a peer in its group, or its second run there."""
-
-    peer: Peer
-    group: str
-    twin: bool = False
+__all__ = ["compare_all", "describe", "find_all"]
 
 
 def find_all(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
@@ -37,25 +27,11 @@ def find_all(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
     return found, missing
 
 
-def places(experiment: Experiment, peers: Sequence[Peer]) -> list[Place]:
-    """Return the fitting peers in their groups, each group's first once more at its end.
-
-    At the end, and not beside it: the twins are then as far apart in time as the reference is
-    from those it is compared with.
-    """
-    groups: dict[str, list[Peer]] = {}
-    for peer in peers:
-        if experiment.fits(peer):
-            groups.setdefault(experiment.group(peer), []).append(peer)
-    order = []
-    for name, members in groups.items():
-        order += [Place(peer, name) for peer in members]
-        order.append(Place(members[0], name, twin=True))
-    return order
-
-
 def describe(peer: Peer, cap: int) -> PeerInfo:
-    """Start ``peer`` once to learn what its listener's backlog is, and return what is known."""
+    """Start ``peer`` once to learn what its listener's backlog is, and return what is known.
+
+    Raises :class:`PeerFailed`.
+    """
     with start(peer, cap) as running:
         oracle = Oracle()
         try:
@@ -65,36 +41,73 @@ def describe(peer: Peer, cap: int) -> PeerInfo:
     return PeerInfo(peer.name, peer.title, peer.policy, peer.counts, peer.version(), backlog)
 
 
-def run_group(
-    experiment: Experiment, cap: int, peers: Sequence[Peer], blocks: int, run: Progress
-) -> Group:
-    """Run one experiment at one cap; returns what there is when ``run`` is stopped.
+def compare_all(plan: Sequence[Step], peers: Sequence[Peer], result: Result, run: Progress) -> None:
+    """Do all of ``plan`` and write it into ``result``; what there is when ``run`` is stopped.
 
-    A server that fails, or a block in which the client was at fault, leaves the block without
-    figures and a note; the others go on.
+    A server that doesn't start is left out and named. A block in which a server fails later, or
+    the client is at fault, is tried once more; what fails twice leaves a block without figures
+    that says why. The others go on.
     """
-    order = places(experiment, peers)
-    rows = {place: Series(place.peer.name, place.group, place.twin) for place in order}
-    for block, sequence in enumerate(stats.orders(order, blocks), 1):
-        for place in sequence:
-            row = rows[place]
-            run.place = f"{experiment.name}, cap {cap}, block {block} of {blocks}, {row.label}"
-            run.tell("starting")
-            try:
-                with (
-                    start(place.peer, cap) as running,
-                    subject(place.peer, running, cap) as it,
-                ):
-                    figures = experiment.measure(it, run)
-            except (PeerFailed, Unfit) as error:
-                figures = {}
-                if not run.stopped:
-                    row.notes.append(f"block {block}: {error}")
-            if run.stopped:
-                break  # what was being measured when it was stopped does not count
-            row.blocks.append(figures)
+    run.plan(seconds(plan, len(peers)))
+    for peer in peers:
+        run.place = f"looking at {peer.name}"
+        run.tell("")
+        try:
+            result.peers[peer.name] = describe(peer, 10)
+        except PeerFailed as error:
+            result.failed[peer.name] = str(error)
         if run.stopped:
             break
-    return Group(
-        experiment.name, experiment.title, cap, list(experiment.figures), list(rows.values())
-    )
+    rows: dict[int, dict[Place, Series]] = {}
+    for step in plan:
+        here = [place for place in step.order if place.peer.name in result.peers]
+        rows[id(step)] = {place: Series(place.peer.name, place.group, place.twin) for place in here}
+        result.groups.append(group(step.experiment, step.cap, list(rows[id(step)].values())))
+    for each in passes(plan):
+        if run.stopped:
+            break
+        run_pass(each, rows[id(each.step)], run)
+    result.groups = [group for group in result.groups if any(row.blocks for row in group.series)]
+    result.partial = run.partial
+
+
+def group(experiment: Experiment, cap: int, series: list[Series]) -> Group:
+    """Return the table of an experiment, still without figures."""
+    return Group(experiment.name, experiment.title, cap, list(experiment.figures), series)
+
+
+def run_pass(each: Pass, rows: dict[Place, Series], run: Progress) -> None:
+    """Run one round of one experiment; what is under way when it is stopped does not count."""
+    step = each.step
+    for place in each.order:
+        if place not in rows:
+            continue
+        where = f"{step.experiment.name}, cap {step.cap}, round {each.round} of {step.rounds}"
+        run.place = f"{where}, {place.label}"
+        run.tell("starting")
+        block = run_block(step, place, run)
+        if block.failed and not run.stopped:
+            why = block.failed
+            run.tell("once more")
+            block = run_block(step, place, run)
+            block.warnings.insert(0, f"measured a second time; the first: {why}")
+        if run.stopped:
+            return
+        rows[place].blocks.append(block)
+        run.done(step.seconds_at(place))
+
+
+def run_block(step: Step, place: Place, run: Progress) -> Block:
+    """Put one experiment to one fresh server."""
+    try:
+        with (
+            start(place.peer, step.cap) as running,
+            subject(place.peer, running, step.cap) as it,
+        ):
+            return Block(step.experiment.measure(it, run), it.warnings)
+    except (PeerFailed, Unfit) as error:
+        return Block(failed=str(error))
+    except Exception:
+        if run.stopped:  # whatever a half-done measurement says
+            return Block(failed="stopped")
+        raise

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import click
 
-from bench.compare import describe, find_all, places, run_group
-from bench.experiments import EXPERIMENTS, Experiment
+from bench.compare import compare_all, find_all
+from bench.experiments import EXPERIMENTS
+from bench.options import html_option, json_option, numbers
 from bench.page import page
-from bench.peers import PEERS, Missing, Peer
-from bench.progress import Progress
+from bench.peers import PEERS, Missing
+from bench.plan import seconds, steps
+from bench.progress import Progress, duration
 from bench.results import Result, merged
-from bench.table import MIN_BLOCKS, render
+from bench.table import render
 from gserver.probe.environment import environment
 from gserver.probe.result import EXIT_INVALID
 
 __all__ = ["compare", "peers", "show"]
+
+CAPS = (10, 1_000)
+
+#: Descriptors beside those of the connections: of a queueing server's flood, and of ours.
+SPARE_DESCRIPTORS = 2_000
 
 
 @click.command()
@@ -36,81 +43,95 @@ def peers() -> None:
 
 
 @click.command()
+@click.option("--caps", type=numbers, help="Such as 10,1000, which is the default.")
 @click.option("--experiment", "names", multiple=True, type=click.Choice(list(EXPERIMENTS)))
 @click.option("--peer", "chosen", multiple=True, type=click.Choice(list(PEERS)))
-@click.option("--cap", "caps", multiple=True, type=click.IntRange(1, 100_000))
 @click.option(
-    "--blocks",
-    default=MIN_BLOCKS,
-    show_default=True,
-    type=click.IntRange(2),
-    help=f"Even, so that ABBA is whole; below {MIN_BLOCKS} no ratio is printed.",
+    "--rounds",
+    type=click.IntRange(1),
+    help="Each experiment so often.  [default: 3, of those that take long 2]",
 )
+@click.option("--quick", is_flag=True, help="A first look, below 5 minutes: one round, at cap 10.")
 @click.option("--seed", default=1, show_default=True, help="For the bootstrap intervals.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(0, min_open=True),
-    help="Minutes; the result is then partial.  [default: half as much again as the estimate]",
+    help="Minutes; the result is then partial.  [default: a quarter more than is planned]",
 )
-@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show.")
-@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
+@click.option("--details", is_flag=True, help="Print the table of each experiment, too.")
+@json_option
+@html_option
 def compare(
+    caps: tuple[int, ...] | None,
     names: tuple[str, ...],
     chosen: tuple[str, ...],
-    caps: tuple[int, ...],
-    blocks: int,
+    rounds: int | None,
+    quick: bool,
     seed: int,
     time_limit: float | None,
-    json_file: IO[str] | None,
-    html_file: IO[str] | None,
+    details: bool,
+    json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
-    """Put every experiment to every server, side by side. Ctrl-C gives what there is.
+    """Put every experiment to every server that is installed, side by side.
 
-    Without options: all experiments at their own caps, all servers that are installed.
+    Ctrl-C gives what there is, marked partial. Exit status 3: partial, or blocks are missing.
     """
-    if blocks % 2:
-        raise click.BadParameter("must be even: each order is run both ways", param_hint="--blocks")
+    caps = caps or (CAPS[:1] if quick else CAPS)
+    raise_descriptor_limit(2 * max(caps) + SPARE_DESCRIPTORS)
     experiments = [EXPERIMENTS[name] for name in names or EXPERIMENTS]
+    if quick:
+        rounds = rounds or 1
+        experiments = [each for each in experiments if each.quick or names]
     found, missing = find_all([PEERS[name] for name in chosen or PEERS])
+    plan = steps(experiments, caps, found, rounds)
+    planned = seconds(plan, len(found))
+    limit = 60.0 * time_limit if time_limit else 1.25 * planned + 60.0
+    click.echo(
+        f"planned: {duration(planned)}, at most {duration(limit)}; "
+        f"{len(found)} servers, {sum(step.rounds * len(step.order) for step in plan)} blocks",
+        err=True,
+    )
     # Where on this machine its files are kept is nobody's business.
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     command = ["python", "-m", "bench", *words]
-    estimate = minutes(experiments, caps, found, blocks)
-    time_limit = time_limit or 1.5 * estimate + 1.0
-    click.echo(f"about {estimate:.0f} minutes, at most {time_limit:.0f}", err=True)
-    run = Progress(60.0 * time_limit)
+    result = Result(environment(command, seed), seed, {}, missing, groups=[])
+    run = Progress(limit)
     with run:
-        info = {peer.name: describe(peer, 10) for peer in found}
-        result = Result(environment(command, seed), seed, info, missing, groups=[])
-        for experiment in experiments:
-            for cap in caps or experiment.caps:
-                if not run.stopped:
-                    result.groups.append(run_group(experiment, cap, found, blocks, run))
-        result.partial = run.partial
-    write(result, json_file, html_file)
-    if result.partial:
+        compare_all(plan, found, result, run)
+    write(result, json_file, html_file, details)
+    if result.partial or result.gaps():
         sys.exit(EXIT_INVALID)
 
 
-def minutes(
-    experiments: Sequence[Experiment], caps: Sequence[int], peers: Sequence[Peer], blocks: int
-) -> float:
-    """Return about how long a comparison takes."""
-    seconds = sum(
-        experiment.seconds * blocks * len(places(experiment, peers)) * len(caps or experiment.caps)
-        for experiment in experiments
-    )
-    return seconds / 60.0
+def raise_descriptor_limit(needed: int) -> None:
+    """Raise the soft limit on open files as far as it goes: the servers inherit it.
+
+    Raises :class:`click.BadParameter` when that is not enough.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < needed:
+        raise click.BadParameter(
+            f"needs {needed:,} open files, and the hard limit is {hard:,} (ulimit -Hn)",
+            param_hint="--caps",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.File())
-@click.option("--json", "json_file", type=click.File("w", lazy=True), help="For show.")
-@click.option("--html", "html_file", type=click.File("w", lazy=True), help="One page with plots.")
-def show(files: tuple[IO[str], ...], json_file: IO[str] | None, html_file: IO[str] | None) -> None:
+@click.option("--details", is_flag=True, help="Print the table of each experiment, too.")
+@json_option
+@html_option
+def show(
+    files: tuple[IO[str], ...],
+    details: bool,
+    json_file: Path | None,
+    html_file: Path | None,
+) -> None:
     """Print the tables of what compare --json wrote.
 
-    Several files are taken together, their blocks one after the other: a long comparison can be
+    Several files are taken together, their rounds one after the other: a long comparison can be
     made in short runs, each while the machine is free. They must be of the same machine and
     versions.
     """
@@ -118,14 +139,13 @@ def show(files: tuple[IO[str], ...], json_file: IO[str] | None, html_file: IO[st
         result = merged([Result.from_json(json.load(file)) for file in files])
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(f"no results of compare --json: {error}") from error
-    write(result, json_file, html_file)
+    write(result, json_file, html_file, details)
 
 
-def write(result: Result, json_file: IO[str] | None, html_file: IO[str] | None) -> None:
+def write(result: Result, json_file: Path | None, html_file: Path | None, details: bool) -> None:
     """Print the tables, and write the files that were asked for."""
-    click.echo(render(result))
+    click.echo(render(result, details=details))
     if json_file is not None:
-        json.dump(result.to_json(), json_file, indent=1)
-        json_file.write("\n")
+        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n")
     if html_file is not None:
-        html_file.write(page(result))
+        html_file.write_text(page(result))

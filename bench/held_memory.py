@@ -1,6 +1,6 @@
 """What a silent connection costs the server's memory, started and deferred, in KiB.
 
-    python -m bench.held_memory [--held 5000]
+    python -m bench held-memory [--held 5000] [--json FILE]
 
 A server process each; its clients connect and say nothing. Memory is the process's PSS and, as
 the part that only it has, Private_Dirty (/proc/PID/smaps_rollup; proc(5)), with the connections
@@ -9,13 +9,18 @@ minus without, over their number: Python and gevent only, the kernel's sockets a
 
 from __future__ import annotations
 
-import argparse
-import platform
 import socket
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+
+import click
+
+from bench.costs import Sheet, cost
+from bench.processes import ask, start
+
+__all__ = ["main"]
 
 WARM = 50  # connections that come first, so that what is made once is there
 
@@ -51,44 +56,32 @@ def memory_kib(pid: int) -> dict[str, int]:
 
 
 def measure(held: int, how: str) -> dict[str, float]:
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(held + WARM), how],
-        cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        address = ("127.0.0.1", int(server.stdout.readline()))
-        clients = []
+    with ExitStack() as stack:
+        server, port = start([sys.executable, "-c", SERVER, str(held + WARM), how], stack)
+        address = ("127.0.0.1", int(port))
+        clients: list[socket.socket] = []
 
         def connect(count: int) -> dict[str, int]:
-            clients.extend(socket.create_connection(address) for _ in range(count))
-            active = 0
-            while active < len(clients):
-                server.stdin.write("\n")  # type: ignore[union-attr]
-                server.stdin.flush()  # type: ignore[union-attr]
-                active = int(server.stdout.readline())  # type: ignore[union-attr]
+            for _ in range(count):
+                clients.append(stack.enter_context(socket.create_connection(address)))
+            while int(ask(server, "")) < len(clients):
                 time.sleep(0.05)
             return memory_kib(server.pid)
 
         before = connect(WARM)
         after = connect(held)
-        for client in clients:
-            client.close()
-        server.stdin.close()
     return {name: (after[name] - before[name]) / held for name in before}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--held", type=int, default=5000)
-    held = parser.parse_args().held
-    print(f"Python {platform.python_version()}, Linux {platform.release()}, {held} silent clients")
+@cost("held-memory", lambda held: 2 * (1.5 + held * 2e-4))
+@click.option("--held", type=click.IntRange(1), default=5_000, show_default=True)
+def main(sheet: Sheet, held: int) -> None:
+    """The memory of a silent connection, its handler started and deferred."""
     for how in ("started", "deferred"):
-        cost = measure(held, how)
-        print(f"{how:9} " + "; ".join(f"{name} {kib:.2f} KiB each" for name, kib in cost.items()))
+        sheet.tell(how)
+        found = measure(held, how)
+        text = "; ".join(f"{name} {kib:.2f} KiB each" for name, kib in found.items())
+        sheet.row(f"{how:9} {text}", how=how, held=held, **found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the cap costs an unmodified program: time per accepted connection, memory per held one.
 
-    python bench/legacy_cost.py [--sets 6] [--rounds 10] [--connections 500] [--held 3000]
+    python -m bench legacy-cost [--sets 6] [--rounds 10] [--connections 500] [--held 3000]
 
 Three processes run the same program, which accepts and closes: two are merely monkey-patched (A
 and A'), one has the cap as ``gserver.legacy.install()`` puts it there (B). A round gives each so
@@ -13,19 +13,25 @@ bounds within which it lies with 95 % confidence. A' less A is the same for two 
 what a difference here has to exceed to mean anything. Clients are a process of their own. Memory
 is the resident set before and after.
 
-The target is at most 10 us. About half a minute.
+The target is at most 10 us.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import socket
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+
+import click
+
+from bench.costs import Sheet, cost
+from bench.processes import ask, start
+
+__all__ = ["main"]
 
 TARGET_US = 10.0
 #: All on the last: on two, what each waking of the other costs (twice the whole) is counted too.
@@ -63,54 +69,33 @@ for line in sys.stdin:
 
 
 class Program:
-    """One of the three."""
+    """One of the three; ended by the stack."""
 
-    def __init__(self, kind: str, cap: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, kind, str(cap)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._address = ("127.0.0.1", int(self._line()))
-        if len(CPUS) > 1:
-            os.sched_setaffinity(self._process.pid, CPUS[-1:])
+    def __init__(self, kind: str, cap: int, stack: ExitStack) -> None:
+        cpu = CPUS[-1] if len(CPUS) > 1 else None
+        command = [sys.executable, "-c", PROGRAM, kind, str(cap)]
+        self._process, port = start(command, stack, cpu=cpu)
+        self._address = ("127.0.0.1", int(port))
 
-    def _line(self) -> str:
+    def _figure(self) -> float:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the program ended"
-        return line
-
-    def _begin(self, count: int) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        self._line()
+        return float(self._process.stdout.readline())
 
     def accept(self, count: int) -> float:
         """Microseconds of CPU for each of so many connections, one after the other."""
-        self._begin(count)
+        ask(self._process, str(count))
         for _ in range(count):
             with socket.create_connection(self._address) as sock:
                 sock.recv(1)  # until the program has closed it
-        return float(self._line())
+        return self._figure()
 
     def hold(self, count: int) -> float:
         """Bytes for each of so many connections."""
-        self._begin(-count)
-        clients = []
-        try:
+        ask(self._process, str(-count))
+        with ExitStack() as clients:
             for _ in range(count):
-                clients.append(socket.create_connection(self._address))
-            return float(self._line())
-        finally:
-            for sock in clients:
-                sock.close()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+                clients.enter_context(socket.create_connection(self._address))
+            return self._figure()
 
 
 def median_and_bounds(values: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
@@ -131,48 +116,72 @@ def in_words(values: Sequence[float]) -> str:
     return "{:6.1f} us ({:.1f} to {:.1f})".format(*median_and_bounds(values))
 
 
-def one_set(rounds: int, connections: int, held: int) -> tuple[list[float], list[float]]:
+def one_set(
+    sheet: Sheet, rounds: int, connections: int, held: int
+) -> tuple[list[float], list[float]]:
     """Of A, A' and B: microseconds a connection, the median over the rounds of A and B, of A' less
     A, and of B less the mean of both; and bytes a held connection."""
-    programs = [Program(kind, held + 100) for kind in ("patched", "patched", "capped")]
     order = (0, 1, 2, 2, 1, 0)
     times = []
-    try:
+    with ExitStack() as stack:
+        kinds = ("patched", "patched", "capped")
+        programs = [Program(kind, held + 100, stack) for kind in kinds]
         for which in order:
             programs[which].accept(connections)  # warm up
-        for _ in range(rounds):
+        for number in range(rounds):
+            sheet.tell(f"set {len(sheet.rows) + 1}, round {number + 1} of {rounds}")
             found: list[list[float]] = [[], [], []]
             for which in order:
                 found[which].append(programs[which].accept(connections))
             a, again, capped = map(statistics.mean, found)
             times.append((a, capped, again - a, capped - (a + again) / 2))
         memory = [program.hold(held) for program in programs]
-    finally:
-        for program in programs:
-            program.close()
     return [statistics.median(values) for values in zip(*times, strict=True)], memory
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sets", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--connections", type=int, default=500)
-    parser.add_argument("--held", type=int, default=3_000)
-    options = parser.parse_args()
+def about(sets: int, rounds: int, connections: int, held: int) -> float:
+    """Each connection is one round trip for both ends, on one processor."""
+    return sets * (0.8 + 6 * (rounds + 1) * connections * 8e-5 + 3 * held * 7e-5)
+
+
+@cost("legacy-cost", about)
+@click.option("--sets", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--connections", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--held", type=click.IntRange(1), default=3_000, show_default=True)
+def main(sheet: Sheet, sets: int, rounds: int, connections: int, held: int) -> None:
+    """What gserver exec adds to an accepted and to a held connection."""
     if len(CPUS) > 1:
         os.sched_setaffinity(0, CPUS[-1:])
-    sets = [one_set(options.rounds, options.connections, options.held) for _ in range(options.sets)]
-    patched, capped, same, overhead = zip(*(times for times, _ in sets), strict=True)
-    plain, _, held = (
-        statistics.median(values) for values in zip(*(m for _, m in sets), strict=True)
+    for number in range(sets):
+        times, memory = one_set(sheet, rounds, connections, held)
+        patched, capped, same, overhead = times
+        sheet.row(
+            f"set {number + 1}: patched {patched:.1f} us, capped {capped:.1f}; A/A {same:.1f}, "
+            f"overhead {overhead:.1f}",
+            patched_us=patched,
+            capped_us=capped,
+            same_us=same,
+            overhead_us=overhead,
+            patched_bytes=memory[0],
+            capped_bytes=memory[2],
+        )
+
+    def over(key: str) -> list[float]:
+        return [row[key] for row in sheet.rows]
+
+    plain, full = (statistics.median(over(f"{kind}_bytes")) for kind in ("patched", "capped"))
+    sheet.verdict(
+        f"patched   {in_words(over('patched_us'))} a connection, {plain:,.0f} bytes a held one"
     )
-    print(f"patched   {in_words(patched)} a connection, {plain:,.0f} bytes a held one")
-    print(f"capped    {in_words(capped)} a connection, {held:,.0f} bytes a held one")
-    print(f"A/A       {in_words(same)}")
-    print(
-        f"overhead  {in_words(overhead)}, {held - plain:,.0f} bytes a held one; "
-        f"target {TARGET_US:g} us: {verdict(*median_and_bounds(overhead)[1:])}"
+    sheet.verdict(
+        f"capped    {in_words(over('capped_us'))} a connection, {full:,.0f} bytes a held one"
+    )
+    sheet.verdict(f"A/A       {in_words(over('same_us'))}")
+    overheads = over("overhead_us")
+    sheet.verdict(
+        f"overhead  {in_words(overheads)}, {full - plain:,.0f} bytes a held one; "
+        f"target {TARGET_US:g} us: {verdict(*median_and_bounds(overheads)[1:])}"
     )
 
 

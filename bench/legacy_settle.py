@@ -1,6 +1,6 @@
 """How long unmodified programs need to end a connection: clients falsely turned away, by settle.
 
-    python bench/legacy_settle.py [--clients 100] [NAME …]
+    python -m bench legacy-settle [--clients 100] [--program NAME …] [--json FILE]
 
 Each program of the compatibility matrix whose name contains a NAME runs at its cap under
 ``gserver exec --settle S``. One client after the other has its answer, closes and connects again:
@@ -9,14 +9,30 @@ its slot is free, and whoever is turned away is so falsely. Prints one line a pr
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "legacy"))
+import click
 
-from legacy_matrix import CAP, ROWS, Conversation, Program, Row, Turned, admitted, serves, until
+from bench.costs import Sheet, cost
+from bench.processes import ROOT
+
+# The matrix is the tests': its programs are started as there.
+sys.path.insert(0, str(ROOT / "tests" / "legacy"))
+
+from legacy_matrix import (  # type: ignore[import-not-found]
+    CAP,
+    ROWS,
+    Conversation,
+    Program,
+    Row,
+    Turned,
+    admitted,
+    serves,
+    until,
+)
+
+__all__ = ["main"]
 
 SETTLES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
@@ -47,19 +63,29 @@ def false_rejections(row: Row, settle: float, clients: int) -> int:
     return turned_away
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
-    for row in ROWS:
-        if options.names and not any(name in row.name for name in options.names):
-            continue
+def chosen(names: tuple[str, ...]) -> list[Row]:
+    return [row for row in ROWS if not names or any(name in row.name for name in names)]
+
+
+def about(clients: int, program: tuple[str, ...]) -> float:
+    return len(chosen(program)) * len(SETTLES) * (0.6 + 0.015 * clients)
+
+
+@cost("legacy-settle", about)
+@click.option("--clients", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--program", multiple=True, help="Part of a name; may be repeated.")
+def main(sheet: Sheet, clients: int, program: tuple[str, ...]) -> None:
+    """Clients falsely turned away by unmodified programs, by --settle."""
+    for row in chosen(program):
         if missing := row.missing():
-            print(f"{row.name}: not run: {missing}")
+            sheet.say(f"{row.name}: not run: {missing}")
             continue
-        found = (f"{s * 1000:g} ms: {false_rejections(row, s, options.clients)}" for s in SETTLES)
-        print(f"{row.name}: {', '.join(found)}", flush=True)
+        found = {}
+        for settle in SETTLES:
+            sheet.tell(f"{row.name}, {settle * 1000:g} ms")
+            found[f"{settle * 1000:g} ms"] = false_rejections(row, settle, clients)
+        text = ", ".join(f"{settle}: {count}" for settle, count in found.items())
+        sheet.row(f"{row.name}: {text}", program=row.name, clients=clients, falsely=found)
 
 
 if __name__ == "__main__":

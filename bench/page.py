@@ -10,11 +10,13 @@ import shlex
 import statistics
 from html import escape
 
+from bench.colours import COLOUR
+from bench.overview import Overview, overview
+from bench.overview_plot import overview_plot
+from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
-from bench.table import EXPLANATION, comparison, group_rows, partners
+from bench.table import EXPLANATION, group_rows, remarks
 from gserver.probe.html_report import STYLE
-from gserver.probe.outcomes import Outcome
-from gserver.probe.plots import COLOURS
 from gserver.probe.svg import Axis, Chart
 
 __all__ = ["page"]
@@ -22,19 +24,11 @@ __all__ = ["page"]
 TITLE = "Servers at their connection limit"
 
 #: Wider than the probe's own page: the tables have a column for each figure.
-WIDER = (
-    "body { max-width:1080px } table { font-size:.85rem } .words td, .words th { text-align:left }"
-)
-
-#: A policy is drawn in the colour of the outcome that its clients have.
-COLOUR = {
-    "fin": COLOURS[Outcome.FIN],
-    "rst": COLOURS[Outcome.RST],
-    "message": COLOURS[Outcome.MESSAGE],
-    "refused": COLOURS[Outcome.REFUSED],
-    "queue": COLOURS[Outcome.QUEUED],
-    "unlimited": COLOURS[Outcome.ADMITTED],
-}
+WIDER = """
+body { max-width:1180px } table { font-size:.8rem } th, td { padding:.25rem .4rem }
+.wide { overflow-x:auto } .wide td { white-space:nowrap }
+.wide .words td, .words th { text-align:left; white-space:normal }
+"""
 
 #: Pixels of a server's row in a plot, and beside it for its name.
 ROW, NAMES = 22, 190
@@ -52,14 +46,14 @@ def page(result: Result) -> str:
     ]
     if result.partial:
         parts.append(f'<p class="warn">Partial: {escape(result.partial)}</p>')
+    if gaps := result.gaps():
+        items = "".join(f"<li>{escape(gap)}</li>" for gap in gaps)
+        parts.append(f'<p class="warn">Missing blocks:</p><ul class="warn">{items}</ul>')
+    parts += summary(overview(result), result)
     for group in result.groups:
         parts.append(f"<h2>{escape(group.title)}, cap {group.cap}</h2>")
         parts.append(html_table(list(group_rows(group, result))))
-        parts += [
-            f'<p class="note">{escape(series.label)}: {escape(note)}</p>'
-            for series in group.series
-            for note in series.notes
-        ]
+        parts += [f'<p class="note">[{mark}] {escape(text)}</p>' for mark, text in remarks(group)]
         parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
     parts.append("<h2>Servers</h2>" + servers(result))
     about = {**result.environment, "command_line": shlex.join(result.environment["command_line"])}
@@ -68,12 +62,32 @@ def page(result: Result) -> str:
     return "\n".join(parts)
 
 
+def summary(found: Overview, result: Result) -> list[str]:
+    """Return the one table that has everybody, its picture, and its notes."""
+    rows = [["server", "client sees", *(column.heading for column in found.columns)]]
+    for row in found.rows:
+        mark = f" [{row.mark}]" if row.mark else ""
+        texts = [cell.text for cell in row.cells]
+        rows.append([row.peer + mark, result.peers[row.peer].policy, *texts])
+    caps = " / ".join(f"{cap:,}" for cap in found.caps)
+    about = "; ".join(f"{column.heading}: {column.about}" for column in found.columns)
+    notes = "".join(f"<li>{escape(text)}</li>" for _, text in found.notes)
+    return [
+        overview_plot(found, result, inline=True),
+        html_table(rows, "summary"),
+        f'<p class="note">Caps {caps}. {escape(about)}. {escape(found.reading)}</p>',
+        f'<details class="note"><summary>Remarks on {len(found.notes)} rows</summary>'
+        f"<ol>{notes}</ol></details>",
+    ]
+
+
 def html_table(rows: list[list[str]], kind: str = "") -> str:
     """Return a table whose first row is its head, of the CSS class ``kind``."""
     head, *body = rows
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    return f'<table class="{kind}">' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    inside = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table class="{kind}">{inside}</table></div>'
 
 
 def servers(result: Result) -> str:
@@ -93,7 +107,7 @@ def plot(group: Group, figure: Figure, result: Result) -> str:
     if not shown:
         return ""
     values = [value for series in shown for value in present(series, figure)]
-    title = f"{figure.heading} ({figure.unit})" if figure.unit else figure.heading
+    title = figure.title
     if figure.unit == "us" and min(values) > 0:
         x = Axis.log(min(values), max(values), f"{title}, log")
     else:
@@ -124,7 +138,7 @@ def draw_bands(
     for name in dict.fromkeys(series.group for series in group.series):
         members = [series for series in group.series if series.group == name]
         reference, twin = partners(members)
-        found = comparison(twin, reference, twin, figure, result.seed)
+        found = comparison(twin, figure, group, result.seed) if twin is not None else None
         rows = [places[id(series)] for series in members if id(series) in places]
         if found is None or not rows:
             continue

@@ -1,6 +1,6 @@
 """What a flood of refused clients costs a full server: nothing.
 
-    python -m bench.refuse_cost [--clients 50000] [--reject refuse]
+    python -m bench refuse-cost [--clients 50000] [--reject refuse] [--json FILE]
 
 A server whose one slot is held (``gserver serve echo --max-connections 1 --reject refuse``), and as
 many connects as asked for, one after the other. Printed: how they ended, and the CPU time that the
@@ -11,22 +11,20 @@ costs instead.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
+
+import click
+
+from bench.costs import Sheet, cost
+from bench.processes import GSERVER, cpu_ns, start
+
+__all__ = ["main"]
 
 SOURCES = [f"127.0.0.{n}" for n in range(1, 9)]
-
-
-def cpu_ns(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task")
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir())
 
 
 def flood(address: tuple[str, int], count: int) -> Counter[str]:
@@ -44,40 +42,45 @@ def flood(address: tuple[str, int], count: int) -> Counter[str]:
     return outcomes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
-    parser.add_argument("--clients", type=int, default=50_000)
-    parser.add_argument("--reject", default="refuse")
-    args = parser.parse_args()
-    command = [sys.executable, "-m", "gserver", "serve", "echo", "--listen", "127.0.0.1:0"]
-    command += ["--max-connections", "1", "--reject", args.reject]
+@cost("refuse-cost", lambda clients, reject: 1 + 2 * clients * 4e-5)
+@click.option("--clients", type=click.IntRange(1), default=50_000, show_default=True)
+@click.option("--reject", default="refuse", show_default=True, help="Or another, to compare.")
+def main(sheet: Sheet, clients: int, reject: str) -> None:
+    """What a flood of refused clients costs a full server."""
     with ExitStack() as stack:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        assert process.stdout is not None
-        line = process.stdout.readline()
+        command = [*GSERVER, "--max-connections", "1", "--reject", reject]
+        process, line = start(command, stack)
         address = ("127.0.0.1", int(line.split(";")[0].rpartition(":")[2]))
         holder = stack.enter_context(socket.create_connection(address))
         holder.sendall(b"x")
         assert holder.recv(1) == b"x"
         time.sleep(0.2)  # what starting costs is over
 
+        sheet.tell("the flood")
         before, began = cpu_ns(process.pid), time.perf_counter()
-        outcomes = flood(address, args.clients)
+        outcomes = flood(address, clients)
         flooded, seconds = cpu_ns(process.pid) - before, time.perf_counter() - began
 
+        sheet.tell("as long without it")
         before = cpu_ns(process.pid)
         time.sleep(seconds)
         quiet = cpu_ns(process.pid) - before
         holder.sendall(b"y")
         held = holder.recv(1) == b"y"
-    print(f"{args.clients:,} clients in {seconds:.1f} s: {dict(outcomes)}")
-    print(f"server's CPU meanwhile: {flooded / 1e6:.3f} ms; as long without them: ", end="")
-    print(f"{quiet / 1e6:.3f} ms; a client: {(flooded - quiet) / args.clients / 1000:.4f} µs")
-    print("the connection it holds is " + ("intact" if held else "broken"))
+    each = (flooded - quiet) / clients / 1000
+    sheet.row(
+        f"{clients:,} clients in {seconds:.1f} s: {dict(outcomes)}\n"
+        f"server's CPU meanwhile: {flooded / 1e6:.3f} ms; as long without them: "
+        f"{quiet / 1e6:.3f} ms; a client: {each:.4f} µs",
+        reject=reject,
+        clients=clients,
+        seconds=seconds,
+        outcomes=dict(outcomes),
+        flooded_ms=flooded / 1e6,
+        quiet_ms=quiet / 1e6,
+        us_each=each,
+    )
+    sheet.verdict("the connection it holds is " + ("intact" if held else "broken"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What one rejection costs the server, in µs of its CPU clock: a close, and some replies.
 
-    python bench/reply_cost.py [--clients 5000] [--rounds 3]
+    python -m bench reply-cost [--clients 5000] [--rounds 3] [--json FILE]
 
 A process that only accepts and rejects is driven by clients that come one after the other, read
 to the end and close. Prints the best round of each kind. Loopback only; bounded by --clients.
@@ -8,15 +8,19 @@ to the end and close. Prints the best round of each kind. Loopback only; bounded
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import platform
 import socket
 import time
 from multiprocessing.connection import Connection
 
+import click
+
+from bench.costs import Sheet, cost
 from gserver.replies import named
 
+__all__ = ["main"]
+
+KINDS = ("close", "redis", "http", "smtp")
 OPENINGS = {"http": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "redis": b"PING\r\n"}
 
 
@@ -62,26 +66,37 @@ def flood(address: tuple[str, int], opening: bytes, clients: int) -> None:
                 pass
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    print(f"Python {platform.python_version()}, {options.clients} clients a round")
-    for kind in ("close", "redis", "http", "smtp"):
+def measure(kind: str, clients: int) -> tuple[float, bool]:
+    """Seconds of CPU, and whether every client took the whole reply."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    server = spawn.Process(target=serve, args=(kind, theirs), daemon=True)
+    server.start()
+    try:
+        flood(ours.recv(), OPENINGS.get(kind, b"") if kind != "close" else b"", clients)
+        ours.send(None)
+        seconds, replied = ours.recv()
+    finally:
+        server.kill()
+        server.join()
+    return seconds, replied
+
+
+@cost("reply-cost", lambda clients, rounds: len(KINDS) * rounds * (0.4 + clients * 1e-4))
+@click.option("--clients", type=click.IntRange(1), default=5_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+def main(sheet: Sheet, clients: int, rounds: int) -> None:
+    """A rejection with a message beside one without."""
+    sheet.say(f"{clients:,} clients a round, the best of {rounds}")
+    for kind in KINDS:
         costs = []
-        for _ in range(options.rounds):
-            ours, theirs = multiprocessing.Pipe()
-            server = multiprocessing.Process(target=serve, args=(kind, theirs))
-            server.start()
-            flood(ours.recv(), OPENINGS.get(kind, b"") if kind != "close" else b"", options.clients)
-            ours.send(None)
-            seconds, replied = ours.recv()
-            server.join()
-            costs.append(seconds / options.clients * 1e6)
-        print(f"{kind:6} {min(costs):6.1f} µs   (the whole reply taken: {replied})")
+        for number in range(rounds):
+            sheet.tell(f"{kind}, round {number + 1} of {rounds}")
+            seconds, replied = measure(kind, clients)
+            costs.append(seconds / clients * 1e6)
+        text = f"{kind:6} {min(costs):6.1f} µs   (the whole reply taken: {replied})"
+        sheet.row(text, kind=kind, us=costs, replied=replied)
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
     main()

@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Figure", "Group", "PeerInfo", "Result", "Series", "merged"]
+__all__ = [
+    "Block",
+    "Figure",
+    "Group",
+    "PeerInfo",
+    "Result",
+    "Series",
+    "merged",
+    "number",
+    "without_numbers",
+]
 
 #: Counts up with every change that an older reader would misread.
-FORMAT = 1
+FORMAT = 2
+
+_OVER: dict[str, Callable[[list[float]], float]] = {
+    "median": statistics.median,
+    "sum": math.fsum,
+    "max": max,
+}
+
+_NUMBER = re.compile(r"[0-9][0-9.,]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One column: what was measured.
 
-    ``unit`` is ``us``, ``KiB``, ``x`` (a ratio), or "" for a count. ``compared``: whether ratios
+    ``unit`` is ``us``, ``KiB``, ``x`` (a ratio), ``%``, or "" for a count. ``over`` says what
+    becomes of the rounds: their ``median``, ``sum``, or ``max``. ``compared``: whether ratios
     within a group are printed. ``plotted``: whether it has a plot.
     """
 
     key: str
     heading: str
     unit: str = ""
+    over: str = "median"
     compared: bool = False
     plotted: bool = False
+
+    @property
+    def title(self) -> str:
+        """The heading with its unit."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    def of(self, values: Sequence[float | None]) -> float | None:
+        """Return the one figure for a row, of its rounds; None when none of them gave any."""
+        there = [value for value in values if value is not None]
+        if not there:
+            return None
+        return _OVER[self.over](there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +75,57 @@ class PeerInfo:
 
 
 @dataclass(slots=True)
+class Block:
+    """One server in one round.
+
+    ``warnings`` qualify the figures. ``failed`` says why there are none: the server failed, or
+    the client was at fault; "" when there are.
+    """
+
+    figures: dict[str, float | None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    failed: str = ""
+
+    def remarks(self) -> list[str]:
+        """Return what a reader must know of it."""
+        return [f"no figures: {self.failed}"] * bool(self.failed) + self.warnings
+
+
+@dataclass(slots=True)
 class Series:
-    """One row: a server's figures, block by block; None where a block gave none (see ``notes``).
+    """One row: a server's blocks, round by round.
 
     ``group``: those that may be compared, the first of them its reference. ``twin``: the second
-    run of the reference in each block, for the A/A band.
+    run of the reference in each round, for the A/A band.
     """
 
     peer: str
     group: str
     twin: bool
-    blocks: list[dict[str, float | None]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         return f"{self.peer} (A/A)" if self.twin else self.peer
 
     def values(self, key: str) -> list[float | None]:
-        """Return one figure, block by block."""
-        return [block.get(key) for block in self.blocks]
+        """Return one figure, round by round; None where a round gave none."""
+        return [block.figures.get(key) for block in self.blocks]
+
+    def remarks(self) -> list[str]:
+        """Return what a reader must know of this row: each once, with the rounds it is about.
+
+        Remarks that differ in their numbers alone count as one, in the words of the first.
+        """
+        found: dict[str, tuple[str, list[str]]] = {}
+        for number, block in enumerate(self.blocks, 1):
+            for text in block.remarks():
+                _, rounds = found.setdefault(without_numbers(text), (text, []))
+                rounds.append(str(number))
+        return [
+            f"round{'s' * (len(rounds) > 1)} {', '.join(rounds)}: {text}"
+            for text, rounds in found.values()
+        ]
 
 
 @dataclass(slots=True)
@@ -75,14 +141,30 @@ class Group:
 
 @dataclass(slots=True)
 class Result:
-    """A whole comparison. ``partial`` says why it is not complete; "" when it is."""
+    """A whole comparison.
+
+    ``missing``: who is not installed, and what to do about it. ``failed``: who was asked to start
+    and didn't. ``partial`` says why it is not complete; "" when it is.
+    """
 
     environment: dict[str, Any]
     seed: int
     peers: dict[str, PeerInfo]
     missing: dict[str, str]
     groups: list[Group]
+    failed: dict[str, str] = field(default_factory=dict)
     partial: str = ""
+
+    def gaps(self) -> list[str]:
+        """Return the blocks that should be there and are not, one sentence each."""
+        found = [f"{name} did not start: {why}" for name, why in self.failed.items()]
+        for group in self.groups:
+            for series in group.series:
+                for number, block in enumerate(series.blocks, 1):
+                    if block.failed:
+                        where = f"{group.experiment}, cap {group.cap}, round {number}"
+                        found.append(f"{where}, {series.label}: {block.failed}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads."""
@@ -104,12 +186,33 @@ class Result:
                     title=group["title"],
                     cap=group["cap"],
                     figures=[Figure(**figure) for figure in group["figures"]],
-                    series=[Series(**series) for series in group["series"]],
+                    series=[
+                        Series(
+                            series["peer"],
+                            series["group"],
+                            series["twin"],
+                            [Block(**block) for block in series["blocks"]],
+                        )
+                        for series in group["series"]
+                    ],
                 )
                 for group in data["groups"]
             ],
+            failed=data["failed"],
             partial=data["partial"],
         )
+
+
+def without_numbers(text: str) -> str:
+    """Return what remarks have in common that differ in their numbers alone."""
+    return _NUMBER.sub("", text)
+
+
+def number(value: float) -> str:
+    """Return ``value`` with the digits that mean something."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 #: What two runs must have in common for their blocks to stand in one table.
@@ -136,6 +239,7 @@ def merged(results: Sequence[Result]) -> Result:
             if whole.peers.setdefault(name, info) != info:
                 raise ValueError(f"{name} differs: {whole.peers[name]} and {info}")
         whole.missing |= result.missing
+        whole.failed |= result.failed
         whole.partial = whole.partial or result.partial
         for group in result.groups:
             _add(whole.groups, group)
@@ -160,4 +264,3 @@ def _add(groups: list[Group], more: Group) -> None:
             rows[key] = Series(*key)
             group.series.append(rows[key])
         rows[key].blocks.extend(series.blocks)
-        rows[key].notes.extend(series.notes)

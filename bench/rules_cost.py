@@ -1,6 +1,6 @@
 """What the gate's decisions cost: µs each, and bytes for each source remembered.
 
-    python bench/rules_cost.py [--sources 1000000]
+    python -m bench rules-cost [--sources 1000000] [--json FILE]
 
 Runs without sockets: the decision alone, with the source made of the address as the engine does.
 For each set of rules it prints the µs of CPU per attempt of
@@ -15,15 +15,17 @@ Then the memory that a flood leaves in the tables, by tracemalloc.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import ipaddress
-import platform
 import time
 import timeit
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import click
+
+from bench.costs import Sheet, cost
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.recovering import Recovering
@@ -100,19 +102,20 @@ def each(make: Callable[[int], Address]) -> Iterator[Address]:
         n += 1
 
 
-def cost(limits: Limits | None, make: Callable[[int], Address], sources: int) -> str:
+def decision(limits: Limits | None, make: Callable[[int], Address], sources: int) -> dict[str, Any]:
     gate = gate_of(limits)
     one = list(attempts(gate, same(make(7)), 100_000))
     flood = list(attempts(gate, each(make), sources))
-    slowest = max(flood) * 1e3
-    return (
-        f"{sum(one) / 0.1:6.2f} {sum(flood) * 1e6 / (len(flood) * 1000):6.2f} "
-        f"{slowest:9.2f}  {gate.figures().sources_remembered:7d} "
-        f"{gate.figures().source_rate_overflow:9d}"
-    )
+    return {
+        "one_us": sum(one) / 0.1,
+        "flood_us": sum(flood) * 1e6 / (len(flood) * 1000),
+        "slowest_1000_ms": max(flood) * 1e3,
+        "in_table": gate.figures().sources_remembered,
+        "in_overflow": gate.figures().source_rate_overflow,
+    }
 
 
-def memory(limits: Limits, sources: int) -> None:
+def memory(sheet: Sheet, limits: Limits, sources: int) -> None:
     gc.collect()
     tracemalloc.start()
     gate = Gate.from_limits(limits)
@@ -125,10 +128,14 @@ def memory(limits: Limits, sources: int) -> None:
         peaks.append(tracemalloc.get_traced_memory()[0] - before)
     held = gate.figures().sources_remembered
     tracemalloc.stop()
-    print(
+    sheet.row(
         f"{limits.source_table:7d} {held:7d} "
         + " ".join(f"{peak / 2**20:6.1f}" for peak in peaks)
-        + f"  {peaks[-1] / held:5.0f}"
+        + f"  {peaks[-1] / held:5.0f}",
+        bound=limits.source_table,
+        held=held,
+        quarters_bytes=peaks,
+        bytes_each=peaks[-1] / held,
     )
 
 
@@ -137,48 +144,62 @@ def microseconds(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=number, repeat=3)) * 1e6 / number
 
 
-def parsing() -> None:
+def parsing(sheet: Sheet) -> None:
     for make in (v4, v4_mapped, v6):
         address = make(123_456)
         host = address[0]
         sources = Sources()
-        print(
-            f"{host:40} new {microseconds(lambda s=sources, h=host: s._make(h)):5.2f}"
-            f"  known {microseconds(lambda s=sources, a=address: s.of(a)):5.2f}"
-            f"  ipaddress {microseconds(lambda h=host: ipaddress.ip_address(h)):5.2f}"
+        new = microseconds(lambda s=sources, h=host: s._make(h))  # type: ignore[misc]
+        known = microseconds(lambda s=sources, a=address: s.of(a))  # type: ignore[misc]
+        module = microseconds(lambda h=host: ipaddress.ip_address(h))  # type: ignore[misc]
+        sheet.row(
+            f"{host:40} new {new:5.2f}  known {known:5.2f}  ipaddress {module:5.2f}",
+            address=host,
+            new_us=new,
+            known_us=known,
+            ipaddress_us=module,
         )
 
 
-def table() -> None:
+def table(sheet: Sheet) -> None:
     recovering = Recovering(TABLE, 1.0)
     names = [f"2001:db8:{n >> 16:x}:{n & 0xFFFF:x}::/64" for n in range(2 * TABLE)]
     started = time.perf_counter()
     for i, name in enumerate(names):
         recovering.put(name, i * 1e-3 + 30.0, i * 1e-3)
-    print(f"put of a new source: {(time.perf_counter() - started) * 1e6 / len(names):.2f} µs")
+    each_us = (time.perf_counter() - started) * 1e6 / len(names)
+    sheet.row(f"put of a new source: {each_us:.2f} µs", put_us=each_us)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sources", type=int, default=1_000_000)
-    sources = parser.parse_args().sources
-    print(f"Python {platform.python_version()}, {sources} distinct sources, cap {CAP}, full\n")
+@cost("rules-cost", lambda sources: 12 + sources * 1.2e-4)
+@click.option("--sources", type=click.IntRange(1_000), default=1_000_000, show_default=True)
+def main(sheet: Sheet, sources: int) -> None:
+    """The gate's decisions, and the memory of the sources that it remembers. No sockets."""
+    sheet.say(f"{sources:,} distinct sources, cap {CAP}, full\n\nthe source of an address, µs")
+    sheet.tell("addresses")
+    parsing(sheet)
+    table(sheet)
 
-    print("the source of an address, µs")
-    parsing()
-    table()
-
-    print("\nan attempt, µs (source and verdict)")
-    print(f"{'':34}{'one':>6} {'flood':>6} {'slowest':>9}  {'in the':>7} {'in the over-':>9}")
-    print(f"{'rules':34}{'µs':>6} {'µs':>6} {'1000, ms':>9}  {'table':>7} {'flow bucket':>9}")
+    sheet.say("\nan attempt, µs (source and verdict)")
+    sheet.say(f"{'':34}{'one':>6} {'flood':>6} {'slowest':>9}  {'in the':>7} {'in the over-':>9}")
+    sheet.say(f"{'rules':34}{'µs':>6} {'µs':>6} {'1000, ms':>9}  {'table':>7} {'flow bucket':>9}")
     for name, limits in RULES.items():
         for family, make in (("IPv4", v4), ("IPv6", v6)):
-            print(f"{name + ', ' + family:34}{cost(limits, make, sources)}")
+            sheet.tell(f"{name}, {family}")
+            found = decision(limits, make, sources)
+            text = (
+                f"{name + ', ' + family:34}{found['one_us']:6.2f} {found['flood_us']:6.2f} "
+                f"{found['slowest_1000_ms']:9.2f}  {found['in_table']:7d} "
+                f"{found['in_overflow']:9d}"
+            )
+            sheet.row(text, rules=name, family=family, **found)
 
-    print("\nmemory after each quarter of a flood of IPv6 sources that never recover, MiB")
-    print("  bound    held     1/4    2/4    3/4    4/4  bytes each")
+    sheet.say("\nmemory after each quarter of a flood of IPv6 sources that never recover, MiB")
+    sheet.say("  bound    held     1/4    2/4    3/4    4/4  bytes each")
     for bound in (1024, TABLE):
-        memory(Limits(max_connections=CAP, source_rate=0.001, source_table=bound), sources)
+        sheet.tell(f"memory, a table of {bound:,}")
+        limits = Limits(max_connections=CAP, source_rate=0.001, source_table=bound)
+        memory(sheet, limits, sources)
 
 
 if __name__ == "__main__":

@@ -1,118 +1,130 @@
-"""A comparison as text: one table an experiment and cap. Pure: a result in, lines out."""
+"""A comparison as text: the overview, and a table an experiment and cap. Pure."""
 
 from __future__ import annotations
 
-import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from bench import stats
-from bench.results import Figure, Group, Result, Series
+from bench.overview import Overview, overview
+from bench.ratios import comparison, partners
+from bench.results import Figure, Group, Result, Series, number
 
-__all__ = ["EXPLANATION", "MIN_BLOCKS", "comparison", "group_rows", "partners", "render"]
-
-#: Blocks that a ratio needs on both sides.
-MIN_BLOCKS = 6
+__all__ = ["EXPLANATION", "group_rows", "remarks", "render"]
 
 EXPLANATION = (
-    "Figures are medians over the blocks. Ratio: to the first server of the group (the same "
-    "policy, or all), with its 95 % bootstrap interval over paired blocks; ~: not resolved, "
-    "inside the A/A band of that first server against itself, or of fewer than "
-    f"{MIN_BLOCKS} blocks."
+    "Latencies, CPU and memory are medians over the rounds; counts are sums or the worst round. "
+    "Ratio: to the first server of the group (the same policy, or all), with the interval of the "
+    f"paired rounds: 95 % by bootstrap, below {stats.BOOTSTRAP_BLOCKS} rounds the smallest and the "
+    "largest; ~: not resolved, inside the A/A band of that first server against itself, or of "
+    f"fewer than {stats.MIN_BLOCKS} rounds."
 )
 
 
-def render(result: Result) -> str:
-    """Return all tables, what is missing, and how to read the ratios."""
-    parts = [table(group, result) for group in result.groups]
+def render(result: Result, *, details: bool = False) -> str:
+    """Return the overview, what is missing or failed, and with ``details`` every table."""
+    found = overview(result)
+    parts = [overview_table(found, result)]
+    if details:
+        parts += [table(group, result) for group in result.groups]
+        parts.append(wrapped(EXPLANATION))
     if result.missing:
         parts.append(
             "Not measured, because not installed:\n"
             + "\n".join(f"  {name}: {why}" for name, why in result.missing.items())
         )
-    parts.append("\n".join(textwrap.wrap(EXPLANATION, 100)))
+    if gaps := result.gaps():
+        parts.append("MISSING BLOCKS:\n" + "\n".join(f"  {gap}" for gap in gaps))
     if result.partial:
         parts.append(f"PARTIAL: {result.partial}")
     return "\n\n".join(parts)
 
 
-def table(group: Group, result: Result) -> str:
-    """Return one table with its title."""
-    rows = list(group_rows(group, result))
+def overview_table(found: Overview, result: Result) -> str:
+    """Return the one table that has everybody and every headline."""
+    rows = [["server", "client sees", *(column.heading for column in found.columns)]]
+    for row in found.rows:
+        mark = f" [{row.mark}]" if row.mark else ""
+        cells = (cell.text for cell in row.cells)
+        rows.append([row.peer + mark, result.peers[row.peer].policy, *cells])
+    caps = " / ".join(f"{cap:,}" for cap in found.caps)
+    about = [f"Caps {caps}. {found.reading}" if found.caps else found.reading]
+    about += [f"{column.heading}: {column.about}" for column in found.columns]
+    notes = [f"[{mark}] {text}" for mark, text in found.notes]
+    return "\n".join([*aligned(rows), "", *map(wrapped, about + notes)])
+
+
+def wrapped(text: str) -> str:
+    """Return ``text`` in lines of at most 100."""
+    return "\n".join(textwrap.wrap(text, 100, subsequent_indent="    "))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines with the columns one under the other, and a rule below the first line.
+
+    The first two columns are words.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        name, *cells = row
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
+        padded = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
-    blocks = max((len(series.blocks) for series in group.series), default=0)
-    notes = [f"  {series.label}: {note}" for series in group.series for note in series.notes]
-    return "\n".join([f"{group.title}, cap {group.cap}, {blocks} blocks", *lines, *notes])
+    return lines
+
+
+def table(group: Group, result: Result) -> str:
+    """Return one experiment's table with its title and remarks."""
+    rounds = max((len(series.blocks) for series in group.series), default=0)
+    title = f"{group.title}, cap {group.cap}, {rounds} round{'s' * (rounds != 1)}"
+    notes = [f"  [{mark}] {text}" for mark, text in remarks(group)]
+    return "\n".join([title, *aligned(list(group_rows(group, result))), *notes])
+
+
+def remarks(group: Group) -> list[tuple[int, str]]:
+    """Return what must be known of a table's rows, by the mark that stands behind their names."""
+    found: list[tuple[int, str]] = []
+    for series in group.series:
+        if texts := series.remarks():
+            found.append((len(found) + 1, f"{series.label}: {'; '.join(texts)}"))
+    return found
 
 
 def group_rows(group: Group, result: Result) -> Iterator[list[str]]:
-    """Yield the header, then a row for each server: name, policy, and its figures as text."""
-    header = ["server", "policy"]
+    """Yield the header, then a row for each server: name and mark, policy, figures as text."""
+    header = ["server", "client sees"]
     for figure in group.figures:
-        header.append(f"{figure.heading} ({figure.unit})" if figure.unit else figure.heading)
+        header.append(figure.title)
         if figure.compared:
             header.append("ratio")
     yield header
+    marks = 0
     for series in group.series:
-        row = [series.label, result.peers[series.peer].policy]
+        name = series.label
+        if series.remarks():
+            marks += 1
+            name += f" [{marks}]"
+        row = [name, result.peers[series.peer].policy]
         for figure in group.figures:
-            row.append(median(series, figure))
+            value = figure.of(series.values(figure.key))
+            row.append("-" if value is None else number(value))
             if figure.compared:
-                row.append(ratio(series, figure, group, result))
+                row.append("-" if value is None else ratio(series, figure, group, result))
         yield row
-
-
-def median(series: Series, figure: Figure) -> str:
-    """Return the median over the blocks that gave one, or a dash."""
-    values = [value for value in series.values(figure.key) if value is not None]
-    return number(statistics.median(values)) if values else "-"
-
-
-def number(value: float) -> str:
-    """Return ``value`` with the digits that mean something."""
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def ratio(series: Series, figure: Figure, group: Group, result: Result) -> str:
     """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself."""
-    reference, twin = partners([row for row in group.series if row.group == series.group])
+    reference, _ = partners([row for row in group.series if row.group == series.group])
     if series is reference:
         return "1"
-    found = comparison(series, reference, twin, figure, result.seed)
+    found = comparison(series, figure, group, result.seed)
     if found is None:
         return "~"
     interval = f"[{found.interval.low:.2f}, {found.interval.high:.2f}]"
-    if series is twin:
+    if series.twin:
         return f"A/A {interval}"
     return f"{found.ratio:.2f} {interval}" if found.resolved else f"~ {interval}"
-
-
-def partners(members: Sequence[Series]) -> tuple[Series, Series]:
-    """Return the reference of a group, and its twin."""
-    reference = next(series for series in members if not series.twin)
-    return reference, next(series for series in members if series.twin)
-
-
-def comparison(
-    series: Series, reference: Series, twin: Series, figure: Figure, seed: int
-) -> stats.Comparison | None:
-    """Compare over the blocks where all three have the figure; None with too few of them."""
-    together = zip(
-        series.values(figure.key),
-        reference.values(figure.key),
-        twin.values(figure.key),
-        strict=False,  # a partial run ends inside a block
-    )
-    whole = [(mine, base, again) for mine, base, again in together if mine and base and again]
-    if len(whole) < MIN_BLOCKS:
-        return None
-    mine, base, again = zip(*whole, strict=True)
-    return stats.compare(mine, base, again, seed=seed)

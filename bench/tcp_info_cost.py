@@ -1,6 +1,6 @@
 """What one look at ``TCP_INFO`` costs, in µs of this thread's CPU clock.
 
-    python bench/tcp_info_cost.py [--calls 200000]
+    python -m bench tcp-info-cost [--calls 200000] [--json FILE]
 
 Prints, for the best of five rounds: the bare system call, ``tcp_info.read`` with and without the
 question of idleness, and ``read_descriptor``. Then how often the kernel's clocks cannot tell whose
@@ -10,13 +10,16 @@ Loopback only.
 
 from __future__ import annotations
 
-import argparse
-import platform
 import socket
 import time
 from collections.abc import Callable
 
+import click
+
+from bench.costs import Sheet, cost
 from gserver.net import tcp_info
+
+__all__ = ["main"]
 
 ROUNDS = 5
 CONNECTIONS = 300
@@ -56,12 +59,12 @@ def unclear(listener: socket.socket, *, asked_again: bool) -> int:
     return count
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=200_000)
-    calls = parser.parse_args().calls
+@cost("tcp-info-cost", lambda calls: 2 + 6 * ROUNDS * calls * 1.2e-6)
+@click.option("--calls", type=click.IntRange(1), default=200_000, show_default=True)
+def main(sheet: Sheet, calls: int) -> None:
+    """One look at TCP_INFO, and how often it can't tell whose turn it is. Linux only."""
     if not tcp_info.SUPPORTED:
-        parser.exit(1, "TCP_INFO is Linux only\n")
+        raise click.ClickException("TCP_INFO is Linux only")
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,
@@ -76,18 +79,22 @@ def main() -> None:
                 info = tcp_info.read(served)
                 return info is not None and tcp_info.is_idle(info, reading=True)
 
-            print(f"Python {platform.python_version()}, Linux {platform.release()}")
-            for name, call in {
+            looks: dict[str, Callable[[], object]] = {
                 "empty call": lambda: None,
                 "getsockopt alone": lambda: served.getsockopt(socket.IPPROTO_TCP, 11, 136),
                 "read": lambda: tcp_info.read(served),
                 "read + is_idle": look,
                 "read_descriptor": lambda: tcp_info.read_descriptor(fd, family),
                 "read_listen_queue": lambda: tcp_info.read_listen_queue(listener),
-            }.items():
-                print(f"{name:20} {cost_us(call, calls):6.2f} µs")
+            }
+            for name, call in looks.items():
+                sheet.tell(name)
+                each = cost_us(call, calls)
+                sheet.row(f"{name:20} {each:6.2f} µs", look=name, us=each)
         for name, again in {"answered": False, "asked again": True}.items():
-            print(f"unclear, {name:11} {unclear(listener, asked_again=again):6} of {CONNECTIONS}")
+            count = unclear(listener, asked_again=again)
+            text = f"unclear, {name:11} {count:6} of {CONNECTIONS}"
+            sheet.row(text, unclear=name, count=count, of=CONNECTIONS)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare import find_all, places, run_group
-from bench.experiments import Experiment, Figures, Subject, Unfit
+from bench.compare import compare_all, find_all
+from bench.experiments import EXPERIMENTS, Experiment, Figures, Subject, Unfit
+from bench.overview import overview
 from bench.page import page
 from bench.peers import PEERS, Peer
 from bench.peers.base import ROOT, Missing, Policy, PythonPeer
+from bench.plan import passes, places, seconds, steps
 from bench.progress import Progress
-from bench.results import Figure, Group, PeerInfo, Result, Series, merged
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
 from bench.table import group_rows, render
 from gserver.probe.run import Run
 
@@ -47,25 +50,79 @@ def quiet_run() -> Progress:
     return Progress(60.0, stream=None)
 
 
-def test_first_of_each_policy_runs_once_more_at_the_end_of_its_group() -> None:
+def run_all(
+    experiments: Sequence[Experiment],
+    caps: Sequence[int],
+    peers: Sequence[Peer],
+    rounds: int,
+    run: Progress | None = None,
+) -> Result:
+    found = Result({"command_line": []}, 1, {}, {}, groups=[])
+    compare_all(steps(experiments, caps, peers, rounds), peers, found, run or quiet_run())
+    return found
+
+
+def test_first_of_a_policy_that_has_several_runs_once_more_at_the_end_of_its_group() -> None:
     order = places(Asked(), [*CLOSERS, QUEUE])
     assert [(place.peer.name, place.twin) for place in order] == [
         ("asyncio", False),
         ("threading-semaphore", False),
         ("asyncio", True),
         ("sequential", False),
-        ("sequential", True),
     ]
     assert {place.group for place in order[:3]} == {"fin"}
+
+
+def test_experiment_that_makes_no_ratios_has_no_second_run() -> None:
+    class Counts(Asked):
+        figures = (Figure("number", "number"),)
+
+    assert not any(place.twin for place in places(Counts(), CLOSERS))
 
 
 def test_server_without_a_limit_is_left_out_unless_the_experiment_wants_it() -> None:
     assert places(Asked(), [PEERS["threading"]]) == []
 
 
-def test_every_block_is_a_fresh_server_and_every_second_runs_backwards() -> None:
+class AtThree(Asked):
+    name = "at-three"
+    own_cap = 3
+    rounds = 2
+
+
+def test_what_does_not_depend_on_the_cap_is_done_at_one_cap_only() -> None:
+    plan = steps([Asked(), AtThree()], (10, 1000), CLOSERS)
+    assert [(step.experiment.name, step.cap, step.rounds) for step in plan] == [
+        ("asked", 10, 3),
+        ("asked", 1000, 3),
+        ("at-three", 3, 2),
+    ]
+
+
+def test_a_round_of_everything_comes_before_the_next_round_of_anything() -> None:
+    plan = steps([Asked(), AtThree()], (10,), CLOSERS)
+    done = [(each.step.experiment.name, each.round) for each in passes(plan)]
+    assert done == [("asked", 1), ("at-three", 1), ("asked", 2), ("at-three", 2), ("asked", 3)]
+
+
+def test_plan_takes_as_long_as_its_parts() -> None:
+    plan = steps([Asked(), AtThree()], (10, 1000), CLOSERS)
+    blocks = 3 * 3 + 3 * 3 + 3 * 2
+    assert seconds(plan, 0) == pytest.approx(0.1 * blocks)
+
+
+def test_whole_comparison_of_all_servers_is_planned_for_less_than_25_minutes() -> None:
+    # Of the machine it was tried on: what a round takes is stated by each experiment.
+    everybody = list(PEERS.values())
+    plan = steps(list(EXPERIMENTS.values()), (10, 1000), everybody)
+    assert seconds(plan, len(everybody)) < 25 * 60
+    quick = [each for each in EXPERIMENTS.values() if each.quick]
+    assert seconds(steps(quick, (10,), everybody, 1), len(everybody)) < 5 * 60
+
+
+def test_every_block_is_a_fresh_server_and_every_second_round_runs_backwards() -> None:
     asked = Asked()
-    group = run_group(asked, 3, CLOSERS, 2, quiet_run())
+    (group,) = run_all([asked], [3], CLOSERS, 2).groups
     there = ["asyncio", "threading-semaphore", "asyncio"]
     assert asked.peers == there + there[::-1]
     assert len(asked.pids) == 6
@@ -82,25 +139,56 @@ class Dies(PythonPeer):
 
 class Refuses(Asked):
     def measure(self, subject: Subject, run: Run) -> Figures:
+        self.peers.append(subject.peer.name)
         raise Unfit("the client was at fault")
 
 
-def test_server_that_fails_is_noted_and_the_others_go_on() -> None:
-    asked = Asked()
-    group = run_group(asked, 3, [QUEUE, Dies()], 2, quiet_run())
-    sequential, dies, _ = group.series
-    assert dies.blocks == [{}, {}]
-    assert "no_such_server" in dies.notes[0]
-    assert None not in sequential.values("number")
+def test_server_that_does_not_start_is_named_and_the_others_go_on() -> None:
+    found = run_all([Asked()], [3], [QUEUE, Dies()], 2)
+    assert [series.peer for series in found.groups[0].series] == ["sequential"]
+    assert None not in found.groups[0].series[0].values("number")
+    (gap,) = found.gaps()
+    assert gap.startswith("dies did not start")
+    assert "no_such_server" in gap
+    assert gap.splitlines()[0] in render(found)
 
 
-def test_block_with_the_client_at_fault_has_no_figure_and_a_note() -> None:
-    group = run_group(Refuses(), 3, [QUEUE], 2, quiet_run())
-    assert group.series[0].blocks == [{}, {}]
-    assert group.series[0].notes == [
-        "block 1: the client was at fault",
-        "block 2: the client was at fault",
-    ]
+def test_block_with_the_client_at_fault_is_tried_twice_and_leaves_a_gap_that_is_named() -> None:
+    refuses = Refuses()
+    found = run_all([refuses], [3], [QUEUE], 1)
+    assert len(refuses.peers) == 2
+    (block,) = found.groups[0].series[0].blocks
+    assert (block.figures, block.failed) == ({}, "the client was at fault")
+    assert found.gaps() == ["asked, cap 3, round 1, sequential: the client was at fault"]
+    assert "MISSING BLOCKS:\n  asked, cap 3, round 1, sequential" in render(found)
+
+
+def test_block_that_succeeds_the_second_time_says_why_it_was_repeated() -> None:
+    class Once(Asked):
+        def measure(self, subject: Subject, run: Run) -> Figures:
+            if not self.peers:
+                self.peers.append("")
+                raise Unfit("too slow")
+            return super().measure(subject, run)
+
+    found = run_all([Once()], [3], [QUEUE], 1)
+    (block,) = found.groups[0].series[0].blocks
+    assert block.figures == {"number": 2.0}
+    assert block.warnings == ["measured a second time; the first: too slow"]
+    assert found.gaps() == []
+
+
+def test_warnings_of_a_run_are_marked_at_its_row_and_printed() -> None:
+    class Warns(Asked):
+        def measure(self, subject: Subject, run: Run) -> Figures:
+            subject.warnings.append(f"slip {len(self.peers)} us")
+            return super().measure(subject, run)
+
+    found = run_all([Warns()], [3], [QUEUE], 2)
+    text = render(found, details=True)
+    assert "sequential [1]" in text
+    assert "[1] sequential: rounds 1, 2: slip 0 us" in text
+    assert "rounds 1, 2: slip 0 us" in page(found)
 
 
 def test_what_was_being_measured_when_it_was_stopped_does_not_count() -> None:
@@ -110,10 +198,45 @@ def test_what_was_being_measured_when_it_was_stopped_does_not_count() -> None:
         def measure(self, subject: Subject, run: Run) -> Figures:
             if self.peers:
                 run.stop("enough")
+                raise RuntimeError("half-done")
             return super().measure(subject, run)
 
-    group = run_group(Stops(), 3, [QUEUE], 2, run)
-    assert [series.blocks for series in group.series] == [[{"number": 1.0}], []]
+    found = run_all([Stops()], [3], CLOSERS, 2, run)
+    blocks = [[block.figures for block in series.blocks] for series in found.groups[0].series]
+    assert blocks == [[{"number": 1.0}], [], []]
+    assert found.partial == "enough"
+
+
+def test_figures_better_than_ours_are_marked_and_only_where_clients_see_the_same() -> None:
+    half = [value / 2 for value in STEADY]
+    found = result(
+        series("gserver-close", TWICE),
+        series("b", STEADY),
+        Series("c", "queue", False, [Block({"p50": value}) for value in half]),
+        series("gserver-close", [2 * value for value in AGAIN], twin=True),
+    )
+    group = found.groups[0]
+    group.experiment, group.figures = "storm", [Figure("p50", "p50", "us", compared=True)]
+    for key in ("p99", "cpu", "time_wait", "unanswered"):
+        group.figures.append(Figure(key, key))
+    for row in group.series:
+        for block in row.blocks:
+            block.figures["p50"] = block.figures.pop("number", None) or block.figures["p50"]
+    table = overview(found)
+    assert [(mark.peer, mark.column.key, mark.cap) for mark in table.ahead] == [("b", "p50", 10)]
+    assert table.ahead[0].ratio == pytest.approx(0.5, abs=0.01)
+    texts = {row.peer: row.cells[0].text for row in table.rows}
+    assert texts == {"gserver-close": "200", "b": "100*", "c": "50"}
+
+
+def test_count_is_better_only_when_it_is_in_every_round() -> None:
+    def burst(peer: str, counts: Sequence[float]) -> Series:
+        return Series(peer, "fin", False, [Block({"unanswered": count}) for count in counts])
+
+    found = result(burst("gserver-close", [3, 5]), burst("b", [0, 3]), burst("c", [0, 2]))
+    found.groups[0].experiment = "burst"
+    found.groups[0].figures = [Figure("unanswered", "unanswered", over="max")]
+    assert [mark.peer for mark in overview(found).ahead] == ["c"]
 
 
 def test_missing_server_is_named_with_its_install_line() -> None:
@@ -129,7 +252,7 @@ def test_missing_server_is_named_with_its_install_line() -> None:
 
 
 def series(peer: str, values: Sequence[float | None], *, twin: bool = False) -> Series:
-    return Series(peer, "fin", twin, [{"number": value} for value in values])
+    return Series(peer, "fin", twin, [Block({"number": value}) for value in values])
 
 
 def result(*rows: Series) -> Result:
@@ -169,21 +292,28 @@ def test_difference_inside_the_band_is_printed_as_not_resolved() -> None:
 
 
 @pytest.mark.parametrize("last", [None, 0.0])
-def test_fewer_than_six_whole_blocks_give_no_ratio(last: float | None) -> None:
-    five = [*TWICE[:5], last]
-    text = ratios(result(series("a", STEADY), series("b", five), series("a", AGAIN, twin=True)))
+def test_fewer_than_three_whole_rounds_give_no_ratio(last: float | None) -> None:
+    rows = series("a", STEADY[:3]), series("b", [*TWICE[:2], last])
+    text = ratios(result(*rows, series("a", AGAIN[:3], twin=True)))
     assert text["b"] == "~"
+
+
+def test_three_rounds_give_a_ratio_with_the_smallest_and_the_largest() -> None:
+    rows = series("a", STEADY[:3]), series("b", [200.0, 202.0, 297.0])
+    text = ratios(result(*rows, series("a", AGAIN[:3], twin=True)))
+    assert text["b"] == "2.29 [2.00, 3.00]"
 
 
 def test_server_that_ran_in_no_block_has_a_dash() -> None:
     found = result(series("a", STEADY), series("b", [None] * 6), series("a", AGAIN, twin=True))
     rows = list(group_rows(found.groups[0], found))
-    assert rows[2] == ["b", "fin", "-", "~"]
+    assert rows[2] == ["b", "fin", "-", "-"]
 
 
 def test_result_comes_back_from_json_as_it_was() -> None:
     found = result(series("a", STEADY), series("a", AGAIN, twin=True))
-    found.groups[0].series[0].notes.append("block 1: slow")
+    found.groups[0].series[0].blocks[0].warnings.append("slow")
+    found.failed["c"] = "ended"
     found.partial = "interrupted"
     again = Result.from_json(json.loads(json.dumps(found.to_json())))
     assert again == found
@@ -198,12 +328,12 @@ def test_result_of_another_format_is_refused() -> None:
 def test_page_shows_every_row_and_fetches_nothing() -> None:
     found = result(series("a", STEADY), series("b<c>", TWICE), series("a", AGAIN, twin=True))
     found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
-    found.groups[0].series[0].notes.append("block 1: <slow>")
+    found.groups[0].series[0].blocks[0].warnings.append("<slow>")
     found.partial = "interrupted"
     text = page(found)
-    for word in ("a (A/A)", "b&lt;c&gt;", "block 1: &lt;slow&gt;", "Partial: interrupted"):
+    for word in ("a (A/A)", "b&lt;c&gt;", "round 1: &lt;slow&gt;", "Partial: interrupted"):
         assert word in text
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 2  # of all figures together, and of this one
     for remote in ("http:", "https:", "<script", "<link", "src="):
         assert remote not in text
 
@@ -211,7 +341,7 @@ def test_page_shows_every_row_and_fetches_nothing() -> None:
 def test_figure_that_no_server_has_is_left_out_of_the_plots() -> None:
     found = result(series("a", [None] * 6), series("a", [None] * 6, twin=True))
     found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
-    assert "<svg" not in page(found)
+    assert page(found).count("<svg") == 1  # of all figures together
 
 
 def test_short_runs_add_up_to_a_long_one() -> None:
@@ -246,9 +376,12 @@ def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None
         merged([result(series("a", STEADY)), newer])
 
 
-def bench(*words: str) -> subprocess.Popen[str]:
+def bench(*words: str, before: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bench", *words]
+    if before:
+        command = ["sh", "-c", f'{before}; exec "$@"', "sh", *command]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *words],
+        command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -258,26 +391,50 @@ def bench(*words: str) -> subprocess.Popen[str]:
 
 def test_table_is_made_again_from_the_json_of_a_comparison(tmp_path: Path) -> None:
     file, html = str(tmp_path / "result.json"), tmp_path / "result.html"
-    words = ["--peer", "asyncio", "--experiment", "memory", "--cap", "20", "--blocks", "2"]
+    words = ["--peer", "asyncio", "--experiment", "storm", "--caps", "20", "--rounds", "2"]
     with bench("compare", *words, "--json", file) as comparing:
         table, progress = comparing.communicate()
     assert comparing.returncode == 0, progress
-    assert "asyncio (A/A)" in table
-    assert "memory, cap 20" in progress
+    assert table.startswith("server ")
+    assert "storm, cap 20, round 2 of 2, asyncio" in progress
+    assert progress.startswith("planned: ")
     with bench("show", file, "--html", str(html)) as showing:
         assert showing.communicate()[0] == table
-    assert html.read_text().count("<svg") == 1
+    assert "<svg" in html.read_text()
     found = json.loads(Path(file).read_text())
     assert found["environment"]["command_line"][:4] == ["python", "-m", "bench", "compare"]
     assert str(tmp_path) not in json.dumps(found)
     assert found["peers"]["asyncio"]["backlog"] == 100
 
 
+def test_limit_on_open_files_is_raised_before_a_thousand_are_held() -> None:
+    words = ["--peer", "asyncio", "--experiment", "memory", "--rounds", "1"]
+    with bench("compare", *words, before="ulimit -Sn 100") as comparing:
+        table, progress = comparing.communicate()
+    assert comparing.returncode == 0, table + progress
+
+
+def test_missing_blocks_make_the_exit_status_3_and_are_named() -> None:
+    program = (
+        "from bench.peers import PEERS; type(PEERS['asyncio']).server = 'no_such_server';"
+        "from bench.__main__ import main; main()"
+    )
+    words = ["compare", "--peer", "asyncio", "--experiment", "memory", "--rounds", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "MISSING BLOCKS:\n  asyncio did not start" in done.stdout
+
+
 def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -> None:
-    words = ["--peer", "asyncio", "--experiment", "memory", "--cap", "20", "--blocks", "1000"]
+    words = ["--peer", "asyncio", "--experiment", "memory", "--rounds", "1000"]
     with bench("compare", *words) as comparing:
         assert comparing.stderr is not None
-        assert any("block" in line for line in comparing.stderr)
+        assert any(re.search("round ([2-9]|[1-9][0-9]+) of", line) for line in comparing.stderr)
         comparing.send_signal(signal.SIGINT)
         table, _ = comparing.communicate()
     assert comparing.returncode == 3
@@ -288,7 +445,9 @@ def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["compare", "--blocks", "3"], "even"),
+        (["compare", "--caps", "10,few"], "10,1000"),
+        (["compare", "--caps", "10000000"], "ulimit"),
+        (["compare", "--rounds", "0"], "rounds"),
         (["compare", "--peer", "iis"], "asyncio"),
         (["compare", "--time-limit", "0"], "time-limit"),
         (["show", "README.md"], "no results"),

@@ -104,3 +104,16 @@ def test_interval_holds_the_truth_as_often_as_its_docstring_says(
         held += interval.low <= 1.0 <= interval.high
     # Four standard errors of a share of 600 trials.
     assert held / 600 == pytest.approx(claimed, abs=4 * math.sqrt(claimed * (1 - claimed) / 600))
+
+
+def test_identical_servers_are_resolved_as_rarely_as_the_docstring_says() -> None:
+    draw = random.Random(5)
+
+    def figures() -> list[float]:
+        return [math.exp(draw.gauss(0.0, 0.1)) for _ in range(3)]
+
+    wrong = 0
+    for seed in range(2000):
+        reference = figures()
+        wrong += stats.compare(figures(), reference, figures(), seed=seed).resolved
+    assert 0.002 < wrong / 2000 < 0.02

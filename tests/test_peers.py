@@ -36,19 +36,21 @@ class Client:
 
     def __init__(self, peer: Peer, port: int) -> None:
         self.question, self.answer = PROBES[peer.profile]
-        self.message = peer.message
+        self.message, self.asked = peer.message, peer.asked
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE)
-        self.is_reset = False
+        self.is_reset = self.is_refused = False
         try:
             self.socket.connect((HOST, port))
+        except ConnectionRefusedError:
+            self.is_refused = True
         except ConnectionResetError:
             # Accepted and reset before connect had returned: which call says so is chance.
             self.is_reset = True
 
     def is_served(self) -> bool:
         """Whether a round trip succeeds; False if the server ended the connection instead."""
-        if self.is_reset:
+        if self.is_reset or self.is_refused:
             return False
         try:
             self.socket.sendall(self.question)
@@ -58,8 +60,12 @@ class Client:
 
     def policy(self) -> Policy:
         """What the server does with a client that waits without a word."""
+        if self.is_refused:
+            return Policy.REFUSED
         if self.is_reset:
             return Policy.RST
+        if self.asked:
+            self.socket.sendall(self.question)
         self.socket.settimeout(SILENCE if not self.message else DEADLINE)
         try:
             data = self.socket.recv(100)
@@ -70,7 +76,8 @@ class Client:
         if not data:
             return Policy.FIN
         assert data.startswith(self.message), data
-        assert self.socket.recv(100) == b""
+        while self.socket.recv(100):
+            pass  # until its end
         return Policy.MESSAGE
 
     def close(self) -> None:

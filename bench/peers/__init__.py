@@ -17,7 +17,7 @@ from bench.peers.envoy import EnvoyLimit
 from bench.peers.gevent_servers import GeventFloor, GeventPool
 from bench.peers.haproxy import HAProxyMaxconn, HAProxyReject
 from bench.peers.nginx_stream import NginxStream
-from bench.peers.ours import GserverClose, GserverReset
+from bench.peers.ours import GserverClose, GserverRefuse, GserverReply, GserverReset
 from bench.peers.process import PeerFailed, Running, start
 from bench.peers.redis_maxclients import RedisMaxclients
 from bench.peers.sequential import Sequential
@@ -31,6 +31,8 @@ PEERS: dict[str, Peer] = {
     for peer in (
         GserverClose(),
         GserverReset(),
+        GserverReply(),
+        GserverRefuse(),
         GeventFloor(),
         Tokio(),
         TokioThreads(),

@@ -100,6 +100,9 @@ class Peer:
     needs_backend: ClassVar[bool] = False
     #: The first bytes of its busy message (for :attr:`Policy.MESSAGE`).
     message: ClassVar[bytes] = b""
+    #: Whether that comes only when the client has said something: its latency then holds the time
+    #: for which the client listens first, and is not compared with others.
+    asked: ClassVar[bool] = False
 
     def find(self) -> None:
         """Return if the peer can be started here, else raise :class:`Missing`."""
@@ -108,6 +111,11 @@ class Peer:
     def render(self, site: Site) -> Launch:
         """Return the command line and configuration for ``site``. Touches nothing."""
         raise NotImplementedError
+
+    @property
+    def group(self) -> str:
+        """The name of those whose clients are told in the same way, and may be compared."""
+        return f"{self.policy}, asked" if self.asked else self.policy
 
     def capacity(self, cap: int) -> int | None:
         """Return how many clients are served at once when asked for ``cap``; None: no limit."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench.peers.base import Policy, PythonPeer
+import sys
+
+from bench.peers.base import Launch, Policy, PythonPeer, Site
 
 
 class GeventPool(PythonPeer):
@@ -16,8 +18,10 @@ class GeventPool(PythonPeer):
 
 class GeventFloor(PythonPeer):
     name = "gevent-floor"
-    title = "Bare gevent accept loop (floor)"
+    title = "Bare gevent accept-and-close loop (floor)"
     policy = Policy.FIN
-    server = "gevent_floor"
     distribution = "gevent"
-    counts = "an integer: down at accept, up after the echo greenlet has closed"
+    counts = "an integer: up at accept, down after the echo greenlet has closed"
+
+    def render(self, site: Site) -> Launch:
+        return Launch([sys.executable, "-m", "bench.floor", str(site.port), str(site.cap)])

@@ -47,3 +47,23 @@ class GserverReset(GserverClose):
     title = "gserver, reset"
     policy = Policy.RST
     rejection = "reset"
+
+
+class GserverReply(GserverClose):
+    """A busy message in HTTP, where a server says nothing before it was asked."""
+
+    name = "gserver-reply"
+    title = "gserver, reply (HTTP 503, after the client's first byte)"
+    policy = Policy.MESSAGE
+    rejection = "reply:http"
+    message = b"HTTP/1.1 503 "
+    asked = True
+
+
+class GserverRefuse(GserverClose):
+    """While it is full its port is shut; queued already, a client is reset."""
+
+    name = "gserver-refuse"
+    title = "gserver, refuse"
+    policy = Policy.REFUSED
+    rejection = "refuse"

@@ -24,3 +24,10 @@ class ThreadingSemaphore(PythonPeer):
     policy = Policy.FIN
     server = "threading_server"
     counts = "permits of one semaphore: taken before the thread starts, back after its close"
+
+    def render(self, site: Site) -> Launch:
+        launch = super().render(site)
+        # With the class's own of 5, a thousand holders would need a minute to come in: their SYNs
+        # are dropped and sent again. The burst, at a cap of 3, shows the class as it comes.
+        backlog = ["--backlog", str(site.cap)] if site.cap > 100 else []
+        return Launch([*launch.argv, *backlog])

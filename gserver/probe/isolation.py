@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Final
@@ -45,6 +46,7 @@ class IsolationSettings:
     :param rate: attempts a second of the flood, of *processes* client processes together.
     :param duration_s: of each phase; the first tenth is warm-up.
     :param pid: the server's first process, for its CPU time; None: not known.
+    :param phases: those of :data:`PHASES` that are wanted, in their order.
     """
 
     cap: int
@@ -54,6 +56,7 @@ class IsolationSettings:
     duration_s: float
     processes: int = 1
     pid: int | None = None
+    phases: Sequence[str] = PHASES
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ def run_isolation(
         victims = Victims(socks, calibration.profile)
         origin_ns = monotonic_ns()
         found: dict[str, _Phase] = {}
-        for phase in PHASES:
+        for phase in settings.phases:
             if run.stopped:
                 break
             where = {"control": sink_target, "flood": target}.get(phase)

@@ -10,16 +10,18 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The port to listen on, and the cap."""
+    """The port to listen on, the cap, and the listener's queue (0: as the class has it)."""
 
     port: int
     max_connections: int
+    backlog: int
 
 
 def parse() -> Options:
-    """Read ``--port`` and ``--max-connections``; exits with status 2 on anything else."""
+    """Read the command line; exits with status 2 on anything else."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-connections", type=int, default=0)
+    parser.add_argument("--backlog", type=int, default=0)
     arguments = parser.parse_args()
-    return Options(arguments.port, arguments.max_connections)
+    return Options(arguments.port, arguments.max_connections, arguments.backlog)

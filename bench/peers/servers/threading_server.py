@@ -29,8 +29,10 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class LimitedServer(Server):
-    def __init__(self, address: tuple[str, int], cap: int) -> None:
+    def __init__(self, address: tuple[str, int], cap: int, backlog: int) -> None:
         self.slots = threading.BoundedSemaphore(cap)
+        if backlog:
+            self.request_queue_size = backlog
         super().__init__(address, Echo)
 
     def process_request(self, request: socket.socket | Any, client_address: Any) -> None:
@@ -54,7 +56,7 @@ def main() -> None:
     options = parse()
     address = (HOST, options.port)
     cap = options.max_connections
-    server = LimitedServer(address, cap) if cap else Server(address, Echo)
+    server = LimitedServer(address, cap, options.backlog) if cap else Server(address, Echo)
     server.serve_forever()
 
 

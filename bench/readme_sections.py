@@ -1,0 +1,242 @@
+"""What the README says about results: Markdown from JSON. Pure.
+
+Nothing is said that the figures do not: also who is ahead of whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
+from bench.overview import AHEAD, Ahead, Overview, overview
+from bench.reject_cost import FLOOR_TARGET, RULES_TARGET
+from bench.results import Result
+from bench.stats import MIN_BLOCKS
+
+__all__ = ["compared", "costs", "rejecting", "rules"]
+
+
+FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def place(environment: dict[str, Any]) -> str:
+    """Say where it was measured."""
+    kernel = ".".join(environment["kernel"].split(".")[:2])
+    cores = environment.get("cpus", environment.get("cores"))
+    return f"Python {environment['python']}, Linux {kernel}, {cores} cores"
+
+
+# -- the comparison -----------------------------------------------------------------------------
+
+
+def compared(result: Result) -> str:
+    """The picture, the table, who is ahead of us, and what qualifies the figures."""
+    found = overview(result)
+    head = ["server", "client sees", *(column.heading for column in found.columns)]
+    rows = []
+    for row in found.rows:
+        mark = f" [{row.mark}]" if row.mark else ""
+        cells = [cell.text.replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
+        rows.append([row.peer + mark, result.peers[row.peer].policy, *cells])
+    about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
+    caps = " / ".join(f"{cap:,}" for cap in found.caps)
+    rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
+    date = result.environment["started_at"][:10]
+    parts = [
+        f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
+        f"{place(result.environment)}. Caps {caps}.",
+        "![Every server's figures, a row each](bench/results/compare.svg)",
+        markdown(head, rows),
+        f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
+        ahead(found) if rounds >= MIN_BLOCKS else FEW,
+    ]
+    if result.missing:
+        parts.append(f"Not measured, because not installed: {', '.join(result.missing)}.")
+    if result.partial:
+        parts.append(f"**Partial**: {result.partial}.")
+    if gaps := result.gaps():
+        parts.append("**Missing**:\n\n" + "\n".join(f"- {one_line(gap)}" for gap in gaps))
+    if found.notes:
+        notes = "\n".join(f"{mark}. {one_line(text)}" for mark, text in found.notes)
+        parts.append(
+            f"<details><summary>Remarks on {len(found.notes)} rows</summary>\n\n{notes}\n\n"
+            "</details>"
+        )
+    return "\n\n".join(parts)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def ahead(found: Overview) -> str:
+    """Say, figure by figure, who is ahead of us and by how much; and that nobody is, if so."""
+    lines = []
+    for column in found.columns:
+        by_peer: dict[str, list[Ahead]] = {}
+        for mark in found.ahead:
+            if mark.column == column:
+                by_peer.setdefault(mark.peer, []).append(mark)
+        if by_peer:
+            peers = ", ".join(f"{peer}{by_how_much(mine)}" for peer, mine in by_peer.items())
+            lines.append(f"- {column.heading}: {peers}")
+    if not lines:
+        return "In none of these figures is a peer ahead of gserver's row."
+    return "Ahead of gserver's row whose clients see the same:\n\n" + "\n".join(lines)
+
+
+def by_how_much(marks: Sequence[Ahead]) -> str:
+    """Return the ratios to ours, by cap; nothing for counts: the table has them."""
+    ratios = [f"{mark.ratio:.2f} at cap {mark.cap:,}" for mark in marks if mark.ratio is not None]
+    return f" ({', '.join(ratios)})" if ratios else ""
+
+
+# -- the cost scripts ---------------------------------------------------------------------------
+
+
+def rejecting(found: dict[str, Any]) -> str:
+    """The table of ``reject-cost``, and whether its two targets are met."""
+    rows = [row for row in found["rows"] if row["clients"] == "close"]
+    others = [row for row in found["rows"] if row["clients"] == "reset"]
+    head = ["held", "gserver", "floor", "ratio", "A/A", "rejected a second"]
+    head += ["p50 / p99 quiet", "p50 / p99 flood"]
+    lines = []
+    for row in rows:
+        pair, same = row["pair"], row["same"]["ratios"]
+        quiet, echo = row["quiet_us"], pair["echo_us_a"]
+        lines.append(
+            [
+                f"{row['held']:,}",
+                f"{pair['us_a']:.1f} µs",
+                f"{pair['us_b']:.1f} µs",
+                f"{pair['ratio']:.2f}",
+                f"{min(same):.2f}-{max(same):.2f}",
+                f"{pair['rate_a']:,.0f}",
+                f"{quiet['p50']:,.0f} / {quiet['p99']:,.0f} µs",
+                f"{echo['p50']:,.0f} / {echo['p99']:,.0f} µs",
+            ]
+        )
+    pairs = len(rows[0]["pair"]["ratios"])
+    resets = ", ".join(f"{row['pair']['ratio']:.2f}" for row in others)
+    parts = [
+        f"Medians of {pairs} interleaved ABBA pair{'s' * (pairs != 1)}, clients that close; "
+        f"{place(found['environment'])}.",
+        markdown(head, lines),
+        f"Ratios with clients that reset: {resets}. {growth(rows)}"
+        f"{target(found['rows'], FLOOR_TARGET, 'the floor')}",
+    ]
+    return "\n\n".join([*parts, *is_partial(found)])
+
+
+def rules(found: dict[str, Any]) -> str:
+    """What ``reject-cost --rules`` says, in a sentence."""
+    first = found["rows"][0]["pair"]
+    text = (
+        f"With a cap and a rate for each source a rejection takes {first['us_a']:.1f} µs instead "
+        f"of {first['us_b']:.1f} (`python -m bench reject-cost --rules`). "
+        f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
+    )
+    return "\n\n".join([text, *is_partial(found)])
+
+
+def growth(rows: Sequence[dict[str, Any]]) -> str:
+    """Say whether the ratio grows with the connections held, by more than the A/A band; "" when
+    there is but one row."""
+    first, last = rows[0], rows[-1]
+    if first is last:
+        return ""
+    grown = last["pair"]["ratio"] / first["pair"]["ratio"]
+    bands = [ratio for row in rows for ratio in row["same"]["ratios"]]
+    where = f"{grown:.2f} times the ratio at {last['held']:,} held as at {first['held']:,}"
+    if grown > max(bands):
+        return f"The cost grows with the connections held: {where}, outside the A/A band. "
+    return f"The cost does not grow with the connections held: {where}, within the A/A band. "
+
+
+def target(rows: Sequence[dict[str, Any]], most: float, of: str) -> str:
+    """Say whether the ratio is what we want, in the worst row."""
+    worst = max(row["pair"]["ratio"] for row in rows)
+    wanted = f"the {most:g} times {of} that we want"
+    if worst <= most:
+        return f"At most {worst:.2f} times {of}: within {wanted}."
+    return f"At most {worst:.2f} times {of}: not yet {wanted}."
+
+
+def is_partial(found: dict[str, Any]) -> Iterator[str]:
+    if found.get("partial"):
+        yield f"**Partial**: {found['partial']}."
+
+
+def costs(found: dict[str, Any]) -> str:
+    """A line for each of the other scripts that there is a result of."""
+    rows = []
+    for name, data in found.items():
+        figure = COSTS[name](data["rows"])
+        if data["partial"]:
+            figure += f" (partial: {data['partial']})"
+        rows.append([figure, f"`python -m bench {name}`"])
+    places = dict.fromkeys(place(data["environment"]) for data in found.values())
+    return markdown(["figure", "command"], rows) + "\n\n" + "; ".join(places) + "."
+
+
+def refused(rows: list[dict[str, Any]]) -> str:
+    row = rows[0]
+    return (
+        f"a client turned away by `{row['reject']}` costs the server {row['us_each']:.2f} µs of "
+        f"CPU ({row['clients']:,} in {row['seconds']:.1f} s)"
+    )
+
+
+def replied(rows: list[dict[str, Any]]) -> str:
+    best = {row["kind"]: min(row["us"]) for row in rows}
+    close = best.pop("close")
+    texts = ", ".join(f"{kind} {us:.0f} µs" for kind, us in best.items())
+    return f"a rejection with a message: {texts}; without one {close:.0f} µs"
+
+
+def held(rows: list[dict[str, Any]]) -> str:
+    each = {row["how"]: row["Private_Dirty"] for row in rows}
+    texts = [f"{kib:.1f} KiB {how}" for how, kib in each.items()]
+    return f"a silent connection, its handler {', '.join(texts)}"
+
+
+def swept(rows: list[dict[str, Any]]) -> str:
+    late = [row["late_ms"] for row in rows]
+    return (
+        f"a sweep for timeouts, {rows[0]['what'].split()[0]} held: {rows[1]['cpu_ms_each']:.1f} ms "
+        f"of CPU, and the loop {late[1]:.1f} ms late at most ({late[0]:.1f} without any)"
+    )
+
+
+def legacy(rows: list[dict[str, Any]]) -> str:
+    middle, low, high = median_and_bounds([row["overhead_us"] for row in rows])
+    return (
+        f"`gserver exec` adds {middle:.1f} µs ({low:.1f} to {high:.1f}) to an accepted connection, "
+        f"of the {TARGET_US:g} that we allow it: {verdict(low, high)}"
+    )
+
+
+def decided(rows: list[dict[str, Any]]) -> str:
+    by_rule = {row["rules"]: row["one_us"] for row in rows if row.get("family") == "IPv4"}
+    each = max(row["bytes_each"] for row in rows if "bytes_each" in row and row["held"] > 10_000)
+    return (
+        f"a verdict takes {by_rule['bare cap']:.2f} µs, with every rule on {by_rule['all']:.2f}; a "
+        f"source remembered takes {each:.0f} bytes"
+    )
+
+
+COSTS = {
+    "refuse-cost": refused,
+    "reply-cost": replied,
+    "held-memory": held,
+    "sweep-cost": swept,
+    "legacy-cost": legacy,
+    "rules-cost": decided,
+}

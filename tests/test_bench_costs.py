@@ -1,0 +1,127 @@
+"""Every cost script: small, with its figures as JSON, and partial when it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.costs import words
+from bench.pairs import abba
+from bench.peers.base import ROOT
+
+#: Command, and words that make it small.
+SMALL = {
+    "refuse-cost": ["--clients", "50"],
+    "reply-cost": ["--clients", "20", "--rounds", "1"],
+    "rules-cost": ["--sources", "4000"],
+    "held-memory": ["--held", "20"],
+    "sweep-cost": ["--held", "20", "--seconds", "0.2"],
+    "tcp-info-cost": ["--calls", "100"],
+    "legacy-cost": ["--sets", "1", "--rounds", "1", "--connections", "50", "--held", "20"],
+}
+
+
+def bench(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(SMALL))
+def test_script_states_its_time_and_writes_what_it_printed(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    with bench("-m", "bench", name, *SMALL[name], "--json", str(file)) as running:
+        text, progress = running.communicate()
+    assert running.returncode == 0, progress
+    assert progress.startswith("planned: ")
+    found = json.loads(file.read_text())
+    assert found["name"] == name
+    assert found["partial"] == ""
+    assert found["rows"]
+    assert found["environment"]["command_line"][:4] == ["python", "-m", "bench", name]
+    assert len(text.splitlines()) >= len(found["rows"])
+
+
+@pytest.mark.long
+def test_reject_cost_has_a_row_for_each_kind_of_client_and_a_verdict(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    with bench(
+        "-m", "bench.reject_cost", "--held", "3", "--pairs", "1", "--json", str(file)
+    ) as running:
+        text, errors = running.communicate()
+    assert running.returncode == 0, errors
+    found = json.loads(file.read_text())
+    assert [(row["held"], row["clients"]) for row in found["rows"]] == [(3, "close"), (3, "reset")]
+    for row in found["rows"]:
+        assert row["pair"]["us_a"] > 0
+        assert len(row["pair"]["ratios"]) == 1
+        assert row["pair"]["echo_us_a"]["n"] > 0
+    assert [line for line in found["verdicts"] if "of 1.1: " in line]
+    assert all(line in text for line in found["verdicts"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_script_gives_what_it_has_marked_partial(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    file = tmp_path / "cost.json"
+    words = ["--held", "3,4,5,6", "--pairs", "4", "--json", str(file)]
+    with bench("-m", "bench", "reject-cost", *words) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.split()[:2] == ["3", "close"]:
+                break
+        running.send_signal(number)
+        rest, errors = running.communicate()
+    assert running.returncode == 3, errors
+    assert "PARTIAL: interrupted" in rest
+    assert "Traceback" not in errors
+    found = json.loads(file.read_text())
+    assert found["partial"] == "interrupted"
+    assert found["rows"][0]["clients"] == "close"
+    assert len(found["rows"]) < 8
+
+
+def test_file_that_could_not_be_written_is_refused_before_anything_is_measured() -> None:
+    with bench("-m", "bench", "refuse-cost", "--json", "no-such-folder/cost.json") as running:
+        _, errors = running.communicate()
+    assert running.returncode == 2
+    assert "no such folder" in errors
+    assert "planned" not in errors
+
+
+def test_every_command_is_listed_with_a_line_of_help() -> None:
+    with bench("-m", "bench", "--help") as running:
+        text, _ = running.communicate()
+    for name in (*SMALL, "reject-cost", "legacy-settle", "compare", "readme"):
+        assert f"  {name} " in text
+
+
+def test_command_line_in_the_results_is_one_that_can_be_given_again() -> None:
+    given = {"held": (10, 1000), "pairs": 8, "rules": True}
+    assert words(given) == ["--held", "10,1000", "--pairs", "8", "--rules"]
+    assert words({"program": ("a", "b"), "rules": False}) == ["--program", "a", "--program", "b"]
+    assert words({"program": ()}) == []
+
+
+def test_pairs_are_measured_there_and_back() -> None:
+    done: list[str] = []
+
+    def measured(name: str) -> int:
+        done.append(name)
+        return len(done)
+
+    pairs = list(abba(lambda: measured("a"), lambda: measured("b"), 2))
+    assert "".join(done) == "abbaabba"
+    assert pairs == [((1, 4), (2, 3)), ((5, 8), (6, 7))]

@@ -1,0 +1,179 @@
+"""The README says what the results say, and nothing that they don't."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.overview import overview
+from bench.overview_plot import overview_plot
+from bench.peers.base import ROOT
+from bench.readme import PLOT, README, RESULTS, plot, rewritten
+from bench.readme_sections import compared, rejecting
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series
+
+
+def test_readme_and_plot_are_what_the_committed_results_give() -> None:
+    text = README.read_text()
+    assert rewritten(text, RESULTS) == text, "run: python -m bench readme"
+    picture = plot(RESULTS)
+    assert (PLOT.read_text() if PLOT.exists() else None) == picture, "run: python -m bench readme"
+
+
+def test_readme_has_a_place_for_each_result() -> None:
+    for name in ("compare", "reject-cost", "reject-cost-rules", "costs"):
+        assert f"<!-- bench {name} -->\n" in README.read_text()
+
+
+def series(peer: str, values: Sequence[float], *, twin: bool = False) -> Series:
+    blocks = [Block({"p50": value, "p99": 2 * value, "cpu": value / 10}) for value in values]
+    return Series(peer, "fin", twin, blocks)
+
+
+def result(ours: float, theirs: float) -> Result:
+    near = [0.99, 1.0, 1.02]
+    figures = [Figure(key, key, "us", compared=True, plotted=True) for key in ("p50", "p99", "cpu")]
+    figures += [Figure(key, key) for key in ("time_wait", "unanswered")]
+
+    def rows() -> list[Series]:
+        return [
+            series("gserver-close", [ours * value for value in near]),
+            series("peer", [theirs * value for value in near]),
+            series("gserver-close", [ours * value for value in near[::-1]], twin=True),
+        ]
+
+    return Result(
+        environment={
+            "kernel": "6.1.0-9-amd64",
+            "python": "3.11.2",
+            "cpus": 2,
+            "command_line": ["python"],
+            "started_at": "2026-01-02T03:04:05Z",
+        },
+        seed=1,
+        peers={
+            name: PeerInfo(name, "", "fin", "", "1.0", 128) for name in ("gserver-close", "peer")
+        },
+        missing={"absent": "absentd is missing: apt-get install absentd"},
+        groups=[Group("storm", "Storm", cap, figures, rows()) for cap in (10, 1_000)],
+    )
+
+
+def test_peer_that_is_ahead_is_said_to_be_by_the_ratio_that_was_measured() -> None:
+    text = compared(result(100.0, 60.0))
+    assert "- told p50: peer (0.60 at cap 10, 0.60 at cap 1,000)" in text
+    assert "| peer | fin | 60\\* / 60\\* |" in text
+
+
+def test_peer_that_is_behind_is_not_said_to_be_ahead() -> None:
+    text = compared(result(100.0, 160.0))
+    assert "In none of these figures is a peer ahead" in text
+    assert "\\* /" not in text
+
+
+def test_too_few_rounds_say_nothing_of_who_is_ahead() -> None:
+    found = result(100.0, 60.0)
+    for group in found.groups:
+        group.series = [
+            Series(row.peer, row.group, row.twin, row.blocks[:2]) for row in group.series
+        ]
+    assert "it is not said who is ahead" in compared(found)
+
+
+def test_what_qualifies_the_figures_is_in_the_readme() -> None:
+    found = result(100.0, 60.0)
+    found.groups[0].series[1].blocks[0].warnings.append("slip 9 us")
+    found.groups[1].series[1].blocks[1] = Block(failed="it ended\nat once")
+    found.partial = "interrupted"
+    text = compared(found)
+    assert "| peer [1] |" in text
+    assert "1. peer: slip 9 us (storm: 1 of 6 blocks); no figures: it ended at once" in text
+    assert "- storm, cap 1000, round 2, peer: it ended at once" in text
+    assert "**Partial**: interrupted." in text
+    assert "Not measured, because not installed: absent." in text
+    assert "Python 3.11.2, Linux 6.1, 2 cores" in text
+
+
+def rejections(ratios: Sequence[float]) -> dict[str, Any]:
+    """As ``reject-cost`` has written it from the beginning: without a format or a name."""
+    echo = {"p50": 80.0, "p99": 634.0, "n": 1000}
+    return {
+        "environment": {"kernel": "6.18.5", "python": "3.11.7", "cores": 2, "command": ""},
+        "rows": [
+            {
+                "held": held,
+                "clients": how,
+                "quiet_us": echo,
+                "pair": {
+                    "ratio": ratio,
+                    "ratios": [ratio] * 8,
+                    "us_a": 10 * ratio,
+                    "us_b": 10.0,
+                    "rate_a": 45_178.0,
+                    "echo_us_a": echo,
+                },
+                "same": {"ratios": [0.97, 1.05]},
+            }
+            for held, ratio in zip((10, 1_000), ratios, strict=True)
+            for how in ("close", "reset")
+        ],
+    }
+
+
+def test_rejection_cost_is_judged_by_its_targets() -> None:
+    text = rejecting(rejections([1.38, 1.40]))
+    assert "| 10 | 13.8 µs | 10.0 µs | 1.38 | 0.97-1.05 | 45,178 | 80 / 634 µs |" in text
+    assert "does not grow with the connections held: 1.01 times" in text
+    assert "At most 1.40 times the floor: not yet the 1.1 times" in text
+    assert "Medians of 8 interleaved ABBA pairs" in text
+    grown = rejecting(rejections([1.0, 1.09]))
+    assert "The cost grows with the connections held: 1.09 times" in grown
+    assert "At most 1.09 times the floor: within the 1.1 times" in grown
+
+
+def test_place_is_filled_when_its_results_are_there_and_kept_when_not(tmp_path: Path) -> None:
+    text = "a\n<!-- bench reject-cost -->\nby hand\n<!-- /bench -->\nb\n"
+    assert rewritten(text, tmp_path) == text
+    (tmp_path / "reject-cost.json").write_text(json.dumps(rejections([1.38, 1.40])))
+    filled = rewritten(text, tmp_path)
+    assert "by hand" not in filled
+    assert filled.startswith("a\n<!-- bench reject-cost -->\nMedians of 8")
+    assert filled.endswith("\n<!-- /bench -->\nb\n")
+    assert rewritten(filled, tmp_path) == filled
+
+
+def test_place_that_nobody_writes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        rewritten("<!-- bench nonsense -->\n<!-- /bench -->", tmp_path)
+
+
+def test_plot_is_one_well_formed_picture_with_a_row_for_each_server() -> None:
+    found = result(100.0, 60.0)
+    text = overview_plot(overview(found), found)
+    root = ElementTree.fromstring(text)
+    names = [
+        node.text for node in root.iter("{http://www.w3.org/2000/svg}text") if node.get("class")
+    ]
+    assert [name for name in names if name in found.peers] == ["gserver-close", "peer"]
+    # Two caps, two panels, two servers.
+    titles = list(root.iter("{http://www.w3.org/2000/svg}title"))
+    assert len(titles) == 8
+    assert titles[0].text == "gserver-close, cap 10: 100 to 200"
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_check_changes_nothing_and_agrees() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "readme", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
