@@ -92,7 +92,7 @@ class AcceptLoop:
         self._family = listener.family
         self._limiter = limiter
         self._start = start
-        loop = gevent.get_hub().loop
+        self._loop = loop = gevent.get_hub().loop
         # Once each: the bound on those who are taking a reply is of the reply, for all its reasons.
         different = {id(how): how for how in rejections.values()}
         made = {key: how.on(listener.family, loop) for key, how in different.items()}
@@ -196,7 +196,11 @@ class AcceptLoop:
         accept = self._listener._accept  # (descriptor, address): no Python socket is made
         direct = self.proxies is None
         if direct:
-            if self._can_look() and (to_shed := limiter.may_shed()):
+            if (
+                self._epoll is not None
+                and self._process == _process
+                and (to_shed := limiter.may_shed(self._loop.iteration))
+            ):
                 self._shed(accept, to_shed)
                 return
             if limiter.holding:

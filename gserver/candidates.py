@@ -60,6 +60,8 @@ class TurnShare:
         """What is left in this turn of the loop, 0 or more; it is spent now."""
         if turn != self._turn:
             self._begin(turn)
+            self._left = 0
+            return MAX_REJECTIONS_PER_TURN
         left, self._left = self._left, 0
         return left if left > 0 else 0
 
@@ -127,10 +129,9 @@ class Candidates:
         has to be, and nobody has been admitted or decided on in this turn of the loop."""
         return not (self._batches or self.settle or self._acted_in == iteration())
 
-    def whole_share(self) -> int:
+    def whole_share(self, turn: int) -> int:
         """All that is left of this turn's share of rejections, taken for newcomers who
         :meth:`may_decide_at_once`; else 0."""
-        turn = iteration()
         if self._batches or self.settle or self._acted_in == turn:
             return 0
         self._acted_in = turn

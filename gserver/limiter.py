@@ -44,7 +44,7 @@ log = logging.getLogger("gserver")
 #: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
 #: handler that returns on end-of-file gives it back in one turn of the loop.
 EVICTION_WAIT_S: Final = 0.1
-_CAPACITY: Final = REJECTED[Reason.CAPACITY]
+_CAPACITY: Final = Reason.CAPACITY  # a global: an Enum's attribute takes longer to find
 _DENIED: Final = REJECTED[Reason.DENIED]
 _WAIT_TIMEOUT: Final = REJECTED[Reason.WAIT_TIMEOUT]
 
@@ -207,21 +207,27 @@ class Limiter:
         is no slot, or others wait for one (newcomers never overtake)."""
         return self.gate.bare and (bool(self._candidates) or self.full)
 
-    def may_shed(self) -> int:
+    def may_shed(self, turn: int) -> int:
         """How many newcomers :meth:`shed` may turn away in this turn of the loop. Not 0 only
         where just the cap is asked, there is no slot, and nobody waits or could wait for one but
-        for an ending under way."""
+        for an ending under way.
+
+        :param turn: its number.
+        """
         gate = self.gate
         if gate.bare and gate.full(len(self.pool)) and not self.evictors:
-            return self._candidates.whole_share()
+            return self._candidates.whole_share(turn)
         return 0
 
     def shed(self, client: Client, front: Front) -> None:
         """Turn away one of :meth:`may_shed`, accepted just now, after which the kernel had no
         ending to report."""
         fd, address = client
-        self.counters.accepted += 1
-        self._reject(fd, address, front, _CAPACITY)
+        counters, reason = self.counters, _CAPACITY
+        counters.accepted += 1
+        counters.rejected[reason] += 1
+        self._log.saw(address, reason)
+        self._turn_away(fd, address, front, reason)
 
     def may_decide_at_once(self) -> bool:
         """Whether a verdict of :meth:`arrived` stands, for :meth:`reject_now`, if the kernel has

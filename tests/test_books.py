@@ -37,7 +37,7 @@ from support import (
 
 from gserver import Audit, Limiter, Reason, Reply, StreamServer, slots
 from gserver.admission.verdict import REJECTED, Rejected
-from gserver.candidates import MAX_CANDIDATES
+from gserver.candidates import MAX_CANDIDATES, iteration
 from gserver.daemon import serve
 from gserver.net.listeners import tcp_listener
 from gserver.stats import Ending
@@ -135,7 +135,7 @@ class LimiterMachine(RuleBasedStateMachine):
             self.arrivals += 1
             client = (self.arrivals, ("192.0.2.1", 1))
             # As the accept loop does.
-            if self.quiet and self.limiter.may_shed():
+            if self.quiet and self.limiter.may_shed(iteration()):
                 self.limiter.shed(client, self.desk)
                 continue
             verdict = None if self.limiter.holding else self.limiter.arrived(client, self.desk)

@@ -161,7 +161,7 @@ def test_the_work_of_a_rejection_does_not_depend_on_how_many_connections_are_hel
     few = steps_of_a_turn(1, rejection, short=short)
     many = steps_of_a_turn(5000, rejection, short=short)
     assert few == many
-    assert few["Limiter._reject"] > MAX_REJECTIONS_PER_TURN  # it did see the work
+    assert few["Limiter._turn_away"] > MAX_REJECTIONS_PER_TURN  # it did see the work
 
 
 def test_control_stock_gevent_makes_a_greenlet_and_a_socket_for_each_client_it_turns_away() -> None:
