@@ -372,7 +372,11 @@ class AcceptLoop:
         if full:
             if self._refusing_since is None and self._watcher is not None:
                 self._pause()  # first: a shut listener is readable without end
-                shut_door(self._listener)
+                try:
+                    shut_door(self._listener)
+                except OSError as error:  # a handler has broken it, say
+                    self._fatal(error)
+                    return
                 self._refusing_since = monotonic()
                 self._limiter.counters.refusing_since(self._refusing_since)
         elif self._refusing_since is not None:

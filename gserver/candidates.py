@@ -178,7 +178,7 @@ class Candidates:
             self._timer.after(settle)
 
     def admitted_one(self) -> None:
-        """A client that was no candidate has been admitted in this turn of the loop."""
+        """A client has been admitted in this turn of the loop."""
         self._acted_in = iteration()
 
     def turned_one_away(self) -> None:
@@ -192,11 +192,18 @@ class Candidates:
 
     def leave(self, front: Front) -> list[Client]:
         """A listener closes: take its candidates out, and return them in their order."""
-        leaving = [c for _, whose, clients in self._batches if whose is front for c in clients]
-        self._batches = deque(batch for batch in self._batches if batch[1] is not front)
+        leaving: list[Client] = []
+        for _, whose, clients in self._batches:
+            if whose is front:
+                leaving += clients
+                clients.clear()  # also for a _decide_all() under way, which this may be called by
+        self._drop_empty_batches()
         if not self._batches:
             self._timer.close()
         return leaving
+
+    def _drop_empty_batches(self) -> None:
+        self._batches = deque(batch for batch in self._batches if batch[2])
 
     def _settled(self) -> None:
         try:
@@ -209,35 +216,33 @@ class Candidates:
     def _decide_all(self) -> None:
         """A verdict for each whose slot is free or whose time is over."""
         self._acted_in = turn = iteration()
-        batches, decide = self._batches, self._decide
+        decide = self._decide
         now = monotonic()
         budget = share = self.share.left(turn)
         crowded = len(self) - MAX_CANDIDATES
         nobody = False  # is admitted any more
-        stay: deque[tuple[float, Front, deque[Client]]] = deque()
         try:
-            while batches:
-                deadline, front, clients = batches[0]
-                wait_on: deque[Client] = deque()
-                stay.append((deadline, front, wait_on))
-                while clients:
-                    over = budget > 0 and (deadline <= now or crowded > 0)
-                    if nobody and not over:
-                        wait_on.extend(clients)
-                        break
-                    # Out first: no error can have it decided twice.
-                    client = clients.popleft()
-                    got = decide(*client, front, over, now)
-                    if not got:
-                        wait_on.append(client)
-                        nobody = nobody or got is None
-                    elif over:
-                        budget -= 1
-                        crowded -= 1
-                batches.popleft()
+            for deadline, front, clients in tuple(self._batches):
+                stay = 0  # how many at the end of ``clients`` have been asked
+                try:
+                    for _ in range(len(clients)):
+                        over = budget > 0 and (deadline <= now or crowded > 0)
+                        if not clients or (nobody and not over):
+                            break
+                        # Out first: no error can have it decided twice.
+                        client = clients.popleft()
+                        got = decide(*client, front, over, now)
+                        if not got:
+                            clients.append(client)
+                            stay += 1
+                            nobody = nobody or got is None
+                        elif over:
+                            budget -= 1
+                            crowded -= 1
+                finally:
+                    clients.rotate(stay)
         finally:
-            stay.extend(batches)
-            self._batches = deque(batch for batch in stay if batch[2])
+            self._drop_empty_batches()
             self.share.spend(share - budget)
         if self._batches:
             first = min(deadline for deadline, _, _ in self._batches)

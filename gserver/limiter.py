@@ -190,9 +190,11 @@ class Limiter:
     def on_full(self, callback: Callable[[bool], object]) -> None:
         """Call ``callback`` with True whenever the last slot is taken, with False whenever one
         is free again; at once, if it is taken now."""
+        self._note_occupancy()  # other work in the pool does not tell
         self._on_full.append(callback)
-        if self.full:
+        if self._was_full:
             callback(True)
+            self._await_others()
 
     def off_full(self, callback: Callable[[bool], object]) -> None:
         """Call it no more. Nothing happens if it never was."""
@@ -314,7 +316,6 @@ class Limiter:
             )
         if isinstance(verdict, Receipt):
             self.counters.accepted += 1
-            self._candidates.admitted_one()
             self._admit(fd, address, front, verdict)
             return True
         if verdict in ENDINGS_MAKE_ROOM:
@@ -385,6 +386,7 @@ class Limiter:
 
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1
+        self._candidates.admitted_one()
         header_bytes = self._named.pop(fd, 0) if self._named else 0
         try:
             front.admit(fd, address, receipt, header_bytes)
@@ -494,7 +496,6 @@ class Limiter:
         if isinstance(verdict, Receipt):
             # From hand to hand: nothing else runs between the two.
             self._headers.release(guest)
-            self._candidates.admitted_one()
             self._named[fd] = guest.header_bytes
             self._admit(fd, address, front, verdict)
         elif isinstance(verdict, Waiter):
@@ -595,7 +596,7 @@ class Limiter:
     def _slot_is_free(self, _semaphore: Any) -> None:
         self._awaits_others = False
         self._occupancy_changed()
-        if len(self._candidates) or len(self._waiting):
+        if len(self._candidates) or len(self._waiting) or self._on_full:
             self._await_others()
 
     def _note_occupancy(self) -> None:
@@ -604,5 +605,7 @@ class Limiter:
         self.counters.occupancy(in_use, full, monotonic())
         if full is not self._was_full:
             self._was_full = full
-            for callback in self._on_full:
+            for callback in tuple(self._on_full):
                 callback(full)
+            if full and self._on_full and self._shares_pool:
+                self._await_others()  # a shut door hears of no slot that other work gives back

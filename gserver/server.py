@@ -25,6 +25,7 @@ from gserver.accept import AcceptLoop
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
+from gserver.candidates import MAX_CANDIDATES
 from gserver.connection import Connection
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
@@ -374,12 +375,16 @@ class _Capped(_GeventServer):
     def _warn_of_too_few_descriptors(self) -> None:
         """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        cap = self._capped_limiter().max_connections
-        if soft != resource.RLIM_INFINITY and cap >= soft:
+        limiter = self._capped_limiter()
+        # The cap may have been changed since the limits were given.
+        waiting = limiter.limits.most_open - limiter.limits.max_connections
+        most = limiter.max_connections + waiting + MAX_CANDIDATES
+        if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
-                "max_connections %s is out of reach: this process may have %s descriptors "
-                "(RLIMIT_NOFILE, ulimit -n)",
-                f"{cap:,}",
+                "max_connections %s is out of reach: with those who wait it takes %s descriptors "
+                "and this process may have %s (RLIMIT_NOFILE, ulimit -n)",
+                f"{limiter.max_connections:,}",
+                f"{most:,}",
                 f"{soft:,}",
             )
 

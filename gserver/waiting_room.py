@@ -95,20 +95,26 @@ class WaitingRoom:
 
     def _tick(self) -> None:
         now = monotonic()
-        # A share a turn of the loop (G5). The others keep their places in the queue until they are
-        # told, so that its bound is the bound on their descriptors.
-        for waiter in self._gate.expire(now, self._share.left(iteration())):
-            self._share.spend(1)
-            if _left(waiter.client[0]):
-                self._abandon(waiter)
-            else:
-                self._reject(waiter)
-        if not self._to_look_at and now - self._looked >= _LOOK_EVERY_S:
-            self._looked = now
-            self._to_look_at = self._gate.waiters()
-        if self._to_look_at:
-            self._look_at_some()
-        self._set_timer(now)
+        try:
+            # A share a turn of the loop (G5). The others keep their places in the queue until they
+            # are told, so that its bound is the bound on their descriptors. One at a time: no
+            # error can lose those behind it.
+            for _ in range(self._share.left(iteration())):
+                expired = self._gate.expire(now, 1)
+                if not expired:
+                    break
+                self._share.spend(1)
+                if _left(expired[0].client[0]):
+                    self._abandon(expired[0])
+                else:
+                    self._reject(expired[0])
+            if not self._to_look_at and now - self._looked >= _LOOK_EVERY_S:
+                self._looked = now
+                self._to_look_at = self._gate.waiters()
+            if self._to_look_at:
+                self._look_at_some()
+        finally:
+            self._set_timer(now)
 
     def _look_at_some(self) -> None:
         some = self._to_look_at[-_LOOKS_PER_TURN:]

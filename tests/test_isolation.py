@@ -215,3 +215,25 @@ def test_a_candidate_whose_time_is_over_does_not_wait_for_one_ahead_with_more_ti
     assert decided == [(1, False), (3, True), (4, True)]
     assert candidates.descriptors() == [1, 2]
     candidates.leave(front)
+
+
+def test_a_listener_that_closes_while_candidates_are_decided_on_takes_its_own_out() -> None:
+    """A callback of the one being decided on may do that: nobody is decided on twice."""
+    decided: list[int] = []
+    closing: Any = object()
+    other: Any = object()
+
+    def decide(fd: int, address: Any, front: Any, over: bool, now: float) -> bool | None:
+        decided.append(fd)
+        if fd == 1:
+            left.extend(fd for fd, _ in candidates.leave(closing))
+        return True
+
+    left: list[int] = []
+    candidates = Candidates(decide, 0.0)
+    candidates.hold(deque([(1, None), (2, None)]), closing, quiet=False)
+    candidates.hold(deque([(3, None)]), other, quiet=False)
+    candidates.hold(deque([(4, None)]), closing, quiet=False)
+    eventually(lambda: not candidates)
+    assert decided == [1, 3]
+    assert left == [2, 4]

@@ -83,6 +83,22 @@ def test_in_a_turn_that_admitted_somebody_nobody_is_turned_away_by_a_look_alone(
             assert limiter.may_shed(iteration()) == 0
 
 
+def test_in_a_turn_that_admitted_one_who_waited_nobody_is_turned_away_by_a_look_alone() -> None:
+    limiter = Limiter(Limits(max_connections=1, wait=3600.0))
+    desk = Desk(limiter)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        turn()
+        assert limiter.arrived((-1, ("192.0.2.1", 1)), desk) is True
+        assert limiter.arrived((ours.fileno(), ("192.0.2.1", 2)), desk) is True
+        turn()
+        assert limiter.may_decide_at_once()
+        limiter.ended(-1, *desk.inside.pop(-1), Ending.RETURNED)
+        assert list(desk.inside) == [ours.fileno()]
+        assert not limiter.may_decide_at_once()
+        limiter.ended(ours.fileno(), *desk.inside.pop(ours.fileno()), Ending.RETURNED)
+
+
 class Blind:
     """A look that never sees an ending."""
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
+from gevent.pool import Pool
 from support import (
     DEADLINE,
     LOCAL,
@@ -359,3 +361,32 @@ def test_turning_waiting_on_while_it_refuses_is_an_error() -> None:
             server.limiter.limits = Limits(max_connections=1, wait=0.1)
         assert caught.value.setting == "wait"
         assert not server.limiter.gate.may_wait
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the start", "while it runs"])
+def test_door_opens_when_other_work_in_the_pool_gives_back_its_slot(before: bool) -> None:
+    pool, end = Pool(1), Event()
+    work = pool.spawn(end.wait) if before else None
+    with running(StreamServer(LOCAL, greet, spawn=pool, rejection=Refuse())) as server:
+        if work is None:
+            work = pool.spawn(end.wait)
+            assert server.stats.occupied == 1  # nobody else tells
+        assert is_shut(server)
+        end.set()
+        work.join()
+        eventually(lambda: not is_shut(server))
+        with connect(server) as client:
+            assert outcome(client) == "served"
+
+
+def test_listener_that_cannot_be_shut_is_a_listener_that_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_listener: Any) -> None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(gserver.accept, "shut_door", broken)
+    with serving(max_connections=1) as server, connect(server) as client:
+        assert outcome(client) == "served"  # the admitted go on
+        assert server.closed
+        assert "the listener failed" in caplog.text

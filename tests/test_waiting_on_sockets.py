@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent import socket
+from gevent import GreenletExit, socket
 from gevent.event import Event
 from support import (
     LOCAL,
@@ -29,7 +29,7 @@ from support import (
 from test_books import checked_at_every_step
 
 import gserver.waiting_room
-from gserver import Limiter, Limits, Reason, SettingError, StreamServer
+from gserver import Close, Limiter, Limits, Reason, SettingError, StreamServer
 from gserver.candidates import MAX_CANDIDATES, MAX_REJECTIONS_PER_TURN
 
 LONG = 3600.0
@@ -451,3 +451,27 @@ def test_waiting_and_settle_do_not_go_together() -> None:
     with pytest.raises(SettingError, match="goes without settle"):
         limiter.limits = limits
     assert not limiter.gate.may_wait
+
+
+def test_no_error_of_ours_forgets_those_who_wait(hub_errors: list[BaseException]) -> None:
+    """Whose time is over together: the first one's rejection is interrupted."""
+    failures = [GreenletExit()]
+
+    class Interrupted(Close):
+        def on(self, family: int, loop: Any) -> Any:
+            close = super().on(family, loop)
+
+            def turn_away(fd: int) -> None:
+                close(fd)
+                if failures:
+                    raise failures.pop()
+
+            return turn_away
+
+    limits = Limits(max_connections=1, wait=0.05)
+    server = StreamServer(LOCAL, Holding(), limits=limits, rejection=Interrupted())
+    with running(server), clients(server, 1), connect(server) as first, connect(server) as second:
+        assert [outcome(first), outcome(second)] == ["closed", "closed"]
+        eventually(lambda: server.stats.waiting == 0)
+        assert server.stats.balanced
+    hub_errors.clear()

@@ -198,7 +198,9 @@ class Gate:
         """Ask again for a client that :meth:`decide` or :meth:`classify` rejected for its
         source's slots or for capacity, and that is held.
 
-        Only the counts are asked: its attempt has been counted, and it has passed the rest.
+        Only the counts are asked. Its attempt has been counted, and it has passed the rest; but
+        for early drop, which is for newcomers while the slots run low: this one takes a slot that
+        has just come back, if there is one.
         """
         if self.bare:
             return self.decide(source, now, in_use=in_use)
@@ -211,7 +213,8 @@ class Gate:
 
     def lacks_only_a_slot(self, source: Source, *, in_use: int, unclassified: int = 0) -> bool:
         """Whether such a client could be admitted if one more slot were free. Takes nothing."""
-        return not self._is_over(source) and not self._has_room(source, in_use, unclassified)
+        over = self._is_over(source) and Reason.SOURCE not in self._rules.dry_run
+        return not over and not self._has_room(source, in_use, unclassified)
 
     def recheck_or_wait(
         self, client: Any, source: Source, now: float, *, in_use: int, unclassified: int = 0

@@ -210,6 +210,13 @@ def test_slots_of_those_still_to_be_classified_are_not_held_against_who_has_said
     assert not gate.lacks_only_a_slot(other, **some)
 
 
+def test_a_cap_for_sources_in_dry_run_keeps_nobody_from_lacking_only_a_slot():
+    gate = gate_of(per_source=1, dry_run=["source"])
+    source = gate.source(THERE)
+    gate.decide(source, 0.0, in_use=0)
+    assert gate.lacks_only_a_slot(source, in_use=10)
+
+
 def test_client_for_which_there_is_only_a_reserved_slot_may_wait_for_another():
     gate = gate_of(reserved=9, reserved_for=["192.0.2.1"], per_source=1, wait=1.0, wait_queue=1)
     other = gate.source(THERE)
