@@ -45,17 +45,24 @@ def detect(target: object) -> Kind:
             raise SettingError("handler", target, "serves datagrams; this is a TCP server")
         if issubclass(target, socketserver.BaseRequestHandler):
             return Kind.REQUEST_HANDLER
-        raise SettingError(
-            "handler", target, "of the classes only socketserver.BaseRequestHandler's can serve"
-        )
-    if not callable(target):
+    elif not callable(target):
         raise SettingError("handler", target, "cannot be called; give handle(socket, address)")
-    if callable(getattr(target, "wsgi_app", None)):  # Flask, and what resembles it
+    elif callable(getattr(target, "wsgi_app", None)):  # Flask, and what resembles it
         return Kind.WSGI
     try:
-        names = list(inspect.signature(target).parameters)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return Kind.CALLABLE
+        signature = inspect.signature(target)  # a class's is its constructor's
+        if isinstance(target, type):
+            signature.bind(None, None)
+    except (TypeError, ValueError):
+        if isinstance(target, type):
+            raise SettingError(
+                "handler",
+                target,
+                "is a class that is no socketserver.BaseRequestHandler and is not seen to take "
+                "(socket, address) or (environ, start_response); if it does, say so by --kind",
+            ) from None
+        return Kind.CALLABLE  # a builtin without a signature
+    names = list(signature.parameters)
     if names[:1] == ["environ"] or names[1:2] == ["start_response"]:  # PEP 3333's names
         return Kind.WSGI
     return Kind.CALLABLE
