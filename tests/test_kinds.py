@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
 from program import gserver, module, served, serving
 
+REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 CLASS = """
 class handle:
     def __init__(self, sock, address):
@@ -21,10 +23,30 @@ class handle:
         yield b"hello"
 """
 
+HANDLERS = """
+import socketserver, threading
 
-def answered(sock: socket.socket) -> bytes:
-    """What an HTTP request reads."""
-    sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+def call(sock, start_response):  # looks like an application
+    sock.sendall(b"%d " % (threading.get_ident() == threading.main_thread().ident))
+    while data := sock.recv(100):
+        sock.sendall(data)
+
+def application(*all):  # looks like a handler
+    environ, start_response = all
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line)
+"""
+
+
+def exchanged(sock: socket.socket, said: bytes) -> bytes:
+    """All that a client reads that says so much, and no more."""
+    sock.sendall(said)
+    sock.shutdown(socket.SHUT_WR)
     answer = b""
     while data := sock.recv(4096):
         answer += data
@@ -40,7 +62,7 @@ def test_a_class_with_the_names_of_wsgi_is_an_application(tmp_path: Path) -> Non
     with serving(module(tmp_path, WSGI_CLASS), cwd=tmp_path) as program:
         assert "turned away by reply:http" in program.line
         with program.client() as sock:
-            assert answered(sock).endswith(b"\r\n\r\nhello")
+            assert exchanged(sock, REQUEST).endswith(b"\r\n\r\nhello")
 
 
 def test_a_class_whose_arguments_cannot_be_seen_is_one_line_that_names_the_option(
@@ -50,3 +72,46 @@ def test_a_class_whose_arguments_cannot_be_seen_is_one_line_that_names_the_optio
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert "say so by --kind" in result.stderr
+
+
+# ---- as the user says ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said", "answer"),
+    [
+        ("callable", "call", b"line\n", b"1 line\n"),
+        ("blocking", "call", b"line\n", b"0 line\n"),  # not in the main thread
+        ("request-handler", "Echo", b"line\n", b"line\n"),
+        ("wsgi", "application", REQUEST, b"\r\n\r\nhello"),
+    ],
+)
+def test_a_handler_is_served_as_the_kind_it_is_said_to_be(
+    kind: str, name: str, said: bytes, answer: bytes, tmp_path: Path
+) -> None:
+    module(tmp_path, HANDLERS)
+    options = ("--kind", kind, "--max-connections", "1")
+    with serving(f"app:{name}", *options, cwd=tmp_path) as program:
+        assert program.line.endswith("reply:http\n" if kind == "wsgi" else "close\n")
+        for _ in range(3):  # the one slot comes back
+            with program.client() as sock:
+                assert exchanged(sock, said).endswith(answer)
+        assert program.stop() == 0
+        assert "Traceback" not in program.log
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "problem"),
+    [
+        ("request-handler", "call", "is no socketserver.BaseRequestHandler"),
+        ("threaded", "call", "'threaded' is not one of"),
+    ],
+)
+def test_a_kind_that_it_cannot_be_is_one_line_and_status_2(
+    kind: str, name: str, problem: str, tmp_path: Path
+) -> None:
+    module(tmp_path, HANDLERS)
+    result = gserver("serve", f"app:{name}", "--kind", kind, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert problem in result.stderr
