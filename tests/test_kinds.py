@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from program import gserver, module, served, serving
+from program import gserver, module, served, serving, turned_away
+from support import vanish
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 CLASS = """
@@ -115,3 +116,44 @@ def test_a_kind_that_it_cannot_be_is_one_line_and_status_2(
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert problem in result.stderr
+
+
+# ---- how blocking functions end ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ending", "logged"), [("raise LookupError('own')", 1), ("raise SystemExit('bye')", 0)]
+)
+def test_a_blocking_function_that_fails_is_logged_once_and_its_slot_comes_back(
+    ending: str, logged: int, tmp_path: Path
+) -> None:
+    name = module(tmp_path, f"def handle(sock, address):\n    {ending}\n")
+    options = ("--kind", "blocking", "--max-connections", "1")
+    with serving(name, *options, cwd=tmp_path) as program:
+        for _ in range(3):
+            with program.client() as sock:
+                assert turned_away(sock) == "close"
+        assert program.stop() == 0
+        assert program.log.count("ERROR handler of 127.0.0.1:") == 3 * logged
+        assert program.log.count("Traceback (most recent call last):") == 3 * logged
+        assert program.log.count("LookupError") == 3 * logged
+        assert "rejecting" not in program.log
+
+
+BLOCKING = """
+def handle(sock, address):
+    sock.sendall(b"+")
+    while sock.recv(100):
+        pass
+"""
+
+
+def test_a_blocking_functions_peer_that_resets_is_no_error(tmp_path: Path) -> None:
+    with serving(module(tmp_path, BLOCKING), "--kind", "blocking", cwd=tmp_path) as program:
+        for _ in range(3):
+            with program.client() as sock:
+                assert sock.recv(1) == b"+"
+                vanish(sock)
+        assert program.stop() == 0
+        assert "ERROR" not in program.log
+        assert "Traceback" not in program.log

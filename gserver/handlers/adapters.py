@@ -7,6 +7,7 @@ A :class:`socketserver.BaseRequestHandler`, a WSGI application, a function that 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import enum
 import inspect
 import os
@@ -160,14 +161,26 @@ class _InThreads:
         task = None
         try:
             task = self._threads.spawn(self._serve, plain, address)
-            task.get()
+            error = task.get()
         finally:
             if task is None:
                 plain.close()
             elif not task.ready():  # this greenlet is killed
                 # A thread cannot be. Its connection can: reading it, it finds the end.
-                plain.shutdown(_socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # the peer, or the thread, was first
+                    plain.shutdown(_socket.SHUT_RDWR)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # whose traceback has this frame: no cycle for the collector to find
 
-    def _serve(self, sock: Any, address: Any) -> None:
-        with sock:
-            self._function(sock, address)
+    def _serve(self, sock: Any, address: Any) -> BaseException | None:
+        """What the function raised is returned: what a pool's thread raises gevent's hub prints
+        as well, and a SystemExit it throws into the main greenlet, which ends the server."""
+        try:
+            with sock:
+                self._function(sock, address)
+        except BaseException as error:
+            return error
+        return None

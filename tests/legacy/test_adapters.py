@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socketserver
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from support import vanish
 
 from gserver import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
@@ -250,3 +252,31 @@ def test_a_blocking_handler_whose_connection_is_killed_finds_the_end(
         while not over.is_set():
             gevent.sleep(0.001)
     assert len(server.pool) == 0
+
+
+def test_a_killed_blocking_handler_whose_peer_has_reset_is_no_error(
+    serve: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection cannot be shut down any more (ENOTCONN)."""
+    begun, release = threading.Event(), threading.Event()
+
+    def wait(sock: Any, address: Any) -> None:
+        begun.set()
+        release.wait(20)
+
+    server = serve(wait, Kind.BLOCKING)
+    try:
+        with connect(server) as sock:
+            with gevent.Timeout(20):
+                while not begun.is_set():
+                    gevent.sleep(0.001)
+            (connection,) = server.limiter.connections
+            vanish(sock)
+        with gevent.Timeout(20):
+            while not select.select([connection.socket.fileno()], [], [], 0)[0]:
+                gevent.sleep(0.001)
+        server.pool.kill(timeout=20)
+    finally:
+        release.set()
+    assert server.stats.finished["killed"] == 1
+    assert caplog.records == []
