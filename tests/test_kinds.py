@@ -136,7 +136,7 @@ def test_a_blocking_function_that_fails_is_logged_once_and_its_slot_comes_back(
         assert program.stop() == 0
         assert program.log.count("ERROR handler of 127.0.0.1:") == 3 * logged
         assert program.log.count("Traceback (most recent call last):") == 3 * logged
-        assert program.log.count("LookupError") == 3 * logged
+        assert program.log.count("LookupError: own") == 3 * logged
         assert "rejecting" not in program.log
 
 
