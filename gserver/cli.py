@@ -130,7 +130,9 @@ def cli() -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(Kind, case_sensitive=False),
+    # Of an enumeration itself the choices would be its names: request_handler.
+    type=click.Choice([kind.value for kind in Kind], case_sensitive=False),
+    callback=lambda _context, _param, value: None if value is None else Kind(value),
     help="What HANDLER was written for. 'blocking': called in a thread of its own, with a plain "
     "socket.  [default: as it looks; 'callable' if nothing tells]",
 )

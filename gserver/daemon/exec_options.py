@@ -58,7 +58,8 @@ _LATER_OPTIONS: Final = (
     click.option(
         "--settle",
         type=Seconds(),
-        help="How long a client may wait at the cap for a connection that is ending.  "
+        help="How long a client may wait at the cap for a connection that is ending. A program "
+        "that forks for each connection wants 0.05.  "
         f"[default: {SETTLE_S:g}; 0 with --wait]",
     ),
     click.option(

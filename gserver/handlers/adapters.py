@@ -7,6 +7,7 @@ A :class:`socketserver.BaseRequestHandler`, a WSGI application, a function that 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import enum
 import inspect
 import os
@@ -45,17 +46,24 @@ def detect(target: object) -> Kind:
             raise SettingError("handler", target, "serves datagrams; this is a TCP server")
         if issubclass(target, socketserver.BaseRequestHandler):
             return Kind.REQUEST_HANDLER
-        raise SettingError(
-            "handler", target, "of the classes only socketserver.BaseRequestHandler's can serve"
-        )
-    if not callable(target):
+    elif not callable(target):
         raise SettingError("handler", target, "cannot be called; give handle(socket, address)")
-    if callable(getattr(target, "wsgi_app", None)):  # Flask, and what resembles it
+    elif callable(getattr(target, "wsgi_app", None)):  # Flask, and what resembles it
         return Kind.WSGI
     try:
-        names = list(inspect.signature(target).parameters)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return Kind.CALLABLE
+        signature = inspect.signature(target)  # a class's is its constructor's
+        if isinstance(target, type):
+            signature.bind(None, None)
+    except (TypeError, ValueError):
+        if isinstance(target, type):
+            raise SettingError(
+                "handler",
+                target,
+                "is a class that is no socketserver.BaseRequestHandler and is not seen to take "
+                "(socket, address) or (environ, start_response); if it does, say so by --kind",
+            ) from None
+        return Kind.CALLABLE  # a builtin without a signature
+    names = list(signature.parameters)
     if names[:1] == ["environ"] or names[1:2] == ["start_response"]:  # PEP 3333's names
         return Kind.WSGI
     return Kind.CALLABLE
@@ -153,14 +161,26 @@ class _InThreads:
         task = None
         try:
             task = self._threads.spawn(self._serve, plain, address)
-            task.get()
+            error = task.get()
         finally:
             if task is None:
                 plain.close()
             elif not task.ready():  # this greenlet is killed
                 # A thread cannot be. Its connection can: reading it, it finds the end.
-                plain.shutdown(_socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # the peer, or the thread, was first
+                    plain.shutdown(_socket.SHUT_RDWR)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # whose traceback has this frame: no cycle for the collector to find
 
-    def _serve(self, sock: Any, address: Any) -> None:
-        with sock:
-            self._function(sock, address)
+    def _serve(self, sock: Any, address: Any) -> BaseException | None:
+        """What the function raised is returned: what a pool's thread raises gevent's hub prints
+        as well, and a SystemExit it throws into the main greenlet, which ends the server."""
+        try:
+            with sock:
+                self._function(sock, address)
+        except BaseException as error:
+            return error
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socketserver
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from support import vanish
 
 from gserver import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
@@ -48,6 +50,28 @@ class Framework:
         return self.wsgi_app(*args)
 
 
+class Application:
+    """PEP 3333's second example: an instance is the answer."""
+
+    def __init__(self, environ: Any, start_response: Callable[..., Any]) -> None:
+        self.answer = application(environ, start_response)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.answer)
+
+
+class Session:
+    """Serves its client while it is made."""
+
+    def __init__(self, sock: Any, address: Any) -> None:
+        handle(sock, address)
+
+
+class Three:
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        raise AssertionError("never made")
+
+
 def blocking(sock: Any, address: Any) -> None:
     """Blocks its thread, as code that knows no gevent does."""
     sock.sendall(b"+")
@@ -67,6 +91,8 @@ def handle(sock: Any, address: Any) -> None:
         (Echo, Kind.REQUEST_HANDLER),
         (Hello, Kind.REQUEST_HANDLER),
         (application, Kind.WSGI),
+        (Application, Kind.WSGI),
+        (Session, Kind.CALLABLE),
         (Framework(), Kind.WSGI),
         (lambda env, start_response: [], Kind.WSGI),
         (handle, Kind.CALLABLE),
@@ -81,6 +107,12 @@ def test_a_handler_is_detected_from_what_it_is(target: object, kind: Kind) -> No
 @pytest.mark.parametrize("target", [object(), int, socketserver.DatagramRequestHandler, None])
 def test_what_cannot_serve_is_the_users_mistake(target: object) -> None:
     with pytest.raises(SettingError, match="handler"):
+        detect(target)
+
+
+@pytest.mark.parametrize("target", [int, Three, Framework])
+def test_a_class_of_which_nothing_is_known_may_be_told_by_its_kind(target: object) -> None:
+    with pytest.raises(SettingError, match="if it does, say so by --kind"):
         detect(target)
 
 
@@ -136,8 +168,10 @@ EXCHANGES = {
     "request-handler": (Echo, None, b"a line\n", b"a line\n"),
     "http": (Hello, None, b"GET / HTTP/1.0\r\n\r\n", b"200 OK"),
     "wsgi": (application, None, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200 OK"),
+    "wsgi class": (Application, None, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200 OK"),
     "blocking": (blocking, Kind.BLOCKING, b"said", b"+"),
     "callable": (handle, None, b"x", b"+"),
+    "class": (Session, None, b"x", b"+"),
 }
 
 
@@ -146,7 +180,7 @@ def test_each_kind_serves_up_to_the_cap_and_gives_its_slots_back(
     name: str, serve: Callable[..., Any]
 ) -> None:
     target, kind, said, answer = EXCHANGES[name]
-    server = serve(target, kind, **({"log": None} if name == "wsgi" else {}))
+    server = serve(target, kind, **({"log": None} if name.startswith("wsgi") else {}))
     for _ in range(3):
         with connect(server) as first, connect(server) as second:
             with gevent.Timeout(20):
@@ -218,3 +252,31 @@ def test_a_blocking_handler_whose_connection_is_killed_finds_the_end(
         while not over.is_set():
             gevent.sleep(0.001)
     assert len(server.pool) == 0
+
+
+def test_a_killed_blocking_handler_whose_peer_has_reset_is_no_error(
+    serve: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection cannot be shut down any more (ENOTCONN)."""
+    begun, release = threading.Event(), threading.Event()
+
+    def wait(sock: Any, address: Any) -> None:
+        begun.set()
+        release.wait(20)
+
+    server = serve(wait, Kind.BLOCKING)
+    try:
+        with connect(server) as sock:
+            with gevent.Timeout(20):
+                while not begun.is_set():
+                    gevent.sleep(0.001)
+            (connection,) = server.limiter.connections
+            vanish(sock)
+        with gevent.Timeout(20):
+            while not select.select([connection.socket.fileno()], [], [], 0)[0]:
+                gevent.sleep(0.001)
+        server.pool.kill(timeout=20)
+    finally:
+        release.set()
+    assert server.stats.finished["killed"] == 1
+    assert caplog.records == []
