@@ -76,9 +76,10 @@ class Listener(Followed, AcceptLoop):
         self._rejections = rejections
         self._told_of_text = False
         self._inherited = False  # by a fork, and not accepted on since
-        self._asked = False  # inside the program's accept()
+        self._asked = False  # inside the program's accept(), or looking for it
+        self._closing = False  # a descriptor is about to be closed
         self._last_error: OSError | None = None
-        self._error: OSError | None = None  # what that is to raise
+        self._error: OSError | None = None  # what the program's accept() is to raise
         self._wake_timer: Any = None
         AcceptLoop.__init__(
             self,
@@ -143,24 +144,38 @@ class Listener(Followed, AcceptLoop):
         """
         ready = self._ready
         if not ready:
-            if self._full:
-                self._holders.sweep()
-            if self._inherited:
-                self._inherited = False
-                self._holders.prefork.accepts(self._address, self._limiter.max_connections)
-            self._asked = True
-            try:
-                if self._full:
-                    self.take(MAX_REJECTIONS_PER_TURN)
-                else:
-                    self._take_one()
-            finally:
-                self._asked = False
+            if self._error is None:
+                self._take_for_program()
             if not ready:
                 error, self._error = self._error, None
                 raise error or nobody_there()
         self.reported = False
         return ready.popleft()
+
+    def look(self) -> bool:
+        """Take clients from the kernel's queue as :meth:`accept` does, but leave the admitted one
+        to it. Whether it has something to tell: a client, an error, or that the listener is
+        closed. That a client has come says nothing: it may be one to turn away."""
+        if self._closing:
+            return True
+        if not self._ready and self._error is None:
+            self._take_for_program()
+        return self.ready or self._error is not None
+
+    def _take_for_program(self) -> None:
+        if self._full:
+            self._holders.sweep()
+        if self._inherited:
+            self._inherited = False
+            self._holders.prefork.accepts(self._address, self._limiter.max_connections)
+        self._asked = True
+        try:
+            if self._full:
+                self.take(MAX_REJECTIONS_PER_TURN)
+            else:
+                self._take_one()
+        finally:
+            self._asked = False
 
     def _take_one(self) -> None:
         """:meth:`take` one client where there is room: on the path of every one."""
@@ -281,10 +296,12 @@ class Listener(Followed, AcceptLoop):
     # ---- Followed --------------------------------------------------------------------------
 
     def closing(self) -> None:
+        self._closing = True
         self.stop()  # no watcher of ours is to outlive the descriptor, or put its close off
 
     def closed(self, fd: int) -> None:
         super().closed(fd)
+        self._closing = not self.owners
         if self.owners and fd == self._listener.fileno():  # a duplicate is still there
             self._listener.detach()
             self._listener = _view(next(iter(self.owners)))

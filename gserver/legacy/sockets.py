@@ -190,8 +190,9 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
 
     A client that was there and is turned away leaves the program where it was: a non-blocking
     accept finds nothing, one with a timeout waits for what is left of it, a blocking one waits.
-    But a program that was *told* that a client is there has other things to do than wait for the
-    next one: it gets TimeoutError(EAGAIN), an OSError, which such programs expect of accept().
+    But a program that was *told* that a client is there, whose TLS handshake is not done yet, has
+    other things to do than wait: it gets TimeoutError(EAGAIN), an OSError, which such programs
+    expect of accept().
     """
     reported, listener.reported = listener.reported, False  # accept() resets it when it finds
     timeout = sock.timeout
@@ -199,7 +200,7 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
     if timeout == 0.0:
         raise nobody_there()
     if reported:
-        raise TimeoutError(errno.EAGAIN, "the client that was there was turned away")
+        raise TimeoutError(errno.EAGAIN, "the client that was there is not ready")
     while True:
         if deadline is None:
             sock._wait(sock._read_event)
