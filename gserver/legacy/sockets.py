@@ -268,20 +268,29 @@ def _patch_descriptors(holders: Holders) -> None:
 
 
 def _patch_forks(holders: Holders) -> None:
-    os_fork = os.fork
-    fork_and_watch = gevent.subprocess.fork_and_watch  # type: ignore[attr-defined]
+    os_forkpty = os.forkpty
+
+    def made(pid: int) -> None:
+        if pid:
+            holders.children.forked(pid, set(holders.slots()))
 
     def noting(fork: Callable[..., int]) -> Callable[..., int]:
         def fork_and_note(*arguments: Any, **keywords: Any) -> int:
             pid = fork(*arguments, **keywords)
-            if pid:
-                holders.children.forked(pid, set(holders.slots()))
+            made(pid)
             return pid
 
         return fork_and_note
 
-    os.fork = noting(os_fork)
-    gevent.subprocess.fork_and_watch = noting(fork_and_watch)  # type: ignore[attr-defined]
+    def forkpty(*arguments: Any, **keywords: Any) -> tuple[int, int]:
+        pid, terminal = os_forkpty(*arguments, **keywords)
+        made(pid)
+        return pid, terminal
+
+    os.fork = noting(os.fork)
+    os.forkpty = forkpty
+    subprocess: Any = gevent.subprocess
+    subprocess.fork_and_watch = noting(subprocess.fork_and_watch)
 
 
 # ---- TLS ---------------------------------------------------------------------------------------
