@@ -252,6 +252,7 @@ def test_a_handler_is_what_the_program_set() -> None:
     [
         (("--reject", "refuse"), "--reject 'refuse'"),
         (("--only", "8999"), "--only '8999'"),
+        (("--only", "a..b:8999"), "--only 'a..b:8999': the host does not resolve"),
         (("--settle", "-1"), "--settle '-1'"),
         (("--max-connections", "0"), "--max-connections '0'"),
         (("--max-connections", "10000000"), "--max-connections 10000000"),

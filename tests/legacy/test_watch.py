@@ -195,6 +195,18 @@ listeners = [socket.create_server(("127.0.0.1", 40123)),
     ) == [False, True, True, True]
 
 
+def test_a_listener_is_named_by_its_host_or_by_any_spelling_of_its_address() -> None:
+    assert capped_ports(
+        "('localhost:40125', '127.2:40126', ':040127', '[::ffff:127.0.0.1]:40128')",
+        """
+listeners = [socket.create_server((host, port)) for host, port in (
+    ("127.0.0.1", 40125), ("127.0.0.2", 40126), ("127.0.0.3", 40127), ("127.0.0.1", 40128),
+    ("127.0.0.2", 40125), ("127.0.0.1", 40126),
+)]
+""",
+    ) == [True, True, True, True, False, False]
+
+
 def test_a_listener_that_was_listening_before_is_capped_when_it_accepts() -> None:
     assert (
         inside(
