@@ -24,6 +24,7 @@ from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.connection import HandshakeFailed
+from gserver.legacy.descriptors import raise_again
 from gserver.legacy.holders import Followed, Holders, Slot
 from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import describe, system_backlog
@@ -167,6 +168,7 @@ class Listener(Followed, AcceptLoop):
             self._holders.sweep()
         if self._inherited:
             self._inherited = False
+            raise_again()
             self._holders.prefork.accepts(self._address, self._limiter.max_connections)
         self._asked = True
         try:
