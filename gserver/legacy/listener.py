@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gevent
@@ -54,8 +54,6 @@ class Listener(Followed, AcceptLoop):
     :param fd: listening; stays the program's.
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
     :param timeouts: what of them the kernel watches by itself is set on the listener.
-    :ivar reported: the program was told that a client is there (:mod:`gserver.legacy.readiness`)
-        and has not accepted since: its next ``accept()`` must not block.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Listener(Followed, AcceptLoop):
         Followed.__init__(self)
         self._holders = holders
         self.handshake_timeout = handshake_timeout
-        self.reported = False
+        self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
         self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
         self._handshaking: set[gevent.Greenlet[..., None]] = set()
@@ -100,8 +98,13 @@ class Listener(Followed, AcceptLoop):
         self.deepen()
         holders.limiter.on_full(self._overload)
 
-    def is_for_tls(self) -> None:
-        """The program speaks TLS here: tell if those who are turned away would be told in text."""
+    def is_for_tls(self, server: Callable[[], Any]) -> None:
+        """The program speaks TLS here: tell if those who are turned away would be told in text.
+
+        :param server: a weak reference to the listening ``SSLSocket``. Where the handshake is its
+            own business, whoever is admitted begins with it at once.
+        """
+        self._server = server
         how = self._rejections[Reason.CAPACITY]
         if isinstance(how, Reply) and not how.script.tls and not self._told_of_text:
             self._told_of_text = True
@@ -150,7 +153,6 @@ class Listener(Followed, AcceptLoop):
             if not ready:
                 error, self._error = self._error, None
                 raise error or nobody_there()
-        self.reported = False
         return ready.popleft()
 
     def look(self) -> bool:
@@ -205,12 +207,15 @@ class Listener(Followed, AcceptLoop):
         """
         while not self._secure:
             fd, address = self.accept()
-            sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
-            greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
-            self._handshaking.add(greenlet)
-            greenlet.rawlink(self._handshaking.discard)
-            greenlet.start()
+            self._begin_handshake(fd, address, server)
         return self._secure.popleft()
+
+    def _begin_handshake(self, fd: int, address: Any, server: Any) -> None:
+        sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
+        greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
+        self._handshaking.add(greenlet)
+        greenlet.rawlink(self._handshaking.discard)
+        greenlet.start()
 
     def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
         holder = _Socket(sock)
@@ -248,6 +253,10 @@ class Listener(Followed, AcceptLoop):
         except BaseException:
             _socket.close(fd)
             raise
+        server = self._server()
+        if server is not None and server.do_handshake_on_connect:
+            self._begin_handshake(fd, address, server)
+            return
         self._ready.append((fd, address))
         if not self._asked:
             self.wake()
@@ -357,6 +366,10 @@ class _Socket:
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock
+
+
+def _none() -> None:
+    """The TLS socket of a listener without TLS."""
 
 
 def _view(fd: int) -> _socket.socket:

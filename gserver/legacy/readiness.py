@@ -3,8 +3,8 @@
 A client that waits in a listener for the program's next ``accept()`` is no longer in the
 kernel's queue: the program must be told all the same that it is there. And of a client that is
 turned away it must not be told: what it trusts, that ``accept()`` then neither blocks nor raises,
-has to hold. So the client is taken first, and only one that was admitted is told of. (With TLS
-one whose handshake is still to be done, too: ``accept()`` does not block then, but raises.)
+has to hold. So the client is taken first, and only one that was admitted, and that has done the
+TLS handshake of a TLS listener, is told of.
 """
 
 from __future__ import annotations
@@ -124,12 +124,9 @@ def _at_most(timeout: Any, listeners: Mapping[Any, Listener]) -> Any:
 
 def _tell(listener: Listener, descriptor: Any, readable: bool) -> bool:
     """Whether to tell the program that a client is there, or that ``descriptor`` is closed."""
-    tell = listener.ready or (
+    return listener.ready or (
         readable and (_fileno(descriptor) not in listener.owners or listener.look())
     )
-    if tell:
-        listener.reported = True
-    return tell
 
 
 def _in_time(ask: Callable[[Any], Found], timeout: Any, a_second: float = 1.0) -> Found:

@@ -8,7 +8,6 @@ library does it. The rest are the few functions that move descriptors without a 
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import socket
 import ssl
@@ -94,7 +93,7 @@ class _Follows(_Mixin):
         if self.followed is None:
             self.followed = _listening(self, sys._getframe(1)) or _UNCAPPED
             if isinstance(self, _TLSSocket) and isinstance(self.followed, Listener):
-                self.followed.is_for_tls()
+                self.followed.is_for_tls(self._sslsock)
         elif isinstance(self.followed, Listener):
             self.followed.deepen()
 
@@ -128,7 +127,7 @@ class _TLSSocket(_Follows, gevent.ssl._contextawaresock):  # type: ignore[misc,n
         if fileno is not None and _holders is not None:
             self.followed = _holders.adopt(fileno)
             if isinstance(self.followed, Listener):
-                self.followed.is_for_tls()
+                self.followed.is_for_tls(sslsocket)
 
 
 def patch(
@@ -190,17 +189,11 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
 
     A client that was there and is turned away leaves the program where it was: a non-blocking
     accept finds nothing, one with a timeout waits for what is left of it, a blocking one waits.
-    But a program that was *told* that a client is there, whose TLS handshake is not done yet, has
-    other things to do than wait: it gets TimeoutError(EAGAIN), an OSError, which such programs
-    expect of accept().
     """
-    reported, listener.reported = listener.reported, False  # accept() resets it when it finds
     timeout = sock.timeout
     deadline = None if timeout is None else monotonic() + timeout
     if timeout == 0.0:
         raise nobody_there()
-    if reported:
-        raise TimeoutError(errno.EAGAIN, "the client that was there is not ready")
     while True:
         if deadline is None:
             sock._wait(sock._read_event)

@@ -164,28 +164,31 @@ found([len(it.get(timeout=10)) for it in waiting])
     ) == [1, 1]
 
 
-def test_a_program_that_was_told_of_a_client_does_not_block_in_its_handshake() -> None:
+def test_a_program_is_told_of_a_tls_client_when_its_handshake_is_done() -> None:
     assert (
         inside(
             TLS
             + WAYS
             + """
-import errno
-service = Service(4)
+service = Service(9)
 listener = server_side.wrap_socket(service.listener, server_side=True)
-result, clients = [], []
+result, clients, accepted = [], [], []
 for way in ways_to_wait(listener, 20):
     waiting = gevent.spawn(way)
     gevent.sleep(0)
     clients.append(connect(service.port))
-    assert waiting.get(timeout=20)
+    eventually(lambda: service.limiter.snapshot().admitted == len(clients))
+    early = waiting.ready()
+    clients.append(tls_client(service.port))
+    told = len(waiting.get(timeout=20))
     with gevent.Timeout(5):
-        try: listener.accept()
-        except TimeoutError as error: result.append(error.errno == errno.EAGAIN)
+        conn, address = listener.accept()
+    accepted.append(conn)
+    result.append([early, told, address == clients[-1].getsockname()])
 found(result)
 """
         )
-        == [True] * 4
+        == [[False, 1, True]] * 4
     )
 
 
