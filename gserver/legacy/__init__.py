@@ -6,13 +6,14 @@ The layout, lowest first:
     prefork.py    several processes on one listener, told of
     holders.py    the slot of a connection lives with its descriptor's owner
     timed.py      a slot that timeouts can end
+    descriptors.py  the limit of descriptors that the cap takes
     listener.py   what the program's accept() finds; the overload watcher; TLS handshakes
     service.py    which listeners count
     sockets.py    gevent's sockets, taught the above: where the cap enters the program
     readiness.py  select, poll and selectors, taught it too
     watch.py      what the cap cannot see or help, told in the log
     install.py    all of it together: install()
-    run.py  signals.py  descriptors.py  messages.py
+    run.py  signals.py  messages.py
                   a program run as Python itself would run it
 
 ``gserver exec`` and the environment variables are in gserver/daemon/: exec.py, environment.py.

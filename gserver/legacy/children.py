@@ -69,6 +69,8 @@ class Children:
             return
         try:
             pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:  # it has ended already, and has nothing open
+            return
         except (AttributeError, OSError) as error:
             if not self._warned:
                 self._warned = True

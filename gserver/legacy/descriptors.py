@@ -8,15 +8,19 @@ from typing import Final
 
 from gserver.errors import SettingError
 
-__all__ = ["raise_limit"]
+__all__ = ["raise_again", "raise_limit"]
 
 #: select(2): descriptors from here on overrun its sets; Python's raises ValueError for them.
 _FD_SETSIZE: Final = 1024
 _SPARE: Final = 64  # for candidates, and for what the program opens besides connections
 
 
+_needed = 0  # the soft limit that the cap takes, where it was raised
+
+
 def raise_limit(max_connections: int, *, others: int = 0) -> None:
-    """See that ``max_connections`` can be open at once. Children get the old limit back.
+    """See that ``max_connections`` can be open at once. Children get the old limit back, until
+    they turn out to serve themselves (:func:`raise_again`).
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
@@ -25,6 +29,7 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
         slot or take a busy reply.
     :raises SettingError: it takes more than that.
     """
+    global _needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = max_connections + others + _SPARE + len(os.listdir("/dev/fd"))
     if needed <= soft or soft == resource.RLIM_INFINITY:
@@ -38,8 +43,18 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
             f"{needed}` (above {_FD_SETSIZE}, select() in the program fails), or lower the cap",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    _needed = needed
 
     def restore() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     os.register_at_fork(after_in_child=restore)
+
+
+def raise_again() -> None:
+    """In a forked child that accepts: it is the program now (in the background), or one of its
+    workers, with the whole cap."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _needed:
+        most = _needed if hard == resource.RLIM_INFINITY else min(_needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

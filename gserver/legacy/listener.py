@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gevent
@@ -24,6 +24,7 @@ from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.connection import HandshakeFailed
+from gserver.legacy.descriptors import raise_again
 from gserver.legacy.holders import Followed, Holders, Slot
 from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import describe, system_backlog
@@ -53,8 +54,6 @@ class Listener(Followed, AcceptLoop):
     :param fd: listening; stays the program's.
     :param handshake_timeout: seconds a TLS client has for its handshake; None: for ever.
     :param timeouts: what of them the kernel watches by itself is set on the listener.
-    :ivar reported: the program was told that a client is there (:mod:`gserver.legacy.readiness`)
-        and has not accepted since: its next ``accept()`` must not block.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Listener(Followed, AcceptLoop):
         Followed.__init__(self)
         self._holders = holders
         self.handshake_timeout = handshake_timeout
-        self.reported = False
+        self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
         self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
         self._handshaking: set[gevent.Greenlet[..., None]] = set()
@@ -76,9 +75,10 @@ class Listener(Followed, AcceptLoop):
         self._rejections = rejections
         self._told_of_text = False
         self._inherited = False  # by a fork, and not accepted on since
-        self._asked = False  # inside the program's accept()
+        self._asked = False  # inside the program's accept(), or looking for it
+        self._closing = False  # a descriptor is about to be closed
         self._last_error: OSError | None = None
-        self._error: OSError | None = None  # what that is to raise
+        self._error: OSError | None = None  # what the program's accept() is to raise
         self._wake_timer: Any = None
         AcceptLoop.__init__(
             self,
@@ -98,8 +98,13 @@ class Listener(Followed, AcceptLoop):
         self.deepen()
         holders.limiter.on_full(self._overload)
 
-    def is_for_tls(self) -> None:
-        """The program speaks TLS here: tell if those who are turned away would be told in text."""
+    def is_for_tls(self, server: Callable[[], Any]) -> None:
+        """The program speaks TLS here: tell if those who are turned away would be told in text.
+
+        :param server: a weak reference to the listening ``SSLSocket``. Where the handshake is its
+            own business, whoever is admitted begins with it at once.
+        """
+        self._server = server
         how = self._rejections[Reason.CAPACITY]
         if isinstance(how, Reply) and not how.script.tls and not self._told_of_text:
             self._told_of_text = True
@@ -143,24 +148,38 @@ class Listener(Followed, AcceptLoop):
         """
         ready = self._ready
         if not ready:
-            if self._full:
-                self._holders.sweep()
-            if self._inherited:
-                self._inherited = False
-                self._holders.prefork.accepts(self._address, self._limiter.max_connections)
-            self._asked = True
-            try:
-                if self._full:
-                    self.take(MAX_REJECTIONS_PER_TURN)
-                else:
-                    self._take_one()
-            finally:
-                self._asked = False
+            if self._error is None:
+                self._take_for_program()
             if not ready:
                 error, self._error = self._error, None
                 raise error or nobody_there()
-        self.reported = False
         return ready.popleft()
+
+    def look(self) -> bool:
+        """Take clients from the kernel's queue as :meth:`accept` does, but leave the admitted one
+        to it. Whether it has something to tell: a client, an error, or that the listener is
+        closed. That a client has come says nothing: it may be one to turn away."""
+        if self._closing:
+            return True
+        if not self._ready and self._error is None:
+            self._take_for_program()
+        return self.ready or self._error is not None
+
+    def _take_for_program(self) -> None:
+        if self._full:
+            self._holders.sweep()
+        if self._inherited:
+            self._inherited = False
+            raise_again()
+            self._holders.prefork.accepts(self._address, self._limiter.max_connections)
+        self._asked = True
+        try:
+            if self._full:
+                self.take(MAX_REJECTIONS_PER_TURN)
+            else:
+                self._take_one()
+        finally:
+            self._asked = False
 
     def _take_one(self) -> None:
         """:meth:`take` one client where there is room: on the path of every one."""
@@ -188,12 +207,15 @@ class Listener(Followed, AcceptLoop):
         """
         while not self._secure:
             fd, address = self.accept()
-            sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
-            greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
-            self._handshaking.add(greenlet)
-            greenlet.rawlink(self._handshaking.discard)
-            greenlet.start()
+            self._begin_handshake(fd, address, server)
         return self._secure.popleft()
+
+    def _begin_handshake(self, fd: int, address: Any, server: Any) -> None:
+        sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
+        greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
+        self._handshaking.add(greenlet)
+        greenlet.rawlink(self._handshaking.discard)
+        greenlet.start()
 
     def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
         holder = _Socket(sock)
@@ -231,6 +253,10 @@ class Listener(Followed, AcceptLoop):
         except BaseException:
             _socket.close(fd)
             raise
+        server = self._server()
+        if server is not None and server.do_handshake_on_connect:
+            self._begin_handshake(fd, address, server)
+            return
         self._ready.append((fd, address))
         if not self._asked:
             self.wake()
@@ -281,10 +307,12 @@ class Listener(Followed, AcceptLoop):
     # ---- Followed --------------------------------------------------------------------------
 
     def closing(self) -> None:
+        self._closing = True
         self.stop()  # no watcher of ours is to outlive the descriptor, or put its close off
 
     def closed(self, fd: int) -> None:
         super().closed(fd)
+        self._closing = not self.owners
         if self.owners and fd == self._listener.fileno():  # a duplicate is still there
             self._listener.detach()
             self._listener = _view(next(iter(self.owners)))
@@ -338,6 +366,10 @@ class _Socket:
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock
+
+
+def _none() -> None:
+    """The TLS socket of a listener without TLS."""
 
 
 def _view(fd: int) -> _socket.socket:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Final
 
+from gserver.errors import SettingError
 from gserver.net.listeners import describe, host_and_port
 
 __all__ = ["Service"]
@@ -29,17 +30,16 @@ _INTERNAL_FUNCTIONS: Final = frozenset(("_fallback_socketpair",))
 class Service:
     """The choice. Stateful: the first listener decides for the later ones.
 
-    :param only: ``:PORT``, ``HOST:PORT``, ``[IPv6]:PORT``, ``unix:/path`` or ``unix:@name``.
-    :raises SettingError: one that cannot be read.
+    :param only: ``:PORT``, ``HOST:PORT``, ``[IPv6]:PORT``, ``unix:/path`` or ``unix:@name``. HOST
+        may be a name: what it resolves to now counts.
+    :raises SettingError: one that cannot be read or does not resolve.
     """
 
     def __init__(self, only: Iterable[str] = ()) -> None:
         self._only = frozenset(only)
         self._uncapped: set[str] = set()
         self._chosen: Any = None  # a port, or a unix socket's path
-        for text in self._only:
-            if not text.startswith("unix:"):
-                host_and_port(text, "--only")
+        self._named = frozenset(name for text in self._only for name in _names(text))
 
     def uncapped(self) -> frozenset[str]:
         """The other listeners, as they are written."""
@@ -56,7 +56,7 @@ class Service:
         text = describe(address)
         key = address[1] if isinstance(address, tuple) else address
         if self._only:
-            if text in self._only or (isinstance(key, int) and f":{key}" in self._only):
+            if text in self._named or (isinstance(key, int) and f":{key}" in self._named):
                 return True
             self._uncapped.add(text)
             log.warning("%s is not capped: not among --only %s", text, " ".join(self._only))
@@ -75,6 +75,20 @@ class Service:
             "%s is not capped: the cap is on the first listener; name others with --only", text
         )
         return False
+
+
+def _names(text: str) -> set[str]:
+    """What ``text`` of ``only`` names, as :func:`describe` writes it."""
+    if text.startswith("unix:"):
+        return {text}
+    host, port = host_and_port(text, "--only")
+    if not host:
+        return {f":{port}"}
+    try:
+        found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SettingError("--only", text, f"the host does not resolve: {error}") from None
+    return {describe(address) for *_, address in found}
 
 
 def _internal(frame: FrameType | None) -> str | None:

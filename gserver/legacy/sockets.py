@@ -8,7 +8,6 @@ library does it. The rest are the few functions that move descriptors without a 
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import socket
 import ssl
@@ -94,7 +93,7 @@ class _Follows(_Mixin):
         if self.followed is None:
             self.followed = _listening(self, sys._getframe(1)) or _UNCAPPED
             if isinstance(self, _TLSSocket) and isinstance(self.followed, Listener):
-                self.followed.is_for_tls()
+                self.followed.is_for_tls(self._sslsock)
         elif isinstance(self.followed, Listener):
             self.followed.deepen()
 
@@ -128,7 +127,7 @@ class _TLSSocket(_Follows, gevent.ssl._contextawaresock):  # type: ignore[misc,n
         if fileno is not None and _holders is not None:
             self.followed = _holders.adopt(fileno)
             if isinstance(self.followed, Listener):
-                self.followed.is_for_tls()
+                self.followed.is_for_tls(sslsocket)
 
 
 def patch(
@@ -190,16 +189,11 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
 
     A client that was there and is turned away leaves the program where it was: a non-blocking
     accept finds nothing, one with a timeout waits for what is left of it, a blocking one waits.
-    But a program that was *told* that a client is there has other things to do than wait for the
-    next one: it gets TimeoutError(EAGAIN), an OSError, which such programs expect of accept().
     """
-    reported, listener.reported = listener.reported, False  # accept() resets it when it finds
     timeout = sock.timeout
     deadline = None if timeout is None else monotonic() + timeout
     if timeout == 0.0:
         raise nobody_there()
-    if reported:
-        raise TimeoutError(errno.EAGAIN, "the client that was there was turned away")
     while True:
         if deadline is None:
             sock._wait(sock._read_event)
@@ -267,20 +261,29 @@ def _patch_descriptors(holders: Holders) -> None:
 
 
 def _patch_forks(holders: Holders) -> None:
-    os_fork = os.fork
-    fork_and_watch = gevent.subprocess.fork_and_watch  # type: ignore[attr-defined]
+    os_forkpty = os.forkpty
+
+    def made(pid: int) -> None:
+        if pid:
+            holders.children.forked(pid, set(holders.slots()))
 
     def noting(fork: Callable[..., int]) -> Callable[..., int]:
         def fork_and_note(*arguments: Any, **keywords: Any) -> int:
             pid = fork(*arguments, **keywords)
-            if pid:
-                holders.children.forked(pid, set(holders.slots()))
+            made(pid)
             return pid
 
         return fork_and_note
 
-    os.fork = noting(os_fork)
-    gevent.subprocess.fork_and_watch = noting(fork_and_watch)  # type: ignore[attr-defined]
+    def forkpty(*arguments: Any, **keywords: Any) -> tuple[int, int]:
+        pid, terminal = os_forkpty(*arguments, **keywords)
+        made(pid)
+        return pid, terminal
+
+    os.fork = noting(os.fork)
+    os.forkpty = forkpty
+    subprocess: Any = gevent.subprocess
+    subprocess.fork_and_watch = noting(subprocess.fork_and_watch)
 
 
 # ---- TLS ---------------------------------------------------------------------------------------

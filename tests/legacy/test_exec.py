@@ -252,6 +252,7 @@ def test_a_handler_is_what_the_program_set() -> None:
     [
         (("--reject", "refuse"), "--reject 'refuse'"),
         (("--only", "8999"), "--only '8999'"),
+        (("--only", "a..b:8999"), "--only 'a..b:8999': the host does not resolve"),
         (("--settle", "-1"), "--settle '-1'"),
         (("--max-connections", "0"), "--max-connections '0'"),
         (("--max-connections", "10000000"), "--max-connections 10000000"),
@@ -312,3 +313,24 @@ def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_its_chil
     limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
     _, out, errors = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
     assert (out, errors) == ("True\n256\n256\n", "")
+
+
+IN_THE_BACKGROUND = """
+import os, resource, socket, subprocess, sys
+listener = socket.create_server(("127.0.0.1", 0))
+if not (pid := os.fork()):
+    client = socket.create_connection(listener.getsockname())
+    conn, _ = listener.accept()
+    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= int(sys.argv[1]), flush=True)
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_the_limit_of_descriptors_is_raised_for_a_child_that_serves(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(IN_THE_BACKGROUND)
+    limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
+    _, out, _ = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
+    assert out == "True\n256\n"

@@ -259,6 +259,34 @@ def test_the_longest_idle_makes_room_for_a_newcomer(start: Start) -> None:
         assert first.ended()
 
 
+NEVER_CLOSES = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    conn, _ = listener.accept()
+    conn.sendall(b"+")
+"""
+
+
+def test_whom_the_program_forgets_to_close_gives_the_slot_back_after_a_while_and_is_told_of(
+    start: Start, tmp_path: Path
+) -> None:
+    forgetful = tmp_path / "forgetful.py"
+    forgetful.write_text(NEVER_CLOSES)
+    row = Row("forgetful", str(forgetful), ECHO)
+    program = start(row, "--max-connections", "1", "--reap-after", "0.2")
+
+    def greeted() -> bool:
+        with Caller(program) as caller:
+            return caller.said() == b"+"
+
+    for _ in range(3):  # the variable keeps each of them
+        until(greeted)
+    said = program.stop()
+    assert said.count("1 of 1 slots are held by connections whose client has left") == 1
+
+
 @pytest.mark.parametrize(("options", "said"), [((), b"1"), (("--no-keepalive",), b"0")])
 def test_keepalive_is_set_for_the_program_and_can_be_left(
     options: tuple[str, ...], said: bytes, start: Start, tmp_path: Path

@@ -94,6 +94,47 @@ found([*during, *service.books()])
     ) == [1, True, 0, True, 0]
 
 
+def test_a_child_with_a_terminal_of_its_own_holds_the_slot() -> None:
+    """As telnetd does it, with pty.fork()."""
+    assert inside(
+        CHILD
+        + """
+import pty
+pid, terminal = pty.fork()
+if not pid:
+    os.read(told, 1)
+    os._exit(0)
+conn.close()
+during = [service.taken, service.full()]
+os.write(tell, b"x")
+os.waitpid(pid, 0)
+eventually(lambda: service.taken == 0)
+found([*during, service.full(), *service.books()])
+"""
+    ) == [1, True, False, 0, True, 0]
+
+
+def test_a_child_that_ended_before_it_was_looked_for_holds_nothing_and_is_not_told_of() -> None:
+    """With SIGCHLD ignored the kernel forgets it at once."""
+    assert inside(
+        """
+import logging, subprocess
+lines = []
+class Keep(logging.Handler):
+    def emit(self, record): lines.append(record.getMessage())
+logging.getLogger("gserver").addHandler(Keep())
+process = subprocess.Popen(["true"])
+process.wait()
+service = Service()
+conn = service.accepted()
+holders = service.installed.holders
+holders.children.forked(process.pid, set(holders.slots()))
+conn.close()
+found([lines, *service.books()])
+"""
+    ) == [[], 0, True, 0]
+
+
 def test_a_client_turned_away_during_a_fork_hears_of_it() -> None:
     """The child inherits the candidate's descriptor: it must not keep the connection open."""
     assert (

@@ -20,6 +20,21 @@ def tls_client(port):
     return client_side.wrap_socket(connect(port))
 """
 
+#: Each way to wait for ``listener`` up to ``seconds``.
+WAYS = """
+import select, selectors
+def ways_to_wait(listener, seconds):
+    poll = select.poll(); poll.register(listener, select.POLLIN)
+    selector = selectors.DefaultSelector(); selector.register(listener, selectors.EVENT_READ)
+    old = selectors.SelectSelector(); old.register(listener, selectors.EVENT_READ)
+    return [
+        lambda: select.select([listener], [], [], seconds)[0],
+        lambda: poll.poll(seconds * 1000),
+        lambda: selector.select(seconds),
+        lambda: old.select(seconds),
+    ]
+"""
+
 
 def test_a_rejection_comes_though_the_program_is_not_accepting() -> None:
     assert inside(
@@ -85,33 +100,95 @@ found([still, address == admitted.getsockname()])
     ) == [True, True]
 
 
-def test_a_program_that_was_told_of_a_client_does_not_block_when_it_is_gone() -> None:
-    """select, poll and selectors report the listener; the client is rejected before accept()."""
+def test_a_program_is_not_told_of_a_client_that_is_turned_away() -> None:
+    """It waits on, for what is left of its timeout."""
     assert (
         inside(
             FULL
+            + WAYS
             + """
-import select, selectors, errno
-def with_select():
-    return select.select([service.listener], [], [], 20)[0]
-poll = select.poll(); poll.register(service.listener, select.POLLIN)
-selector = selectors.DefaultSelector(); selector.register(service.listener, selectors.EVENT_READ)
-old = selectors.SelectSelector(); old.register(service.listener, selectors.EVENT_READ)
-ways = [with_select, lambda: poll.poll(20000), lambda: selector.select(20), lambda: old.select(20)]
+from time import monotonic
 result = []
-for way in ways:
+for way in ways_to_wait(service.listener, 0.3):
+    began = monotonic()
     waiting = gevent.spawn(way)
     gevent.sleep(0)
-    client = connect(service.port)
-    assert waiting.get(timeout=20)
-    with gevent.Timeout(20):
-        try: service.listener.accept()
-        except TimeoutError as error: result.append(error.errno == errno.EAGAIN)
-    client.close()
+    with connect(service.port) as client:
+        answer = client.recv(1).decode()
+    told = waiting.get(timeout=20)
+    result.append([answer, told, monotonic() - began > 0.29])
 found(result)
 """
         )
-        == [True] * 4
+        == [["", [], True]] * 4
+    )
+
+
+def test_a_program_is_told_of_the_client_that_comes_after_those_turned_away() -> None:
+    assert (
+        inside(
+            FULL
+            + WAYS
+            + """
+result = []
+for way in ways_to_wait(service.listener, 20):
+    waiting = gevent.spawn(way)
+    gevent.sleep(0)
+    with connect(service.port) as client:
+        client.recv(1)
+    conn.close()
+    client = connect(service.port)
+    told = len(waiting.get(timeout=20))
+    service.listener.setblocking(False)
+    conn, address = service.listener.accept()
+    result.append([told, address == client.getsockname()])
+found(result)
+"""
+        )
+        == [[1, True]] * 4
+    )
+
+
+def test_a_program_that_waits_for_a_listener_wakes_when_it_is_closed() -> None:
+    assert inside(
+        WAYS
+        + """
+service = Service()
+with_select, with_poll, *_ = ways_to_wait(service.listener, 20)
+duplicate = service.listener.dup()
+waiting = [gevent.spawn(with_select), gevent.spawn(with_poll)]
+gevent.sleep(0)
+service.listener.close()
+found([len(it.get(timeout=10)) for it in waiting])
+"""
+    ) == [1, 1]
+
+
+def test_a_program_is_told_of_a_tls_client_when_its_handshake_is_done() -> None:
+    assert (
+        inside(
+            TLS
+            + WAYS
+            + """
+service = Service(9)
+listener = server_side.wrap_socket(service.listener, server_side=True)
+result, clients, accepted = [], [], []
+for way in ways_to_wait(listener, 20):
+    waiting = gevent.spawn(way)
+    gevent.sleep(0)
+    clients.append(connect(service.port))
+    eventually(lambda: service.limiter.snapshot().admitted == len(clients))
+    early = waiting.ready()
+    clients.append(tls_client(service.port))
+    told = len(waiting.get(timeout=20))
+    with gevent.Timeout(5):
+        conn, address = listener.accept()
+    accepted.append(conn)
+    result.append([early, told, address == clients[-1].getsockname()])
+found(result)
+"""
+        )
+        == [[False, 1, True]] * 4
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from legacy_matrix import ROWS, Row, readme_table, run
+from legacy_matrix import ECHO, ROWS, Row, readme_table, run
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -13,6 +13,14 @@ def test_an_unmodified_program_holds_the_cap_and_gives_every_slot_back(row: Row)
     result = run(row)
     assert result.problems == []
     assert result.slowest_ms < 2000
+
+
+@pytest.mark.parametrize("blocking", ["blocking", "non-blocking"])
+@pytest.mark.parametrize("way", ["select", "poll", "selectors"])
+def test_a_program_that_expects_no_error_of_accept_once_it_was_told_gets_none(
+    way: str, blocking: str
+) -> None:
+    assert run(Row(way, "trusting_loop.py", ECHO, (way, blocking))).problems == []
 
 
 def test_the_readmes_table_has_these_programs_at_these_versions() -> None:

@@ -185,14 +185,26 @@ listeners = [internal._listener._socket, socket.create_server(("127.0.0.1", 0))]
 def test_named_listeners_are_the_service(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     assert capped_ports(
-        f"('127.0.0.2:40123', ':40124', 'unix:{path}')",
+        f"('127.0.0.2:20123', ':20124', 'unix:{path}')",
         f"""
 unix = socket.socket(socket.AF_UNIX); unix.bind({str(path)!r}); unix.listen()
-listeners = [socket.create_server(("127.0.0.1", 40123)),
-             socket.create_server(("127.0.0.2", 40123)),
-             socket.create_server(("127.0.0.2", 40124)), unix]
+listeners = [socket.create_server(("127.0.0.1", 20123)),
+             socket.create_server(("127.0.0.2", 20123)),
+             socket.create_server(("127.0.0.2", 20124)), unix]
 """,
     ) == [False, True, True, True]
+
+
+def test_a_listener_is_named_by_its_host_or_by_any_spelling_of_its_address() -> None:
+    assert capped_ports(
+        "('localhost:20125', '127.2:20126', ':020127', '[::ffff:127.0.0.1]:20128')",
+        """
+listeners = [socket.create_server((host, port)) for host, port in (
+    ("127.0.0.1", 20125), ("127.0.0.2", 20126), ("127.0.0.3", 20127), ("127.0.0.1", 20128),
+    ("127.0.0.2", 20125), ("127.0.0.1", 20126),
+)]
+""",
+    ) == [True, True, True, True, False, False]
 
 
 def test_a_listener_that_was_listening_before_is_capped_when_it_accepts() -> None:
