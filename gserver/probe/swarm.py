@@ -270,6 +270,8 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         "client_cpu": share,
         "user_failures": swarm.failures.total(),
     }
+    if counts[Outcome.UNKNOWN]:  # any of them may be one: no threshold on these is met
+        del result.figures["hangs"], result.figures["queued"]
     if cap is not None:
         result.figures["over_admissions"] = max(0, swarm.peak - cap)
     result.latencies["outcome latency (connect to outcome)"] = table

@@ -86,6 +86,15 @@ def test_without_an_oracle_silence_is_unknown_not_admitted(zoo: Callable[..., in
     assert Counter(a.outcome for a in attempts) == {Outcome.UNKNOWN: 20}
 
 
+@pytest.mark.parametrize("kind", ["never_accepts", "stall"])
+def test_without_an_oracle_no_reply_is_unknown_not_a_hang(
+    zoo: Callable[..., int], kind: str
+) -> None:
+    """Silence does not tell who was never accepted from who was, and is not served."""
+    attempts = run_attempts(zoo(kind), PROFILES["echo"], TRIES, SHORT, use_oracle=False)
+    assert Counter(a.outcome for a in attempts) == {Outcome.UNKNOWN: TRIES}
+
+
 def test_own_patterns_decide(zoo: Callable[..., int]) -> None:
     profile = profile_named("banner", expect="^220", reject="busy")
     assert run_attempts(zoo("text_fin"), profile, 1, AT_ONCE)[0].outcome is Outcome.MESSAGE
