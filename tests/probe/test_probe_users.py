@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -117,6 +118,20 @@ def test_tasks_by_weight_start_and_stop_once_and_events(start_server: Callable[.
     assert result.figures["user_failures"] == 0
     assert result.figures["peak"] <= 3
     assert result.figures["request.count"] > 0
+
+
+def test_no_garbage_is_collected_while_users_run(start_server: Callable[..., int]) -> None:
+    enabled: list[bool] = []
+
+    class Looker(SocketUser):
+        @task
+        def look(self) -> None:
+            enabled.append(gc.isenabled())
+
+    drive(scenario(Looker), start_server("limited_server", 3, "fin"), users=1)
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()
 
 
 def test_fixed_counts_come_first_and_held_sessions_count(
