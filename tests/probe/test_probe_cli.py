@@ -231,7 +231,8 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
     assert done.returncode in (0, 3), done.stderr  # a busy machine's run may not count
     figures = read(report)["figures"]
     assert figures["fin.count"] > 1000
-    assert figures["noise.p50.low"] <= figures["noise.p50.high"]
+    if done.returncode == 0:  # else a block may have been left out
+        assert figures["noise.p50.low"] <= figures["noise.p50.high"]
     assert figures["ceiling"] >= 0
 
 
