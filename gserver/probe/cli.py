@@ -101,7 +101,7 @@ def cap(target: str, **flags: Any) -> None:
         calibration = calibrate(where, profile, patience, run)
         result.start_ns = monotonic_ns()
         result.details["calibration"] = calibration.as_json()
-        result.lines.append(("profile", calibration.profile.name))
+        result.lines += calibration.lines()
         result.records = Records()
         calibration = replace(calibration, records=result.records)
         most = min(flags["maximum"], most_held())

@@ -129,7 +129,7 @@ def at_the_cap(
         calibration = calibrate(where, profile, patience, run)
         try:
             result.details["calibration"] = calibration.as_json()
-            result.lines.append(("profile", calibration.profile.name))
+            result.lines += calibration.lines()
             cap, known = cap_or_found(where, calibration, run, flags["cap"], result)
             result.settings["cap"] = cap
             result.details["calibration"] = known.as_json()
