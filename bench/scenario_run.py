@@ -15,6 +15,8 @@ from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario
 from gserver.probe.target import parse_target
 
+TOOL = "bench run"
+
 
 @click.command("run")
 @click.argument("scenario")
@@ -32,11 +34,10 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         reports = Reports.of("run", flags)
         profile, patience = profile_of(flags)
     except SettingError as error:
-        click.echo(f"bench: {error}", err=True)
+        click.echo(f"{TOOL}: {error}", err=True)
         raise SystemExit(EXIT_USAGE) from None
 
     def work(run: Run, result: Result) -> None:
-        result.tool = "bench run"
         run_scenario(
             loaded,
             where,
@@ -52,4 +53,4 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         )
 
     about = CALIBRATION_S + flags["run_time"]
-    measuring(loaded.name, target, flags, reports, about, about + 30, work)
+    measuring(loaded.name, target, flags, reports, about, about + 30, work, tool=TOOL)

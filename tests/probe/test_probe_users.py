@@ -192,3 +192,25 @@ def test_a_task_that_raises_ends_its_user_and_is_counted(start_server: Callable[
     result = drive(scenario(Clumsy), start_server("limited_server", 3, "fin"), users=2)
     assert result.figures["user_failures"] == 2
     assert any("oops" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["127.0.0.1:1"], 1, "connection refused"),
+        (["127.0.0.1:0"], 2, "127.0.0.1:0"),
+        (["127.0.0.1:1", "--cap", "3", "--threshold", "limit==1"], 2, "--threshold"),
+    ],
+)
+def test_faults_of_a_scenarios_run_are_called_by_its_own_name(
+    words: list[str], status: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", str(SCENARIOS[0]), *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("bench run: ")
+    assert said in last
+    assert "gserver probe" not in done.stdout + done.stderr
