@@ -8,7 +8,7 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.measuring import CALIBRATION_S, measuring
-from gserver.probe.options import profile_of, profile_options, report_options, seconds
+from gserver.probe.options import Command, profile_of, profile_options, report_options, seconds
 from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
@@ -18,7 +18,7 @@ from gserver.probe.target import parse_target
 TOOL = "bench run"
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @click.argument("scenario")
 @click.argument("target")
 @click.option("-u", "--users", type=click.IntRange(1), default=10, show_default=True)

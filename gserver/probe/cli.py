@@ -22,6 +22,7 @@ from gserver.probe.measuring import (
     still_there,
 )
 from gserver.probe.options import (
+    Command,
     cap_options,
     processes_option,
     profile_of,
@@ -44,6 +45,8 @@ __all__ = ["probe"]
 
 class _Group(click.Group):
     """Prints the user's fault as one line, exit status 2."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
