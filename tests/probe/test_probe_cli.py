@@ -116,7 +116,9 @@ def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
     ends = probe("cap", f"127.0.0.1:{zoo('closes_by_itself', 0.3)}", "--max", 20)
     assert said in ends.stdout, ends.stdout + ends.stderr
     target = f"127.0.0.1:{start_server('limited_server', 3, 'brief', 0.3)}"
-    storm = probe("storm", target, "--cap", 3, "--rate", 100, "--duration", "1s")
+    storm = probe(
+        "storm", target, "--cap", 3, "--rate", 100, "--duration", "1s", "--profile", "echo"
+    )
     assert said in storm.stdout, storm.stdout + storm.stderr
     assert "warning: the cap was not held" in storm.stdout
     stays = probe("cap", f"127.0.0.1:{start_server('limited_server', 3, 'fin')}")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 #: The command, on a machine where no slow client's connect succeeds.
 COMMAND = """
 import os, sys
