@@ -4,8 +4,9 @@
     locust -f bench/locustfile.py --host 127.0.0.1:8999 --headless -u 50 -r 50 -t 20s
 
 Every attempt is a request whose name is its outcome. Rejections are no failures: being turned away
-at once is what a limit is for; no answer (queued, hang, syn_pending) is one. Not the reference
-measurement: a greenlet a user costs about half of the throughput (``gserver probe storm``).
+at once is what a limit is for; no answer (queued, hang, syn_pending; unknown at a server of another
+host) is one. Not the reference measurement: a greenlet a user costs about half of the throughput
+(``gserver probe storm``).
 """
 
 from __future__ import annotations
@@ -53,13 +54,27 @@ class TcpUser(User):
                 target = parse_target((self.host or "").rpartition("//")[2])
             except SettingError as error:
                 raise SystemExit(f"--host: {error}") from None
-            TcpUser.engine = Engine(
+            TcpUser.engine = engine = Engine(
                 target,
                 profile_named(options.probe_profile),
                 Patience(),
                 oracle=Oracle(),
-                on_outcome=lambda attempt: self.waiters.pop(attempt).set(),
+                on_outcome=self.learn,
             )
+            engine.sees_rows = False
+
+    def learn(self, attempt):
+        """The first who is admitted shows whether the server is of this host."""
+        engine = self.engine
+        if not engine.sees_rows and engine.oracle is not None:
+            if engine.accepted(attempt):
+                engine.sees_rows = True
+            elif attempt.outcome is Outcome.ADMITTED:
+                engine.oracle.close()
+                engine.oracle = None  # the kernel has no such row: silence tells nothing
+        waiter = self.waiters.pop(attempt, None)
+        if waiter is not None:  # else it is over before start() returns
+            waiter.set()
 
     @task
     def knock(self):

@@ -8,15 +8,17 @@ import click
 
 from gserver.errors import SettingError
 from gserver.probe.measuring import CALIBRATION_S, measuring
-from gserver.probe.options import profile_of, profile_options, report_options, seconds
+from gserver.probe.options import Command, profile_of, profile_options, report_options, seconds
 from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario
 from gserver.probe.target import parse_target
 
+TOOL = "bench run"
 
-@click.command("run")
+
+@click.command("run", cls=Command)
 @click.argument("scenario")
 @click.argument("target")
 @click.option("-u", "--users", type=click.IntRange(1), default=10, show_default=True)
@@ -32,11 +34,10 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         reports = Reports.of("run", flags)
         profile, patience = profile_of(flags)
     except SettingError as error:
-        click.echo(f"bench: {error}", err=True)
+        click.echo(f"{TOOL}: {error}", err=True)
         raise SystemExit(EXIT_USAGE) from None
 
     def work(run: Run, result: Result) -> None:
-        result.tool = "bench run"
         run_scenario(
             loaded,
             where,
@@ -52,4 +53,4 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         )
 
     about = CALIBRATION_S + flags["run_time"]
-    measuring(loaded.name, target, flags, reports, about, about + 30, work)
+    measuring(loaded.name, target, flags, reports, about, about + 30, work, tool=TOOL)

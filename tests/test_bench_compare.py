@@ -239,6 +239,24 @@ def test_count_is_better_only_when_it_is_in_every_round() -> None:
     assert [mark.peer for mark in overview(found).ahead] == ["c"]
 
 
+def test_fewer_time_waits_are_better_but_not_by_a_few_that_were_not_found() -> None:
+    def storm(peer: str, counts: Sequence[float]) -> Series:
+        figures = dict.fromkeys(("p50", "p99", "cpu", "unanswered"))
+        return Series(
+            peer, "fin", False, [Block({**figures, "time_wait": each}) for each in counts]
+        )
+
+    found = result(
+        storm("gserver-close", [1.0, 1.0]), storm("b", [0.0, 0.5]), storm("c", [0.998, 0.999])
+    )
+    found.groups[0].experiment = "storm"
+    found.groups[0].figures = [
+        Figure(key, key) for key in ("p50", "p99", "cpu", "time_wait", "unanswered")
+    ]
+    marks = [(mark.peer, mark.column.key) for mark in overview(found).ahead]
+    assert marks == [("b", "time_wait")]
+
+
 def test_missing_server_is_named_with_its_install_line() -> None:
     class Absent(Peer):
         name = "absent"

@@ -53,6 +53,7 @@ def test_every_experiment_gives_the_figures_it_announces(name: str) -> None:
 def test_storm_on_a_server_that_closes_leaves_it_a_time_wait_for_each() -> None:
     found = measure("storm", "asyncio")
     assert found["unanswered"] == 0.0
+    assert (found["queued"], found["hung"]) == (0, 0)
     assert found["over"] == 0
     if found["time_wait"] is not None:  # else others have filled this machine's table
         assert found["time_wait"] == pytest.approx(1.0, abs=0.05)
@@ -68,6 +69,7 @@ def test_storm_on_a_server_that_resets_leaves_it_no_time_wait() -> None:
 def test_storm_on_a_server_that_queues_is_no_rejection_latency_but_everybody_unanswered() -> None:
     found = measure("storm", "gevent-pool")
     assert found["unanswered"] == 100.0
+    assert (found["queued"], found["hung"]) == (20, 0)  # all, of 200 a second for 0.1 s
     assert found["p50"] is None
     assert found["cpu"] is None
 

@@ -48,6 +48,8 @@ class Storm(Experiment):
         Figure("cpu", "server CPU", "us", compared=True, plotted=True),
         Figure("machine", "machine CPU", "us"),
         Figure("time_wait", "TIME_WAIT each"),
+        Figure("queued", "queued", over="sum"),
+        Figure("hung", "hung", over="sum"),
         *COUNTS,
     )
 
@@ -87,6 +89,8 @@ class Storm(Experiment):
             "cpu": micro(figures.get("cpu_per_rejection", nothing)),
             "machine": micro(figures.get("machine_cpu_per_attempt")),
             "time_wait": None if overflow else figures.get("time_wait_per_rejection"),
+            "queued": counts.get(Outcome.QUEUED, 0),
+            "hung": counts.get(Outcome.HANG, 0),
             "other": 100.0 * (rejected - counts.get(kind, 0)) / attempts if kind else None,
             "unanswered": 100.0 * (attempts - answered) / attempts,
             "over": figures["over_admissions"],

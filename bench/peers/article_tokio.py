@@ -5,12 +5,23 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
-from bench.peers.base import HOST, Launch, Missing, Peer, Policy, Site, first_line
+from bench.peers.base import (
+    HOST,
+    ROOT,
+    Launch,
+    Missing,
+    Peer,
+    Policy,
+    Site,
+    Unbuilt,
+    first_line,
+)
 
-CRATE = Path(__file__).parent / "tokio"
+CRATE = Path(__file__).resolve().parent / "tokio"
 PROGRAM = CRATE / "target" / "release" / "tokio-limit"
 
 #: Where Debian's librust-*-dev packages lay their crates (bench/peers/tokio/.cargo/config.toml).
@@ -26,12 +37,11 @@ def newest(paths: list[Path]) -> float:
     return max(path.stat().st_mtime for path in paths)
 
 
-@functools.cache
 def build() -> None:
-    """Build the program offline unless it is newer than its source.
+    """Build the program offline unless it is newer than its source. Says so: it takes a while.
 
-    Raises :class:`Missing` without cargo or Debian's crates, and
-    :class:`subprocess.CalledProcessError` with the compiler's words when the build fails.
+    Raises :class:`Missing` without cargo or Debian's crates, and :class:`Unbuilt` with the
+    compiler's words when the build fails or takes too long.
     """
     sources = [CRATE / "Cargo.toml", CRATE / "src" / "main.rs"]
     if PROGRAM.exists() and PROGRAM.stat().st_mtime >= newest(sources):
@@ -41,13 +51,34 @@ def build() -> None:
         raise Missing("cargo", INSTALL)
     if not any(REGISTRY.glob("tokio-1.*")):
         raise Missing(f"the tokio crate under {REGISTRY}", INSTALL)
-    # In the crate's folder: cargo reads .cargo/config.toml from where it is started.
-    subprocess.run(
-        [cargo, "build", "--release", "--offline", "--quiet"],
-        cwd=CRATE,
-        check=True,
-        timeout=BUILD_TIMEOUT,
-    )
+    why = fault(cargo)
+    if why:
+        raise Unbuilt(str(CRATE.relative_to(ROOT)), why, INSTALL)
+
+
+@functools.cache  # for each of its three peers
+def fault(cargo: str) -> str:
+    """Run the build; why it failed, "" when it did not."""
+    print("building the Tokio servers, once: some 10 s", file=sys.stderr, flush=True)
+    try:
+        # In the crate's folder: cargo reads .cargo/config.toml from where it is started.
+        done = subprocess.run(
+            [cargo, "build", "--release", "--offline", "--quiet"],
+            cwd=CRATE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BUILD_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {BUILD_TIMEOUT:g} s"
+    except OSError as error:
+        return f"{cargo}: {error.strerror}"
+    if done.returncode == 0:
+        return ""
+    said = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    return said[0] if said else f"cargo's exit status {done.returncode}"
 
 
 class Tokio(Peer):

@@ -29,6 +29,7 @@ __all__ = [
     "ProgramPeer",
     "PythonPeer",
     "Site",
+    "Unbuilt",
     "first_line",
 ]
 
@@ -59,6 +60,14 @@ class Missing(Exception):
     def __init__(self, what: str, install: str) -> None:
         super().__init__(f"{what} is missing: {install}")
         self.install = install
+
+
+class Unbuilt(Missing):
+    """A peer whose source is here and cannot be built; ``str()`` says why."""
+
+    def __init__(self, what: str, why: str, install: str) -> None:
+        super().__init__(what, install)
+        self.args = (f"{what} could not be built: {why}",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,19 @@ class Calibration:
             admitted_s=max(self.admitted_s, 2 * quiet_s),
         )
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Label and sentence each, for the result of whatever is measured by it."""
+        lines = [("profile", self.profile.name)]
+        if self.closes_after_s is not None:
+            lines.append(
+                (
+                    "ends by itself",
+                    "the server ends connections by itself after "
+                    f"{self.closes_after_s:.2g} s, seen in calibration",
+                )
+            )
+        return lines
+
     def caveats(self, watched_s: float) -> list[str]:
         """What a reader must know about the evidence, one sentence each.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
-from time import monotonic_ns
+from time import monotonic_ns, process_time
 from typing import Any
 
 import gevent
@@ -17,9 +17,10 @@ from gserver.probe.errors import TargetError
 from gserver.probe.ledger import Falsehood, Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.result import Result
-from gserver.probe.run import Run
+from gserver.probe.run import Run, collector_off
 from gserver.probe.stats import summarise
 from gserver.probe.target import Target
+from gserver.probe.validity import ClientHealth, judge
 
 __all__ = ["ChurnSettings", "run_churn"]
 
@@ -52,8 +53,9 @@ def run_churn(
     churn = _Churn(target, calibration, run, settings)
     try:
         churn.fill()
-        churn.serially()
-        churn.at_once()
+        with collector_off():
+            churn.serially()
+            churn.at_once()
         if churn.engine.failure is not None:
             raise churn.engine.failure
     finally:
@@ -84,6 +86,9 @@ class _Churn:
         self.lag: list[int] = []
         self.connect_lag: list[int] = []
         self.freed: list[int] = []  # our closes that nobody has been admitted for yet
+        self.measured_from = 0  # what was closed before is warm-up
+        self.leavers = self.skipped = 0
+        self.at_once_s = self.at_once_cpu_s = 0.0
         self._waiters: dict[Attempt, Event] = {}
         self.engine = calibration.engine(
             target,
@@ -103,8 +108,9 @@ class _Churn:
             self.held.append(attempt)
             if self.freed:
                 closed = self.freed.pop(0)
-                self.lag.append(attempt.finished - closed)
-                self.connect_lag.append(max(0, attempt.started - closed))
+                if closed >= self.measured_from:
+                    self.lag.append(attempt.finished - closed)
+                    self.connect_lag.append(max(0, attempt.started - closed))
         elif outcome in REJECTIONS:
             self.false[self.ledger.rejected(attempt, attempt.finished)] += 1
         elif outcome is Outcome.LOCAL:
@@ -209,13 +215,19 @@ class _Churn:
         ends = monotonic_ns() + int(self.settings.duration_s * 1e9)
         over = Event()
         joiners = [gevent.spawn(self._join, over) for _ in range(self.settings.joiners)]
-        began = monotonic_ns()
+        began, cpu = monotonic_ns(), process_time()
+        self.measured_from = began + (ends - began) // 10
         while monotonic_ns() < ends and not self.over:
             if len(self.held) >= self.settings.cap:
                 self.freed.append(self._leave(draw.choice(self.held)))
+                self.leavers += 1
+            else:
+                self.skipped += 1
             passed = (monotonic_ns() - began) / 1e9
             self.run.tell(f"leaving and joining: {passed:.1f} of {self.settings.duration_s:g} s")
             self.run.pause(draw.expovariate(self.settings.rate))
+        self.at_once_s = (monotonic_ns() - began) / 1e9
+        self.at_once_cpu_s = process_time() - cpu
         over.set()
         self._join_all(joiners)
 
@@ -247,6 +259,8 @@ class _Churn:
             "reconnect.rejected": rejected,
             "reconnect.slots_lost": self.serial_lost,
             "dropped_while_held": self.lost,
+            "leavers": self.leavers,
+            "leavers_skipped": self.skipped,
         }
         result.figures |= {outcome.value: self.outcomes[outcome] for outcome in Outcome}
         result.figures |= serial.flat("reconnect.lag") | lag.flat("freed_slot_lag")
@@ -278,6 +292,8 @@ class _Churn:
             "joiners: next admitted": lag,
         }
         result.details["quiet_time_in_lag_s"] = self.patience.quiet_s
+        if settings.duration_s > 0:
+            self._report_client(result)
         if self.serial_lost:
             result.warnings.append(
                 f"a slot did not come back within {self.patience.deadline_s:g} s of its client's "
@@ -289,3 +305,17 @@ class _Churn:
             result.invalid.append(
                 f"{self.local_errors} attempts failed on this machine (descriptors or ports)"
             )
+
+    def _report_client(self, result: Result) -> None:
+        """Of the second part: of the first one client's pace is the server's."""
+        reached = self.leavers / max(self.at_once_s, 1e-9)
+        share = self.at_once_cpu_s / max(self.at_once_s, 1e-9)
+        result.figures |= {"leavers_rate": reached, "client_cpu": share}
+        text = f"{reached:.1f} a second, of {self.settings.rate:g} asked for"
+        if self.skipped:
+            text += f"; {self.skipped} skipped: the cap was not full just then"
+        result.lines.append(("leavers", f"{text}; client at {share:.0%} of a core"))
+        if not self.run.stopped:
+            warnings, invalid = judge(ClientHealth([share], 0, 0, 0, None, None, 0))
+            result.warnings += warnings
+            result.invalid += invalid

@@ -22,6 +22,7 @@ from gserver.probe.measuring import (
     still_there,
 )
 from gserver.probe.options import (
+    Command,
     cap_options,
     processes_option,
     profile_of,
@@ -44,6 +45,8 @@ __all__ = ["probe"]
 
 class _Group(click.Group):
     """Prints the user's fault as one line, exit status 2."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -101,7 +104,7 @@ def cap(target: str, **flags: Any) -> None:
         calibration = calibrate(where, profile, patience, run)
         result.start_ns = monotonic_ns()
         result.details["calibration"] = calibration.as_json()
-        result.lines.append(("profile", calibration.profile.name))
+        result.lines += calibration.lines()
         result.records = Records()
         calibration = replace(calibration, records=result.records)
         most = min(flags["maximum"], most_held())

@@ -77,7 +77,9 @@ FIGURES: Final = {
         (
             *_each("reconnect", "tries first_try rejected slots_lost"),
             *_each("false_rejections", "certain possible"),
-            *("over_admissions", "dropped_while_held", "server_cpu", *_ALL),
+            *_names("over_admissions dropped_while_held server_cpu client_cpu"),
+            *_names("leavers leavers_skipped leavers_rate"),
+            *_ALL,
         ),
         ("reconnect.lag", "reconnect.connect_lag", "freed_slot_lag"),
     ),

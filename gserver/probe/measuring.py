@@ -22,7 +22,7 @@ from gserver.probe.outcomes import Outcome
 from gserver.probe.procstat import Usage, listening_process, measure
 from gserver.probe.records import Records
 from gserver.probe.reports import Reports
-from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, Result
+from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, TOOL, Result
 from gserver.probe.run import Run, Stopped
 from gserver.probe.target import Target, parse_target
 
@@ -55,6 +55,7 @@ def measuring(
     work: Callable[[Run, Result], None],
     *,
     floods: bool = False,
+    tool: str = TOOL,
 ) -> None:
     """Run *work*, deliver the result, exit with its status. Does not return.
 
@@ -64,12 +65,13 @@ def measuring(
 
     :param about_s: what it takes as a rule, said at the beginning.
     :param floods: more descriptors are needed than for a few attempts.
+    :param tool: whose command it is: how lines about faults begin.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     least = _LEAST_FILES_TO_FLOOD if floods else _LEAST_FILES
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {name: value for name, value in flags.items() if value is not None}
-    result = Result(command, target, environment(sys.argv, reports.seed), settings)
+    result = Result(command, target, environment(sys.argv, reports.seed), settings, tool=tool)
     try:
         if hard < least:
             raise SettingError("ulimit -n", hard, f"{command} needs at least {least} open files")
@@ -97,7 +99,7 @@ def measuring(
             result.partial = result.partial or run.partial
         status = reports.deliver(result)
     except (SettingError, TargetError) as error:
-        click.echo(f"gserver probe: {error}", err=True)
+        click.echo(f"{tool}: {error}", err=True)
         status = EXIT_USAGE if isinstance(error, SettingError) else EXIT_TARGET
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -129,7 +131,7 @@ def at_the_cap(
         calibration = calibrate(where, profile, patience, run)
         try:
             result.details["calibration"] = calibration.as_json()
-            result.lines.append(("profile", calibration.profile.name))
+            result.lines += calibration.lines()
             cap, known = cap_or_found(where, calibration, run, flags["cap"], result)
             result.settings["cap"] = cap
             result.details["calibration"] = known.as_json()

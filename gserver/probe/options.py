@@ -14,6 +14,7 @@ from gserver.probe.attempt import Patience
 from gserver.probe.profiles import PROFILES, Profile, profile_named
 
 __all__ = [
+    "Command",
     "cap_options",
     "processes_option",
     "profile_of",
@@ -25,6 +26,8 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_THRESHOLD: Final = "--threshold"
+_COMPARISON: Final = re.compile("[<>=]")
 _TIME: Final = re.compile(r"([0-9]*\.?[0-9]+)(us|ms|s|m)?")
 _UNIT: Final = {None: 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "m": 60.0}
 
@@ -46,6 +49,27 @@ def _stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
         return command
 
     return apply
+
+
+class Command(click.Command):
+    """Takes several thresholds after one ``--threshold``, too, which click's options do not."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's, with the option before each of them."""
+        return super().parse_args(ctx, _one_by_one(args))
+
+
+def _one_by_one(args: list[str]) -> list[str]:
+    # A comparison stands in every threshold and in no target; other options' values do not count.
+    spread: list[str] = []
+    option = ""  # the last that there was
+    for i, word in enumerate(args):
+        if word.startswith("-"):
+            option = word.partition("=")[0]
+        elif option == _THRESHOLD and args[i - 1] != _THRESHOLD and _COMPARISON.search(word):
+            spread.append(_THRESHOLD)
+        spread.append(word)
+    return spread
 
 
 profile_options = _stacked(
@@ -84,11 +108,11 @@ report_options = _stacked(
     ),
     click.option("--html", "html_path", type=click.Path(dir_okay=False), help="Write one page."),
     click.option(
-        "--threshold",
+        _THRESHOLD,
         "thresholds",
         multiple=True,
         metavar="EXPR",
-        help="Exit 99 unless it holds: 'reject.p99<2ms', 'over_admissions==0'. May be repeated.",
+        help="Exit 99 unless it holds: 'reject.p99<2ms'. May be repeated, and followed by others.",
     ),
 )
 

@@ -38,7 +38,7 @@ class Outcome(enum.StrEnum):
     QUEUED = "queued"  # connected, quiet, and the server has not accepted it
     UNKNOWN = "unknown"  # connected, quiet, and nobody can say whether it was accepted
     SYN_PENDING = "syn_pending"  # the handshake was not complete on both sides by the deadline
-    HANG = "hang"  # no verdict by the deadline although one was due
+    HANG = "hang"  # accepted, and no verdict by the deadline although one was due
     LOCAL = "local"  # our own fault (descriptors, ports): makes the run invalid
 
 
@@ -125,4 +125,5 @@ def of_deadline(
         return Outcome.QUEUED
     if profile.speaks is Speaks.NOBODY:
         return Outcome.ADMITTED if accepted else Outcome.UNKNOWN
-    return Outcome.UNKNOWN if received else Outcome.HANG
+    # Silence alone does not tell a server that has accepted from one that has not.
+    return Outcome.HANG if accepted and not received else Outcome.UNKNOWN

@@ -73,24 +73,24 @@ class Reports:
             "--csv": result.write_csv,
             "--html": lambda stream: write_html(stream, result, checked),
         }
-        whole = _print(render(result, checked))
+        whole = _print(result.tool, render(result, checked))
         for option, path in self.files.items():
             try:
                 _put(Path(path), writers[option])
             except OSError as error:
                 whole = False
-                _complain(f"{option} {path!r}: not written: {error.strerror}")
+                _complain(result.tool, f"{option} {path!r}: not written: {error.strerror}")
         return result.exit_status(checked) or (0 if whole else EXIT_USAGE)
 
 
-def _complain(text: str) -> None:
+def _complain(tool: str, text: str) -> None:
     try:
-        click.echo(f"gserver probe: {text}", err=True)
+        click.echo(f"{tool}: {text}", err=True)
     except OSError:  # the exit status is all that is left
         pass
 
 
-def _print(text: str) -> bool:
+def _print(tool: str, text: str) -> bool:
     try:
         click.echo(text, nl=False)
     except OSError as error:
@@ -98,7 +98,7 @@ def _print(text: str) -> bool:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, _STDOUT)
         os.close(nowhere)
-        _complain(f"the result could not be printed: {error.strerror}")
+        _complain(tool, f"the result could not be printed: {error.strerror}")
         return False
     return True
 

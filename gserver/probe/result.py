@@ -18,8 +18,12 @@ __all__ = [
     "EXIT_TARGET",
     "EXIT_THRESHOLD",
     "EXIT_USAGE",
+    "TOOL",
     "Result",
 ]
+
+#: Whose command it is, unless another's uses the same means.
+TOOL = "gserver probe"
 
 EXIT_PASS = 0
 EXIT_TARGET = 1
@@ -58,7 +62,7 @@ class Result:
     partial: str = ""
     records: Records | None = None
     start_ns: int = 0
-    tool: str = "gserver probe"
+    tool: str = TOOL
     headline: str = ""
     warm_up_s: float = 0.0
 

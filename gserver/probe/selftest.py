@@ -19,6 +19,7 @@ __all__ = ["run_selftest"]
 
 _RAMP = (2_000, 4_000, 6_000, 8_000, 10_000, 13_000, 16_000, 20_000, 25_000, 30_000)
 _BLOCK_S = 1.0
+_LEAST_PAIRS = 2  # of A/A blocks, for an interval
 
 
 def run_selftest(
@@ -61,6 +62,11 @@ def _latencies(found: FloodResult) -> tuple[list[int], list[int]]:
     return [row[2] - row[1] for row in rows], [row[1] - row[0] for row in rows]
 
 
+def _faults(found: FloodResult) -> list[str]:
+    """Why a flood does not count, one sentence each; late arrivals alone are no reason."""
+    return judge(found.health(None, None))[1]
+
+
 def _overhead(run: Run, result: Result, port: int, rate: float) -> None:
     found = _flood(run, port, rate, 1, "overhead")
     latency, slip = _latencies(found)
@@ -87,11 +93,8 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         found = _flood(run, port, rate, processes, "ceiling")
         if run.stopped:
             break
-        latency, slip = _latencies(found)
-        summary, slips = summarise(latency), summarise(slip)
-        _, invalid = judge(
-            found.health(slips.percentiles.get("p99"), summary.percentiles.get("p99"))
-        )
+        summary = summarise(_latencies(found)[0])
+        invalid = _faults(found)
         steps.append(
             {
                 "rate": rate,
@@ -116,6 +119,7 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
 
 def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int, seed: int) -> None:
     ratios: dict[str, list[float]] = {"p50": [], "p99": []}
+    left_out = 0
     for block in range(blocks):
         pair: dict[int, FloodResult] = {}
         for which in (0, 1) if block % 2 == 0 else (1, 0):
@@ -124,13 +128,20 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
                 pair[which] = _flood(run, ports[which], rate, 1, what)
         if run.stopped:  # the last flood was cut short
             break
+        why = [reason for found in pair.values() for reason in _faults(found)]
+        if why:
+            left_out += 1
+            result.warnings.append(f"A/A block {block + 1} is left out: {'; '.join(why)}")
+            continue
         a, b = (summarise(_latencies(pair[i])[0]).percentiles for i in (0, 1))
         for name, values in ratios.items():
             if name in a and name in b:
                 values.append(b[name] / a[name])
+    if left_out and blocks - left_out < _LEAST_PAIRS and not run.stopped:
+        result.invalid.append(f"A/A: {left_out} of {blocks} pairs of blocks do not count")
     result.details["a_a_ratios"] = ratios
     for name, values in ratios.items():
-        if len(values) < 2:
+        if len(values) < _LEAST_PAIRS:
             continue
         low, high = bootstrap_interval(values, seed=seed)
         result.figures |= {

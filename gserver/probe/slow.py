@@ -12,7 +12,7 @@ from gevent import socket as gsocket
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.holders import Holders
-from gserver.probe.outcomes import Outcome
+from gserver.probe.outcomes import Outcome, of_errno
 from gserver.probe.profiles import Profile
 from gserver.probe.result import Result
 from gserver.probe.run import Run
@@ -81,7 +81,8 @@ def run_slow(
 ) -> None:
     """Each kind in turn: *count* of them beside ``cap - count`` ordinary clients.
 
-    :raises TargetError: the ordinary clients are not admitted.
+    :raises TargetError: the ordinary clients are not admitted, or a slow one cannot connect.
+    :raises LocalError: this machine could not make the connections.
     """
     cap, count = settings.cap, settings.count
     result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
@@ -121,6 +122,10 @@ def _one_kind(
             try:
                 sock.connect(target.address)
             except OSError as error:
+                if error.errno and of_errno(error.errno) is Outcome.LOCAL:  # a timeout has none
+                    raise LocalError(
+                        f"this machine could not make a connection: {error.strerror}"
+                    ) from None
                 raise TargetError(
                     f"{target.text}: a {kind} client could not connect: {error}"
                 ) from None

@@ -132,6 +132,8 @@ def report_flood(result: Result, found: FloodResult) -> None:
         "rejected": len(rejections),
         "client_cpu": max(found.cpu_shares, default=0.0),
     }
+    if counts[Outcome.UNKNOWN]:  # any of them may be one: no threshold on these is met
+        del result.figures["hangs"], result.figures["queued"]
     result.latencies["outcome latency (connect to outcome)"] = outcome_table
     result.latencies["response latency (intended start to outcome)"] = response_table
     result.latencies["slip (actual less intended start)"] = {"all attempts": slip}

@@ -25,7 +25,7 @@ from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.profiles import Profile
 from gserver.probe.records import Records
 from gserver.probe.result import Result
-from gserver.probe.run import Run
+from gserver.probe.run import Run, collector_off
 from gserver.probe.shape import LoadShape
 from gserver.probe.stats import summarise
 from gserver.probe.target import Target
@@ -199,7 +199,8 @@ def run_scenario(
     result.start_ns = time.monotonic_ns()
     events.test_start.fire()
     try:
-        _drive(scenario, swarm, run, users, spawn_rate, run_time_s)
+        with collector_off():
+            _drive(scenario, swarm, run, users, spawn_rate, run_time_s)
     finally:
         share = (time.process_time() - cpu) / max(time.monotonic() - began, 1e-9)
         swarm.close()
@@ -270,6 +271,8 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         "client_cpu": share,
         "user_failures": swarm.failures.total(),
     }
+    if counts[Outcome.UNKNOWN]:  # any of them may be one: no threshold on these is met
+        del result.figures["hangs"], result.figures["queued"]
     if cap is not None:
         result.figures["over_admissions"] = max(0, swarm.peak - cap)
     result.latencies["outcome latency (connect to outcome)"] = table

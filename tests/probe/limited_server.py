@@ -6,8 +6,9 @@ other are judged by the same, stale count), ``leaky`` (FIN; no slot ever comes b
 (FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
 kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
-the admitted are answered once, never again) and ``panic`` (FIN; the admitted are ended once SECONDS
-people, a hundred say, have been turned away).
+the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended once SECONDS
+people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are ended after
+SECONDS).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ served: set[gsocket.socket] = set()
 def serve(sock: gsocket.socket) -> None:
     global held
     served.add(sock)
+    if POLICY == "brief":
+        sock.settimeout(DELAY)
     answers = {"quiet": 0.0, "late": 0.0, "mute": 1.0}.get(POLICY, float("inf"))
     try:
         while data := sock.recv(4096):

@@ -109,6 +109,22 @@ def test_an_asserted_cap_must_be_the_limit_found(
     assert unlimited.returncode == 99, unlimited.stdout  # it has no limit of 10: that is certain
 
 
+def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
+    zoo: Callable[..., int], start_server: Callable[..., int]
+) -> None:
+    said = "the server ends connections by itself after 0."
+    ends = probe("cap", f"127.0.0.1:{zoo('closes_by_itself', 0.3)}", "--max", 20)
+    assert said in ends.stdout, ends.stdout + ends.stderr
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'brief', 0.3)}"
+    storm = probe(
+        "storm", target, "--cap", 3, "--rate", 100, "--duration", "1s", "--profile", "echo"
+    )
+    assert said in storm.stdout, storm.stdout + storm.stderr
+    assert "warning: the cap was not held" in storm.stdout
+    stays = probe("cap", f"127.0.0.1:{start_server('limited_server', 3, 'fin')}")
+    assert "by itself" not in stays.stdout
+
+
 def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Path) -> None:
     target = f"127.0.0.1:{start_server('limited_server', 5, 'message')}"
     report, rows = tmp_path / "storm.json", tmp_path / "storm.csv"
@@ -231,7 +247,8 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
     assert done.returncode in (0, 3), done.stderr  # a busy machine's run may not count
     figures = read(report)["figures"]
     assert figures["fin.count"] > 1000
-    assert figures["noise.p50.low"] <= figures["noise.p50.high"]
+    if done.returncode == 0:  # else a block may have been left out
+        assert figures["noise.p50.low"] <= figures["noise.p50.high"]
     assert figures["ceiling"] >= 0
 
 

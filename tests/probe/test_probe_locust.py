@@ -18,10 +18,19 @@ if importlib.util.find_spec("locust") is None:
     pytest.skip("no locust: pip install 'gserver[locust]'", allow_module_level=True)
 
 
-def run_locust(*arguments: str) -> subprocess.CompletedProcess[str]:
+#: What the kernel says of the connections of another host's server: nothing.
+FAR_AWAY = """
+from locust.main import main
+from gserver.probe.oracle import Oracle
+Oracle.accepted = lambda *ends: None
+main()
+"""
+
+
+def run_locust(*arguments: str, far_away: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "locust", "-f", "bench/locustfile.py", "--headless",
-         "--only-summary", *arguments],
+        [sys.executable, *(["-c", FAR_AWAY] if far_away else ["-m", "locust"]),
+         "-f", "bench/locustfile.py", "--headless", "--only-summary", *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=90,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -49,3 +58,22 @@ def test_no_answer_is_a_failure(start_server: Callable[..., int]) -> None:
     done = run_locust("--host", host, "-u", "5", "-r", "100", "-t", "4s", "--hold", "10")
     assert done.returncode == 1  # Locust's own status for failed requests
     assert re.search(r"^  queued +\d+", done.stdout, re.MULTILINE)
+
+
+def test_at_a_server_of_another_host_no_answer_is_unknown(
+    start_server: Callable[..., int],
+) -> None:
+    host = f"127.0.0.1:{start_server('pool_server', 2)}"
+    done = run_locust(
+        "--host", host, "-u", "5", "-r", "100", "-t", "4s", "--hold", "10", far_away=True
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    outcomes = re.findall(r"^  ([a-z_]+) +\d+", done.stdout, re.MULTILINE)
+    assert set(outcomes) == {"admitted", "unknown"}
+
+
+def test_outcome_that_is_known_at_once_is_counted() -> None:
+    """TCP to a broadcast address fails in connect itself: no packet is sent."""
+    done = run_locust("--host", "255.255.255.255:9", "-u", "2", "-r", "100", "-t", "2s")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^  local +\d+", done.stdout, re.MULTILINE)

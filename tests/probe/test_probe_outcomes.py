@@ -44,6 +44,14 @@ def test_silence_without_an_oracle_is_never_admitted(
     assert of_quiet(profile, b"", probed=True, accepted=None) is Next.WAIT
 
 
+@given(profiles, st.binary(max_size=20), st.sampled_from([None, False]))
+def test_who_is_not_known_to_be_accepted_does_not_hang(
+    profile, received: bytes, accepted: bool | None
+) -> None:
+    found = of_deadline(profile, received, connected=True, accepted=accepted)
+    assert found is (Outcome.UNKNOWN if accepted is None else Outcome.QUEUED)
+
+
 @given(profiles, st.binary(max_size=20))
 def test_what_is_not_accepted_is_never_admitted(profile, received: bytes) -> None:
     assert of_deadline(profile, received, connected=True, accepted=False) is Outcome.QUEUED

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gserver.errors import SettingError
+from gserver.probe.flood import FloodResult
 from gserver.probe.html_report import write_html
 from gserver.probe.outcomes import CODE_OF, Outcome
 from gserver.probe.plots import plots_of
 from gserver.probe.records import Records
 from gserver.probe.result import EXIT_INVALID, EXIT_PASS, EXIT_THRESHOLD, Result
 from gserver.probe.stats import Summary, bootstrap_interval, most_at_once, quantile, summarise
+from gserver.probe.storm import report_flood
 from gserver.probe.svg import Axis, log_ticks, nice_ticks
 from gserver.probe.text_report import render
 from gserver.probe.threshold import parse_threshold
@@ -141,6 +143,20 @@ def storm_result(count: int = 3000) -> Result:
     result.lines.append(("policy", "a < b & c"))
     result.latencies["outcome latency"] = {"fin": summarise([50_000] * 3000)}
     return result
+
+
+@pytest.mark.parametrize(("silent", "known"), [(Outcome.HANG, True), (Outcome.UNKNOWN, False)])
+def test_hangs_are_no_figure_where_nobody_can_say(silent: Outcome, known: bool) -> None:
+    records = Records(100)
+    for i in range(100):
+        records.intended[i] = records.started[i] = 1000 + i
+        records.finished[i] = 2000 + i
+        records.outcome[i] = CODE_OF[silent if i % 2 else Outcome.FIN]
+    result = Result("storm", "t")
+    report_flood(result, FloodResult(records, 1000, 1.0, [0.1], 100, 100, 0, []))
+    assert ("hangs" in result.figures, "queued" in result.figures) == (known, known)
+    status = result.exit_status(result.check([parse_threshold("hangs==0")]))
+    assert status == (EXIT_THRESHOLD if known else EXIT_INVALID)
 
 
 def test_records_survive_the_way_between_processes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -119,6 +120,20 @@ def test_tasks_by_weight_start_and_stop_once_and_events(start_server: Callable[.
     assert result.figures["request.count"] > 0
 
 
+def test_no_garbage_is_collected_while_users_run(start_server: Callable[..., int]) -> None:
+    enabled: list[bool] = []
+
+    class Looker(SocketUser):
+        @task
+        def look(self) -> None:
+            enabled.append(gc.isenabled())
+
+    drive(scenario(Looker), start_server("limited_server", 3, "fin"), users=1)
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()
+
+
 def test_fixed_counts_come_first_and_held_sessions_count(
     start_server: Callable[..., int],
 ) -> None:
@@ -177,3 +192,25 @@ def test_a_task_that_raises_ends_its_user_and_is_counted(start_server: Callable[
     result = drive(scenario(Clumsy), start_server("limited_server", 3, "fin"), users=2)
     assert result.figures["user_failures"] == 2
     assert any("oops" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["127.0.0.1:1"], 1, "connection refused"),
+        (["127.0.0.1:0"], 2, "127.0.0.1:0"),
+        (["127.0.0.1:1", "--cap", "3", "--threshold", "limit==1"], 2, "--threshold"),
+    ],
+)
+def test_faults_of_a_scenarios_run_are_called_by_its_own_name(
+    words: list[str], status: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", str(SCENARIOS[0]), *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("bench run: ")
+    assert said in last
+    assert "gserver probe" not in done.stdout + done.stderr

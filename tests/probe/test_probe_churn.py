@@ -1,0 +1,87 @@
+"""``probe churn``: what is left out of its figures, and when its client makes them worthless."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from gserver.probe import churn
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.calibrate import calibrate
+from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.profiles import PROFILES
+from gserver.probe.result import Result
+from gserver.probe.run import Run
+from gserver.probe.target import parse_target
+
+pytestmark = pytest.mark.long
+
+SETTINGS = ChurnSettings(cap=3, tries=2, rate=50.0, duration_s=1.0, joiners=2, seed=1)
+
+
+def measure(port: int, settings: ChurnSettings = SETTINGS) -> Result:
+    target, result = parse_target(f"127.0.0.1:{port}"), Result("churn", "t")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        try:
+            run_churn(target, calibration, run, settings, result)
+        finally:
+            calibration.close()
+        assert not run.partial
+    return result
+
+
+@pytest.fixture
+def leaves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """When each leaver closed (monotonic ns), and whether garbage was collected then."""
+    found: list[tuple[int, bool]] = []
+    leave = churn._Churn._leave
+
+    def noted(self: churn._Churn, attempt: Attempt) -> int:
+        closed = leave(self, attempt)
+        found.append((closed, gc.isenabled()))
+        return closed
+
+    monkeypatch.setattr(churn._Churn, "_leave", noted)
+    return found
+
+
+def test_who_leaves_in_the_first_tenth_gives_no_lag(
+    start_server: Callable[..., int], leaves: list[tuple[int, bool]]
+) -> None:
+    found = measure(
+        start_server("limited_server", 3, "fin"), replace(SETTINGS, tries=0, rate=300.0)
+    )
+    early = sum(closed < leaves[0][0] + 50_000_000 for closed, _ in leaves)
+    assert early > 1
+    assert found.figures["leavers"] == len(leaves)
+    assert 0 < found.figures["freed_slot_lag.count"] <= len(leaves) - early
+
+
+def test_leavers_that_are_skipped_are_said(start_server: Callable[..., int]) -> None:
+    """A slot that comes back after 100 ms: at 50 leavers a second the cap is mostly not full."""
+    found = measure(start_server("limited_server", 3, "slow_to_free"))
+    assert found.figures["leavers_skipped"] > 0
+    assert f"{found.figures['leavers_skipped']} skipped" in dict(found.lines)["leavers"]
+    assert not found.invalid
+
+
+def test_a_saturated_client_makes_the_run_invalid(
+    start_server: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(churn, "process_time", time.monotonic)
+    found = measure(start_server("limited_server", 3, "fin"))
+    assert [text for text in found.invalid if "the client was saturated" in text]
+
+
+def test_no_garbage_is_collected_while_measuring(
+    start_server: Callable[..., int], leaves: list[tuple[int, bool]]
+) -> None:
+    measure(start_server("limited_server", 3, "fin"))
+    assert len(leaves) > 2
+    assert not any(enabled for _, enabled in leaves)
+    assert gc.isenabled()
