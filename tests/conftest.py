@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,15 @@ from gserver.limiter import Limiter
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-long", action="store_true", help="run the tests marked long, too")
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts in the background deaf to SIGINT (POSIX, sh,
+    # 2.11), and nohup to SIGHUP; and so would be the programs that the tests stop by them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
