@@ -19,7 +19,7 @@ from typing import Any, Final
 import gevent
 from gevent.monkey import get_original
 
-from gserver.admission.verdict import REJECTED, Reason, Receipt
+from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
 from gserver.front import Client
 from gserver.limiter import Limiter
 from gserver.net.accept_errors import Fate, fate_of
@@ -225,20 +225,27 @@ class AcceptLoop:
             if got_in is not True:
                 turned_away += 1
                 if got_in is not False:
-                    at_once = direct and not without_slot and limiter.may_decide_at_once()
-                    others = self._only_clients() if at_once else None
+                    others = None if without_slot else self._reject_at_once(client, got_in)
                     if others is None:
                         without_slot.append(client)
-                    else:
-                        limiter.reject_now(client, self, got_in)
-                        if not others:  # nobody else has come: spares an accept() that fails
-                            break
+                    elif not others:  # nobody else has come: spares an accept() that fails
+                        break
                 if turned_away >= to_turn_away:
                     break
             if self._watcher is None:
                 break
         if without_slot:
             limiter.hold(without_slot, self, quiet=self._only_clients() is not None)
+
+    def _reject_at_once(self, client: Client, verdict: Rejected) -> list[tuple[int, int]] | None:
+        """Turn away one that only endings under way could admit, if none is. What else the kernel
+        has to report, at most more clients; None: one may be, and it was not turned away."""
+        if self.proxies is not None or not self._limiter.may_decide_at_once():
+            return None
+        others = self._only_clients()
+        if others is not None:
+            self._limiter.reject_now(client, self, verdict)
+        return others
 
     def _shed(self, accept: Callable[[], Client], most: int) -> None:
         """The short way of a flood at a cap: after each accept one look tells both that no ending

@@ -72,7 +72,7 @@ class TurnShare:
         self._left = MAX_REJECTIONS_PER_TURN
 
     def spend(self, count: int) -> None:
-        """So many have been turned away in the turn of the last :meth:`left`."""
+        """So many have been turned away, in the turn last asked about."""
         self._left -= count
 
     def of_a_listener(self, turn: int) -> int:

@@ -225,6 +225,7 @@ class Limiter:
         """Turn away one of :meth:`may_shed`, accepted just now, after which the kernel had no
         ending to report."""
         fd, address = client
+        # As _reject() does, in one call: this is the path of a flood (bench reject-cost).
         counters, reason = self.counters, _CAPACITY
         counters.accepted += 1
         counters.rejected[reason] += 1
