@@ -18,6 +18,7 @@ from legacy_matrix import ECHO, HTTP, PROGRAMS, TLS_CERTIFICATE, Program, Row, s
 
 from gserver.cli import serve
 from gserver.daemon.exec import exec_command
+from gserver.net.tcp_info import read
 
 THREADS = Row("threads", "socketserver_tcp.py", ECHO, ("ThreadingTCPServer",))
 SELECT = Row("select", "select_loop.py", ECHO)
@@ -254,6 +255,8 @@ def test_the_longest_idle_makes_room_for_a_newcomer(start: Start) -> None:
     program = start(THREADS, "--max-connections", "2", "--evict-idle", "0.2")
     with Caller(program) as first, Caller(program) as second:
         assert first.served()
+        # Several ticks of the kernel's clocks, by which the two are told apart.
+        until(lambda: read(first.sock).last_received_ms >= 20)
         assert second.served()
         until(lambda: again(program))
         assert first.ended()
