@@ -553,9 +553,9 @@ class Limiter:
 
     def forked(self) -> None:
         """In a forked child, once it has let go of what is its parent's: the books begin anew."""
-        self._log.close()
-        self.counters = Counters()
-        self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
+        self._log.begin_anew()
+        self.counters.begin_anew()
+        self._note_occupancy()
 
     # ---- endings -------------------------------------------------------------------------
 

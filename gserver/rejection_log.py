@@ -69,8 +69,14 @@ class RejectionLog:
         if not (self._report.rejecting or self._dry_run.open):
             self.close()
 
+    def begin_anew(self) -> None:
+        """The totals have begun anew: report no more of what has been."""
+        self.close()
+        self._report = RejectionReport()
+        self._dry_run = DryRunReport()
+
     def close(self) -> None:
-        """Report no more of what has been."""
+        """Report no more for now."""
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()

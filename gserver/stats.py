@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from gserver.admission.figures import GateFigures
@@ -143,6 +143,18 @@ class Counters:
     _time_full: float = 0.0
     _refusing: int = 0  # listeners that refuse now
     _time_refusing: float = 0.0
+
+    def begin_anew(self) -> None:
+        """Back to the beginning, in place: whoever writes here goes on writing here."""
+        new = Counters()
+        for field_ in fields(self):
+            value = getattr(new, field_.name)
+            if isinstance(value, dict):
+                ours = getattr(self, field_.name)
+                ours.clear()
+                ours.update(value)
+            else:
+                setattr(self, field_.name, value)
 
     def occupancy(self, in_use: int, full: bool, now: float) -> None:
         """Note that the number of slots taken, or the cap, has just changed."""
