@@ -260,7 +260,7 @@ class AcceptLoop:
                     self._take_candidates(accept, deque((client,)))
                     return
                 limiter.shed(client, self)
-                if not ready:
+                if not ready or self._watcher is None:  # the first of them may shut the door
                     break
         except BlockingIOError:
             return

@@ -73,8 +73,6 @@ class Limiter:
             check_seconds(settle, "settle")
         if settle and limits.wait:
             raise SettingError("settle", settle, "goes without wait, which is at least as long")
-        # Perhaps: with work that does not tell us.
-        self._shares_pool = pool is not None
         self.pool = Pool(limits.max_connections) if pool is None else pool
         self.gate = Gate.from_limits(limits)
         self.counters = Counters()
@@ -96,10 +94,9 @@ class Limiter:
             self._candidates,
             self._waiting,
             lambda: len(self.connections) + self._headers.with_slot,
-            shared=self._shares_pool,
         )
         self._log = RejectionLog(
-            self._occupancy.now, self.counters.rejected, self.gate.would_reject
+            self._occupancy.look, self.counters.rejected, self.gate.would_reject
         )
         self._proxied = ProxiedClients(
             self.pool,
@@ -253,9 +250,7 @@ class Limiter:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
         self.counters.accepted += len(clients)
-        if self._shares_pool:
-            self._occupancy.note()
-            self._occupancy.await_others()
+        self._occupancy.note()  # other work in the pool does not tell
         if self.evictors and front.proxies is not None:
             self._proxied.read_headers_first(clients, front)
         if clients:
@@ -430,8 +425,7 @@ class Limiter:
     def _joined(self) -> None:
         """One more waits."""
         self._waiting.joined()
-        if self._shares_pool:
-            self._occupancy.await_others()
+        self._occupancy.await_others()
 
     def _next_waiter(self) -> Waiter | None:
         return self.gate.next_waiter(in_use=len(self.pool), unclassified=self._headers.with_slot)

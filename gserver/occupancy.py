@@ -25,8 +25,9 @@ __all__ = ["Occupancy"]
 class Occupancy:
     """Of one cap's slots. Whoever takes a slot or gives one back says so here.
 
-    :param ours: how many slots are held by those who say so. In a pool that is ``shared`` with
-        other work more may be taken.
+    :param ours: how many slots are held by those who say so. Other work in the pool does not:
+        that it has taken one is seen at the next :meth:`note` or :meth:`look`; that it gives one
+        back, at once where none was seen to be free.
     """
 
     def __init__(
@@ -37,8 +38,6 @@ class Occupancy:
         candidates: Candidates,
         waiting: WaitingRoom,
         ours: Callable[[], int],
-        *,
-        shared: bool,
     ) -> None:
         self._pool = pool
         self._gate = gate
@@ -46,7 +45,6 @@ class Occupancy:
         self._candidates = candidates
         self._waiting = waiting
         self._ours = ours
-        self._shared = shared
         self._awaits_others = False
         self._on_full: list[Callable[[bool], object]] = []
         self._was_full = False
@@ -56,10 +54,12 @@ class Occupancy:
         """Whether somebody wants to know of a full cap."""
         return bool(self._on_full)
 
-    def now(self) -> tuple[int, int, bool]:
-        """Slots taken, the cap, and whether none is free."""
-        in_use = len(self._pool)
-        return in_use, self._gate.max_connections, self._gate.full(in_use)
+    def look(self) -> tuple[int, int, bool]:
+        """Slots taken, the cap, and whether none is free: as it is now, whoever has taken them,
+        and so it is noted. Called for the log, when the first client is turned away and each
+        second from then on: a flood at a cap that other work has filled is noticed by this."""
+        self.note()
+        return len(self._pool), self._gate.max_connections, self._was_full
 
     def note(self) -> None:
         """There may be a free slot fewer, or more."""
@@ -70,8 +70,8 @@ class Occupancy:
             self._was_full = full
             for callback in tuple(self._on_full):
                 callback(full)
-            if full and self._on_full:
-                self.await_others()  # a shut door hears of no slot that other work gives back
+            if full:
+                self.await_others()  # for the books, and for a door that is shut
 
     def changed(self) -> None:
         """A slot may have become free: also for somebody who is to have it."""
@@ -87,7 +87,6 @@ class Occupancy:
         self._on_full.append(callback)
         if self._was_full:
             callback(True)
-            self.await_others()
 
     def off_full(self, callback: Callable[[bool], object]) -> None:
         """Call it no more. Nothing happens if it never was."""
@@ -95,18 +94,12 @@ class Occupancy:
             self._on_full.remove(callback)
 
     def await_others(self) -> None:
-        """Somebody is to have the next slot: also one that other work in the pool gives back."""
-        if (
-            self._shared
-            and not self._awaits_others
-            and self._ours() < len(self._pool)
-            and self._pool.full()
-        ):
+        """Hear of the next slot that is free, also when other work in the pool gives it back."""
+        if not self._awaits_others and self._ours() < len(self._pool) and self._pool.full():
             self._awaits_others = True
             slots.when_free(self._pool, self._slot_is_free)
 
     def _slot_is_free(self, _semaphore: Any) -> None:
         self._awaits_others = False
         self.changed()
-        if len(self._candidates) or len(self._waiting) or self._on_full:
-            self.await_others()
+        self.await_others()  # if none is free again

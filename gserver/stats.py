@@ -70,7 +70,7 @@ class Snapshot:
     :ivar cap: ``max_connections``.
     :ivar active: admitted, and not ended yet.
     :ivar occupied: slots taken: ``active + reading``, and other work in a Pool that is shared.
-    :ivar peak: most slots taken at once.
+    :ivar peak: most slots taken at once, other work as far as it was seen: see ``time_full``.
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
         PROXY protocol header is being read.
@@ -84,7 +84,10 @@ class Snapshot:
     :ivar header_faults: why there was no PROXY protocol header, by kind: the peers' faults among
         :class:`gserver.net.proxy_header.Fault`.
     :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
-    :ivar time_full: seconds with no free slot.
+    :ivar time_full: seconds with no free slot. Exact for connections. That other work in the Pool
+        has taken the last slot is seen when a client is admitted, held or begins to wait, when
+        the first one is turned away and each second while more are, when a connection ends, and
+        at each snapshot; that it gives it back, at once.
     :ivar time_refusing: seconds, summed over the listeners, in which the kernel refused clients.
         Those are counted nowhere.
     :ivar gate: what the rules hold and have counted.
