@@ -274,7 +274,7 @@ class AcceptLoop:
         take = clients.append
         failed = None
         try:
-            for _ in range(self._limiter.may_take(self) - len(clients)):
+            for _ in range(self._limiter.may_take() - len(clients)):
                 take(accept())
         except BlockingIOError:
             pass

@@ -237,10 +237,10 @@ class Limiter:
         no ending to report now."""
         return not self.evictors and self._candidates.may_decide_at_once()
 
-    def may_take(self, front: Front) -> int:
-        """How many clients a listener may take for :meth:`hold` in this turn of the loop; with
-        several listeners it may be 0."""
-        return self._candidates.may_take(front)
+    def may_take(self) -> int:
+        """How many clients a listener may take for :meth:`hold` in this turn of the loop: 1 or
+        more."""
+        return self._candidates.may_take()
 
     def may_turn_away(self) -> int:
         """How many a listener may turn away, or :meth:`hold`, in this turn: 1 or more."""
