@@ -26,6 +26,8 @@ from program import (
 )
 from support import DEADLINE
 
+from gserver import Reply
+
 # ---- the first line, and where it listens ----------------------------------------------------
 
 
@@ -267,6 +269,17 @@ def test_headers_read_without_a_slot_have_descriptors_too() -> None:
     evicting = ["--evict-idle", "60", "--proxy-protocol-from", "127.0.0.1"]
     with serving("echo", "--max-connections", "200", *evicting, command=command) as program:
         assert _limits(program.pid)[0] == str(200 + 128 + ONE_LISTENERS)
+
+
+def test_who_waits_and_who_is_taking_a_reply_on_any_listener_has_descriptors_too() -> None:
+    command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
+    rules = ["--wait", "1", "--wait-queue", "300", "--reject", "reply:http"]
+    lingering = Reply("http").max_lingering
+    for listeners in (1, 2):
+        more = ["--listen", "127.0.0.1:0"] * (listeners - 1)
+        with serving("echo", "--max-connections", "200", *rules, *more, command=command) as program:
+            needed = 200 + 300 + lingering * listeners + ONE_LISTENERS + 3 * (listeners - 1)
+            assert _limits(program.pid)[0] == str(needed)
 
 
 def test_each_of_several_listeners_has_descriptors() -> None:
