@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from missing import missing
 from program import (
     LISTENING,
     client,
@@ -133,11 +134,13 @@ def test_the_next_client_is_turned_away_while_the_admitted_go_on(how: str) -> No
 
 def _netcat() -> str:
     nc = shutil.which("nc.openbsd") or shutil.which("nc")
+    usage = ""
     if nc is not None:
-        usage = subprocess.run([nc, "-h"], capture_output=True, text=True, check=False)
-        if "OpenBSD" in usage.stderr + usage.stdout:
-            return nc
-    pytest.skip("no OpenBSD nc: apt-get install netcat-openbsd")
+        done = subprocess.run([nc, "-h"], capture_output=True, text=True, check=False)
+        usage = done.stderr + done.stdout
+    if nc is None or "OpenBSD" not in usage:
+        missing("OpenBSD nc is missing: apt-get install netcat-openbsd")
+    return nc
 
 
 def test_netcats_fill_the_cap_and_the_next_one_ends_at_once() -> None:
