@@ -14,6 +14,8 @@ The layout, lowest first; a module imports only from those above it here:
     waiting_room.py      who waits for a slot by the rules' leave
     header_room.py       who has yet to say who it is, most with a slot in hand (PROXY protocol)
     rejection_log.py     the report's lines into the log
+    occupancy.py         what a change of how many slots are taken leads to
+    proxied.py           clients of proxies, until they are as those that came by themselves
     limiter.py           one cap: gate, slots, books
     accept.py            the accept loop of one listener
     connection.py        the one end of a connection: socket closed, then slot back

@@ -260,7 +260,7 @@ class AcceptLoop:
                     self._take_candidates(accept, deque((client,)))
                     return
                 limiter.shed(client, self)
-                if not ready:
+                if not ready or self._watcher is None:  # the first of them may shut the door
                     break
         except BlockingIOError:
             return
@@ -274,7 +274,7 @@ class AcceptLoop:
         take = clients.append
         failed = None
         try:
-            for _ in range(self._limiter.may_take(self) - len(clients)):
+            for _ in range(self._limiter.may_take() - len(clients)):
                 take(accept())
         except BlockingIOError:
             pass

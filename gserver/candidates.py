@@ -21,15 +21,25 @@ import gevent
 from gserver.front import Client, Front
 from gserver.one_shot import OneShot
 
-__all__ = ["MAX_CANDIDATES", "MAX_REJECTIONS_PER_TURN", "Candidates", "TurnShare", "iteration"]
+__all__ = [
+    "MAX_CANDIDATES",
+    "MAX_REJECTIONS_PER_TURN",
+    "MOST_HELD",
+    "Candidates",
+    "TurnShare",
+    "iteration",
+]
 
 #: Rejections in one turn of the loop, by all listeners of a limiter (G5): at 16 the admitted keep
 #: a p99 of about 2 ms under a flood, at 100 it is 8.7 ms, and rejecting is no faster
 #: (bench/reject_cost.py).
 MAX_REJECTIONS_PER_TURN: Final = 16
-#: Candidates held at once (G8), and one batch for each further listener of a limiter. At the bound
-#: the oldest gets its verdict early.
+#: Candidates held at once (G8), by all listeners of a limiter. At the bound the oldest get their
+#: verdicts early.
 MAX_CANDIDATES: Final = 128
+#: The most descriptors that takes: a listener takes its clients before the oldest are told, but
+#: never more than may be told in the same turn.
+MOST_HELD: Final = MAX_CANDIDATES + MAX_REJECTIONS_PER_TURN
 #: Batches that are within it however large they are.
 _FEW_BATCHES: Final = MAX_CANDIDATES // MAX_REJECTIONS_PER_TURN
 
@@ -141,16 +151,13 @@ class Candidates:
         """Those that the candidates hold."""
         return [fd for _, _, clients in self._batches for fd, _ in clients]
 
-    def may_take(self, front: Front) -> int:
-        """How many clients a listener may accept for :meth:`hold` now; 0: none in this turn."""
+    def may_take(self) -> int:
+        """How many clients a listener may accept for :meth:`hold` now: 1 or more, and no more
+        than find a place or may be turned away for, in this turn of the loop."""
         most = self.share.of_a_listener(turn := iteration())
         if len(self._batches) < _FEW_BATCHES:
             return most
-        free = MAX_CANDIDATES - len(self) + self.share.left(turn)
-        if free > 0:
-            return min(most, free)
-        # Turn by turn: who has none here is not kept out by those who have.
-        return 0 if any(whose is front for _, whose, _ in self._batches) else most
+        return min(most, MAX_CANDIDATES - len(self) + self.share.left(turn))
 
     def may_turn_away(self) -> int:
         """How many clients a listener may turn away now."""

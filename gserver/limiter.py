@@ -3,8 +3,7 @@
 Everybody who is accepted comes through here: to a slot (``_admit``), to be turned away
 (``_reject``), or to wait: a moment, for endings already under way (``candidates.py``), by the
 rules' leave for a stated time (``waiting_room.py``), or until its proxy has said who it is
-(``header_room.py``), and then as if it had come by itself. Every ending comes back here
-(``ended``).
+(``proxied.py``), and then as if it had come by itself. Every ending comes back here (``ended``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import _socket
 import logging
 from collections import deque
 from collections.abc import Callable
-from itertools import groupby
 from time import monotonic
 from typing import Any, Final
 
@@ -23,15 +21,15 @@ from gserver import slots
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
-from gserver.admission.sources import ANY, PROXY, Source
+from gserver.admission.sources import ANY, Source
 from gserver.admission.verdict import ENDINGS_MAKE_ROOM, REJECTED, Reason, Receipt, Rejected
 from gserver.admission.waiting import Waiter
-from gserver.candidates import MAX_CANDIDATES, Candidates
+from gserver.candidates import Candidates
 from gserver.errors import SettingError
 from gserver.front import Client, Front
-from gserver.header_room import Guest, HeaderRoom, Verdict
 from gserver.net.listeners import describe_peer
-from gserver.net.proxies import Proxies
+from gserver.occupancy import Occupancy
+from gserver.proxied import ProxiedClients
 from gserver.rejection_log import RejectionLog
 from gserver.stats import Counters, Ending, Snapshot
 from gserver.timeouts import check_seconds
@@ -75,8 +73,6 @@ class Limiter:
             check_seconds(settle, "settle")
         if settle and limits.wait:
             raise SettingError("settle", settle, "goes without wait, which is at least as long")
-        self._shares_pool = pool is not None  # perhaps: with work that does not tell us
-        self._awaits_others = False
         self.pool = Pool(limits.max_connections) if pool is None else pool
         self.gate = Gate.from_limits(limits)
         self.counters = Counters()
@@ -91,21 +87,30 @@ class Limiter:
             self._reject_waiter,
             self._abandon,
         )
-        self._headers = HeaderRoom(
+        self._occupancy = Occupancy(
             self.pool,
+            self.gate,
             self.counters,
-            self._candidates.share,
-            self._classify,
-            self._note_bad_header,
-            self._guest_decided,
-            self._hold_guests,
+            self._candidates,
+            self._waiting,
+            lambda: len(self.connections) + self._headers.with_slot,
         )
-        #: The size of the PROXY header of each client, by its descriptor, that has told it and
-        #: waits for a slot since.
-        self._named: dict[int, int] = {}
-        self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
-        self._on_full: list[Callable[[bool], object]] = []
-        self._was_full = False
+        self._log = RejectionLog(
+            self._occupancy.look, self.counters.rejected, self.gate.would_reject, self.gate.source
+        )
+        self._proxied = ProxiedClients(
+            self.pool,
+            self.gate,
+            self.counters,
+            self._candidates,
+            self._occupancy,
+            self._log,
+            admit=self._admit,
+            joined=self._joined,
+            turn_away=self._turn_away,
+            hold=self._hold_named,
+        )
+        self._headers = self._proxied.room
         #: Each ends an idle connection for a candidate, if there is one idle long enough: True.
         self.evictors: list[Callable[[], bool]] = []
 
@@ -121,7 +126,7 @@ class Limiter:
     def max_connections(self, value: int) -> None:
         slots.resize(self.pool, value)
         self.gate.max_connections = value
-        self._occupancy_changed()
+        self._occupancy.changed()
 
     @property
     def limits(self) -> Limits:
@@ -137,7 +142,7 @@ class Limiter:
             raise SettingError("wait", limits.wait, "goes without settle")
         if limits.wait and self.evictors:
             raise SettingError("wait", limits.wait, "goes without evict_idle")
-        if limits.wait and self._on_full:
+        if limits.wait and self._occupancy.watched:
             raise SettingError(
                 "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"
             )
@@ -149,10 +154,10 @@ class Limiter:
         for waiter in self.gate.waiters():
             fd, address, front = waiter.client
             # Of others nobody knows yet who they are, and they count for nobody.
-            if not self._is_unnamed(fd, front):
+            if not self._proxied.is_unnamed(fd, front):
                 source = self._source(address)
                 waiter.receipt = self.gate.recount(waiter.receipt, source)
-        self._occupancy_changed()
+        self._occupancy.changed()
 
     @property
     def settle(self) -> float:
@@ -175,7 +180,7 @@ class Limiter:
 
     def snapshot(self) -> Snapshot:
         """The books at this instant."""
-        self._note_occupancy()  # other work in the pool does not tell
+        self._occupancy.note()  # other work in the pool does not tell
         return self.counters.snapshot(
             cap=self.gate.max_connections,
             active=len(self.connections),
@@ -190,16 +195,11 @@ class Limiter:
     def on_full(self, callback: Callable[[bool], object]) -> None:
         """Call ``callback`` with True whenever the last slot is taken, with False whenever one
         is free again; at once, if it is taken now."""
-        self._note_occupancy()  # other work in the pool does not tell
-        self._on_full.append(callback)
-        if self._was_full:
-            callback(True)
-            self._await_others()
+        self._occupancy.on_full(callback)
 
     def off_full(self, callback: Callable[[bool], object]) -> None:
         """Call it no more. Nothing happens if it never was."""
-        if callback in self._on_full:
-            self._on_full.remove(callback)
+        self._occupancy.off_full(callback)
 
     # ---- arrivals ------------------------------------------------------------------------
 
@@ -237,10 +237,10 @@ class Limiter:
         no ending to report now."""
         return not self.evictors and self._candidates.may_decide_at_once()
 
-    def may_take(self, front: Front) -> int:
-        """How many clients a listener may take for :meth:`hold` in this turn of the loop; with
-        several listeners it may be 0."""
-        return self._candidates.may_take(front)
+    def may_take(self) -> int:
+        """How many clients a listener may take for :meth:`hold` in this turn of the loop: 1 or
+        more."""
+        return self._candidates.may_take()
 
     def may_turn_away(self) -> int:
         """How many a listener may turn away, or :meth:`hold`, in this turn: 1 or more."""
@@ -250,11 +250,9 @@ class Limiter:
         """Take clients accepted in this turn of the loop that found no slot: see
         :meth:`Candidates.hold`."""
         self.counters.accepted += len(clients)
-        if self._shares_pool:
-            self._note_occupancy()
-            self._await_others()
+        self._occupancy.note()  # other work in the pool does not tell
         if self.evictors and front.proxies is not None:
-            self._read_headers_first(clients, front)
+            self._proxied.read_headers_first(clients, front)
         if clients:
             self._hold(clients, front, quiet=quiet)
 
@@ -268,11 +266,15 @@ class Limiter:
             # slot than these: it is reserved, or their own sources hold too many.
             self._candidates.slot_came_back()
 
+    def _hold_named(self, clients: deque[Client], front: Front) -> None:
+        """The same with clients that their proxy has told apart."""
+        self._hold(clients, front, quiet=False)
+
     def _evict_for(self, clients: deque[Client], front: Front) -> int:
         """Evict an idle connection for each client that only a slot is missing to; how many."""
         gate, evicted = self.gate, 0
         for fd, address in clients:
-            if self._is_unnamed(fd, front):  # it may be one that is denied
+            if self._proxied.is_unnamed(fd, front):  # it may be one that is denied
                 continue
             in_use, unclassified = len(self.pool), self._headers.with_slot
             if gate.lacks_only_a_slot(
@@ -288,9 +290,12 @@ class Limiter:
             that only endings under way could change (no slot, or its source holds too many):
             before anything else happens, see :meth:`may_decide_at_once`, or :meth:`hold` it.
         """
-        if front.proxies is not None:
-            return self._proxy_arrived(client, front, front.proxies)
         fd, address = client
+        if front.proxies is not None:
+            if front.proxies.trust(address):
+                return self._proxied.arrived(fd, address, front)
+            self.reject_now(client, front, _DENIED)
+            return False
         source = self._source(address)
         # Candidates are ahead of it: each may take a slot.
         in_use, ahead = len(self.pool), len(self._candidates)
@@ -338,10 +343,9 @@ class Limiter:
         for waiter in self._waiting.leave(front):
             fd, address, _ = waiter.client
             self._reject(fd, address, front, verdict)
-        for guest in self._headers.leave(front):
-            self._guest_decided(guest, verdict)
+        self._proxied.leave(front, verdict)
         # Who came after those candidates, by another listener, waits for the slots left to them.
-        self._occupancy_changed()
+        self._occupancy.changed()
 
     def _source(self, address: Any) -> Source:
         return self.gate.source(address) if self.gate.needs_source else ANY
@@ -361,10 +365,10 @@ class Limiter:
             return over or None
         in_use, unclassified = len(self.pool), self._headers.with_slot
         client = fd, address, front
-        if self._is_unnamed(fd, front):
+        if self._proxied.is_unnamed(fd, front):
             place = gate.reserve_or_wait(client, now, in_use=in_use, unclassified=unclassified)
             if place is True:
-                self._read_header(fd, address, front)
+                self._proxied.read_header(fd, address, front)
                 return True
             verdict: Receipt | Waiter | Rejected = place
         else:
@@ -388,7 +392,7 @@ class Limiter:
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1
         self._candidates.admitted_one()
-        header_bytes = self._named.pop(fd, 0) if self._named else 0
+        header_bytes = self._proxied.forget(fd) if self._proxied.named else 0
         try:
             front.admit(fd, address, receipt, header_bytes)
         except BaseException as error:
@@ -397,14 +401,14 @@ class Limiter:
             if not isinstance(error, Exception):
                 raise  # Ctrl-C, say: for the program; the books balance all the same
             log.exception("connection from %s not started", describe_peer(address))
-        self._note_occupancy()
+        self._occupancy.note()
 
     def _reject(self, fd: int, address: Any, front: Front, verdict: Rejected) -> None:
         reason = verdict.reason
         self.counters.rejected[reason] += 1
         self._log.saw(address, reason)
-        if self._named:
-            self._named.pop(fd, None)
+        if self._proxied.named:
+            self._proxied.forget(fd)
         self._turn_away(fd, address, front, reason)
 
     def _turn_away(self, fd: int, address: Any, front: Front, reason: Reason) -> None:
@@ -416,129 +420,20 @@ class Limiter:
             self.counters.rejection_errors += 1
             log.exception("rejecting %s failed", describe_peer(address))
 
-    # ---- those who come by a proxy ---------------------------------------------------------
-
-    def _proxy_arrived(self, client: Client, front: Front, proxies: Proxies) -> bool | Rejected:
-        """:meth:`arrived`, where the PROXY protocol is spoken: in two steps. Here a slot is
-        taken, if there is one; who the client is, and whether it may have the slot, is decided
-        once its header has been read."""
-        fd, address = client
-        if not proxies.trust(address):
-            self.reject_now(client, front, _DENIED)
-            return False
-        in_use, ahead = len(self.pool), len(self._candidates)
-        place = self.gate.reserve_or_wait(
-            (fd, address, front),
-            monotonic(),
-            in_use=in_use,
-            ahead=ahead,
-            unclassified=self._headers.with_slot,
-        )
-        if isinstance(place, Rejected):  # capacity or wait_full: whoever it is, and not for long
-            return place
-        self.counters.accepted += 1
-        if isinstance(place, Waiter):
-            self._joined()
-        else:
-            self._read_header(fd, address, front)
-        return True
-
-    def _is_unnamed(self, fd: int, front: Front) -> bool:
-        """Whether nobody knows yet who that client is."""
-        return front.proxies is not None and fd not in self._named
-
-    def _read_headers_first(self, clients: deque[Client], front: Front) -> None:
-        """Somebody may be evicted for a client, but not for just anybody: find out who they are
-        without a slot. Takes them out of ``clients``, as long as there are not too many."""
-        room = MAX_CANDIDATES - len(self._candidates) - self._headers.without_slot
-        while clients and room > 0:
-            self._read_header(*clients.popleft(), front, slot=False)
-            room -= 1
-
-    def _read_header(self, fd: int, address: Any, front: Front, *, slot: bool = True) -> None:
-        """Find out who it is. ``slot``: one has been found for it, and is taken."""
-        try:
-            self._headers.enter(fd, address, front, slot=slot)
-        except BaseException as error:
-            self.counters.admitted += 1  # as far as the books go
-            self.counters.finished[Ending.NOT_STARTED] += 1
-            if not isinstance(error, Exception):
-                raise
-            log.exception("connection from %s not started", describe_peer(address))
-        self._candidates.admitted_one()
-        self._note_occupancy()
-
-    def _classify(self, guest: Guest) -> Receipt | Waiter | Rejected:
-        """A client has said who it is."""
-        gate, now = self.gate, monotonic()
-        if gate.tries_out:
-            self._log.watch_dry_run(now)
-        client, source = (guest.fd, guest.address, guest.front), gate.source(guest.address)
-        in_use, unclassified = len(self.pool), self._headers.with_slot
-        if guest.has_slot:
-            return gate.classify_or_wait(
-                client, source, now, in_use=in_use - 1, unclassified=unclassified - 1
-            )
-        return gate.decide_or_wait(
-            client,
-            source,
-            now,
-            in_use=in_use,
-            ahead=len(self._candidates),
-            unclassified=unclassified,
-        )
-
-    def _note_bad_header(self) -> None:
-        self.gate.note_offence(PROXY, Offence.HEADER, monotonic())
-
-    def _guest_decided(self, guest: Guest, verdict: Verdict) -> None:
-        """A client's header has come, or never will."""
-        fd, address, front, counters = guest.fd, guest.address, guest.front, self.counters
-        if isinstance(verdict, Receipt):
-            # From hand to hand: nothing else runs between the two.
-            self._headers.release(guest)
-            self._named[fd] = guest.header_bytes
-            self._admit(fd, address, front, verdict)
-        elif isinstance(verdict, Waiter):
-            self._named[fd] = guest.header_bytes
-            self._headers.release(guest)
-            self._joined()
-        elif verdict is None:
-            _socket.close(fd)
-            self._headers.release(guest)
-            counters.abandoned += 1
-        else:  # socket, then slot: as every connection ends
-            self._turn_away(fd, address, front, verdict.reason)
-            self._headers.release(guest)
-            counters.rejected[verdict.reason] += 1
-            self._log.saw(address, verdict.reason)
-        self._occupancy_changed()  # also after an admission: it may have failed to start
-
-    def _hold_guests(self, guests: list[Guest]) -> None:
-        """Clients have said who they are, and found no slot, or their source holds too many.
-        Each gives back the slot that it may have, and goes on like one that came by itself."""
-        for guest in guests:
-            self._named[guest.fd] = guest.header_bytes
-            self._headers.release(guest)
-        for front, some in groupby(guests, key=lambda guest: guest.front):
-            self._hold(deque((g.fd, g.address) for g in some), front, quiet=False)
-        self._occupancy_changed()
-
     # ---- those who wait ------------------------------------------------------------------
 
     def _joined(self) -> None:
         """One more waits."""
         self._waiting.joined()
-        if self._shares_pool:
-            self._await_others()
+        self._occupancy.await_others()
 
     def _next_waiter(self) -> Waiter | None:
         return self.gate.next_waiter(in_use=len(self.pool), unclassified=self._headers.with_slot)
 
     def _admit_waiter(self, waiter: Waiter) -> None:
         fd, address, front = waiter.client
-        if self._is_unnamed(fd, front):
-            self._read_header(fd, address, front)
+        if self._proxied.is_unnamed(fd, front):
+            self._proxied.read_header(fd, address, front)
         else:
             self._admit(fd, address, front, waiter.receipt)
 
@@ -548,14 +443,14 @@ class Limiter:
 
     def _abandon(self, waiter: Waiter) -> None:
         self.counters.abandoned += 1
-        self._named.pop(waiter.client[0], None)
+        self._proxied.forget(waiter.client[0])
         _socket.close(waiter.client[0])  # nobody is there to be told anything
 
     def forked(self) -> None:
         """In a forked child, once it has let go of what is its parent's: the books begin anew."""
-        self._log.close()
-        self.counters = Counters()
-        self._log = RejectionLog(self._occupancy, self.counters.rejected, self.gate.would_reject)
+        self._log.begin_anew()
+        self.counters.begin_anew()
+        self._occupancy.note()
 
     # ---- endings -------------------------------------------------------------------------
 
@@ -571,42 +466,8 @@ class Limiter:
         self.connections.discard(connection)
         self.counters.finished[ending] += 1
         self.gate.give_back(receipt, monotonic())
-        self._occupancy_changed()
+        self._occupancy.changed()
 
     def note_offence(self, address: Any, offence: Offence) -> None:
         """A client has misbehaved: the penalties, if they are on, hold it against its source."""
         self.gate.note_offence(self._source(address), offence, monotonic())
-
-    def _occupancy(self) -> tuple[int, int, bool]:
-        return len(self.pool), self.gate.max_connections, self.full
-
-    def _occupancy_changed(self) -> None:
-        """A slot may have become free."""
-        self._note_occupancy()
-        if not self._was_full:
-            self._candidates.slot_came_back()
-            self._waiting.slot_came_back()
-
-    def _await_others(self) -> None:
-        """Somebody is to have the next slot: also one that other work in the pool gives back."""
-        ours = len(self.connections) + self._headers.with_slot
-        if not self._awaits_others and ours < len(self.pool) and self.pool.full():
-            self._awaits_others = True
-            slots.when_free(self.pool, self._slot_is_free)
-
-    def _slot_is_free(self, _semaphore: Any) -> None:
-        self._awaits_others = False
-        self._occupancy_changed()
-        if len(self._candidates) or len(self._waiting) or self._on_full:
-            self._await_others()
-
-    def _note_occupancy(self) -> None:
-        in_use = len(self.pool)
-        full = self.gate.full(in_use)
-        self.counters.occupancy(in_use, full, monotonic())
-        if full is not self._was_full:
-            self._was_full = full
-            for callback in tuple(self._on_full):
-                callback(full)
-            if full and self._on_full and self._shares_pool:
-                self._await_others()  # a shut door hears of no slot that other work gives back

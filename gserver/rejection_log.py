@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 
+from gserver.admission.sources import Source
 from gserver.admission.verdict import Reason
 from gserver.report import CALM_S, DryRunReport, RejectionReport
 
@@ -23,6 +24,7 @@ class RejectionLog:
     :param occupancy: slots in use, the cap, and whether it is full, now.
     :param totals: rejections so far by reason; read, never changed.
     :param would_reject: the same of rules in dry run.
+    :param source: who an address is to the rules in force.
     """
 
     def __init__(
@@ -30,11 +32,13 @@ class RejectionLog:
         occupancy: Callable[[], tuple[int, int, bool]],
         totals: Mapping[Reason, int],
         would_reject: Mapping[Reason, int],
+        source: Callable[[object], Source],
     ) -> None:
         self._occupancy = occupancy
         self._totals = totals
         self._would_reject = would_reject
-        self._report = RejectionReport()
+        self._source = source
+        self._report = RejectionReport(source)
         self._dry_run = DryRunReport()
         self._timer: Any = None
 
@@ -69,8 +73,14 @@ class RejectionLog:
         if not (self._report.rejecting or self._dry_run.open):
             self.close()
 
+    def begin_anew(self) -> None:
+        """The totals have begun anew: report no more of what has been."""
+        self.close()
+        self._report = RejectionReport(self._source)
+        self._dry_run = DryRunReport()
+
     def close(self) -> None:
-        """Report no more of what has been."""
+        """Report no more for now."""
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()

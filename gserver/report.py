@@ -6,11 +6,11 @@ Pure: it is told what happens and when, and returns lines. At most two state cha
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from gserver.admission.sources import Source
 from gserver.admission.verdict import Reason
 
 __all__ = ["CALM_S", "MAX_HOSTS", "SUMMARY_S", "DryRunReport", "RejectionReport"]
@@ -25,17 +25,24 @@ _TOP: Final = 3
 
 
 class RejectionReport:
-    """The log's view of one cap."""
+    """The log's view of one cap.
 
-    __slots__ = ("_began", "_began_total", "_hosts", "_last_total", "_others", "_summed", "_totals")
+    :param source: who an address is to the rules in force (``Gate.source``).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        *("_began", "_began_total", "_hosts", "_last_total", "_others", "_source", "_summed"),
+        "_totals",
+    )
+
+    def __init__(self, source: Callable[[object], Source]) -> None:
+        self._source = source
         self._began: float | None = None  # since when it is rejecting
         self._began_total = 0
         self._last_total = 0
         self._summed = 0.0
         self._totals: dict[Reason, int] = {}
-        self._hosts: dict[str, int] = {}
+        self._hosts: dict[str, int] = {}  # with the scope, where there is one
         self._others = 0
 
     @property
@@ -46,11 +53,17 @@ class RejectionReport:
     def saw(self, address: Any) -> bool:
         """Count one rejected client by its host. On the path of every rejection: keep it cheap.
 
-        :param address: as ``accept()`` gives it: a tuple that begins with the host; else unix.
+        :param address: as ``accept()`` gives it: a tuple that begins with the host, of IPv6 with
+            the scope behind; else unix.
         :return: :attr:`rejecting`; if not, it is time to :meth:`begin`.
         """
         host = address[0] if address.__class__ is tuple else "unix"
         hosts = self._hosts
+        if host in hosts:
+            hosts[host] += 1
+            return self._began is not None
+        if address.__class__ is tuple and len(address) == 4 and address[3]:
+            host = f"{host}%{address[3]}"  # a link's: never there without it
         if host in hosts:
             hosts[host] += 1
         elif len(hosts) < MAX_HOSTS:
@@ -107,7 +120,7 @@ class RejectionReport:
             return []
         sources: Counter[str] = Counter()
         for host, count in hosts.items():
-            sources[_source(host)] += count
+            sources[self._source((host,)).name] += count
         top = ", ".join(f"{count:,} from {source}" for source, count in sources.most_common(_TOP))
         rest = sum(sources.values()) - sum(count for _, count in sources.most_common(_TOP)) + others
         if rest:
@@ -160,16 +173,3 @@ def _since(before: Mapping[Reason, int], now: Mapping[Reason, int]) -> dict[Reas
 
 def _listed(by_reason: Mapping[Reason, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in by_reason.items())
-
-
-def _source(host: str) -> str:
-    """A host as the log groups it: IPv4 whole, IPv6 cut to /64, anything else as it is."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return host

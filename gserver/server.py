@@ -25,7 +25,7 @@ from gserver.accept import AcceptLoop
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
-from gserver.candidates import MAX_CANDIDATES
+from gserver.candidates import MOST_HELD
 from gserver.connection import Connection
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
@@ -378,7 +378,7 @@ class _Capped(_GeventServer):
         limiter = self._capped_limiter()
         # The cap may have been changed since the limits were given.
         waiting = limiter.limits.most_open - limiter.limits.max_connections
-        most = limiter.max_connections + waiting + MAX_CANDIDATES
+        most = limiter.max_connections + waiting + MOST_HELD
         if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
                 "max_connections %s is out of reach: with those who wait it takes %s descriptors "

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from gserver.admission.figures import GateFigures
@@ -70,7 +70,7 @@ class Snapshot:
     :ivar cap: ``max_connections``.
     :ivar active: admitted, and not ended yet.
     :ivar occupied: slots taken: ``active + reading``, and other work in a Pool that is shared.
-    :ivar peak: most slots taken at once.
+    :ivar peak: most slots taken at once, other work as far as it was seen: see ``time_full``.
     :ivar accepted: connections taken from the kernel's queue.
     :ivar pending: accepted, and not decided yet: candidates in their settle, and those whose
         PROXY protocol header is being read.
@@ -84,7 +84,10 @@ class Snapshot:
     :ivar header_faults: why there was no PROXY protocol header, by kind: the peers' faults among
         :class:`gserver.net.proxy_header.Fault`.
     :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
-    :ivar time_full: seconds with no free slot.
+    :ivar time_full: seconds with no free slot. Exact for connections. That other work in the Pool
+        has taken the last slot is seen when a client is admitted, held or begins to wait, when
+        the first one is turned away and each second while more are, when a connection ends, and
+        at each snapshot; that it gives it back, at once.
     :ivar time_refusing: seconds, summed over the listeners, in which the kernel refused clients.
         Those are counted nowhere.
     :ivar gate: what the rules hold and have counted.
@@ -143,6 +146,18 @@ class Counters:
     _time_full: float = 0.0
     _refusing: int = 0  # listeners that refuse now
     _time_refusing: float = 0.0
+
+    def begin_anew(self) -> None:
+        """Back to the beginning, in place: whoever writes here goes on writing here."""
+        new = Counters()
+        for field_ in fields(self):
+            value = getattr(new, field_.name)
+            if isinstance(value, dict):
+                ours = getattr(self, field_.name)
+                ours.clear()
+                ours.update(value)
+            else:
+                setattr(self, field_.name, value)
 
     def occupancy(self, in_use: int, full: bool, now: float) -> None:
         """Note that the number of slots taken, or the cap, has just changed."""

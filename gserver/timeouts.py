@@ -89,12 +89,16 @@ class Timeouts:
     A connection whose time is over is told by an end-of-file on its handler's side, and ended
     when it is still there ``grace`` later.
 
-    :ivar first_byte: from its admission until the client's first byte (slowloris). Not for
-        protocols in which the client only listens.
+    :ivar first_byte: from its admission until the client's first byte (slowloris). Where the
+        server greets first (SMTP, FTP, POP3, IMAP, SSH, MySQL) the client answers its greeting:
+        the time must be longer than that takes, since it ends also one whose handler has yet to
+        greet. Not for protocols in which the client only listens (daytime, a banner).
     :ivar idle: since the last data of either side, while nobody owes the client an answer: the
         last data was ours, or there was none. A handler that is computing an answer is never
-        ended by it. A server that pushes (events, chat) and whose clients only listen is idle
-        between two pushes: its timeout must be longer than its longest silence.
+        ended by it. Where the server pushes and the client may only listen (SSE, WebSocket, IRC,
+        MQTT, database notifications) a connection is idle between two messages: the timeout must
+        be longer than the longest silence. The protocol's own pings, either side's, are data and
+        end a silence; TCP's keepalive does not.
     :ivar lifetime: from its admission, whatever it does.
     :ivar keepalive: the kernel's probes of a silent peer; None: none.
     :ivar user_timeout: TCP_USER_TIMEOUT (tcp(7), Linux): how long what we sent may stay

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from gevent.hub import Hub
 from greenlet import greenlet
+from missing import only_these_may_miss
 from support import eventually
 
 from gserver import slots
@@ -22,9 +23,17 @@ from gserver.limiter import Limiter
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-long", action="store_true", help="run the tests marked long, too")
+    parser.addoption(
+        "--may-miss",
+        action="append",
+        metavar="WORD",
+        help="a test skipped for want of a program or a package fails, unless the reason has "
+        "WORD in it (may be given several times)",
+    )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    only_these_may_miss(config.getoption("--may-miss"))
     # A shell without job control starts what it puts in the background deaf to SIGINT (POSIX, sh,
     # 2.11), and nohup to SIGHUP; and so would be the programs that the tests stop by them.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

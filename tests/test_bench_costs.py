@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import held_memory, sweep_cost
 from bench.costs import words
 from bench.pairs import abba
 from bench.peers.base import ROOT
@@ -68,6 +69,21 @@ def test_reject_cost_has_a_row_for_each_kind_of_client_and_a_verdict(tmp_path: P
         assert row["pair"]["echo_us_a"]["n"] > 0
     assert [line for line in found["verdicts"] if "of 1.1: " in line]
     assert all(line in text for line in found["verdicts"])
+
+
+def test_a_sweep_that_holds_the_loop_for_longer_than_it_may_misses_its_target() -> None:
+    rows = [{"what": what, "late_ms": late} for what, late in (("quiet", 9), ("a", 5), ("b", 5.1))]
+    assert list(sweep_cost.verdicts(rows)) == [
+        "a: the loop 5.0 ms late of 5 (9.0 without timeouts): met",
+        "b: the loop 5.1 ms late of 5 (9.0 without timeouts): missed",
+    ]
+
+
+def test_a_deferred_start_that_costs_more_than_it_may_misses_its_target() -> None:
+    for pss, dirty, word in (1.5, 1.1, "met"), (1.1, 1.51, "missed"), (1.51, 1.1, "missed"):
+        row = {"how": "deferred", "Pss": pss, "Private_Dirty": dirty}
+        text = held_memory.verdict(row)
+        assert text == f"deferred: {max(pss, dirty):.2f} KiB of 1.5: {word}"
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from missing import missing
 
 from bench.experiments import EXPERIMENTS, Figures, Unfit, burst, churn, isolation, storm, subject
 from bench.experiments.base import otherwise
@@ -34,8 +35,8 @@ def measure(experiment: str, peer_name: str, cap: int = CAP) -> Figures:
     peer = PEERS[peer_name]
     try:
         peer.find()
-    except Missing as missing:
-        pytest.skip(f"{peer_name}: {missing}")
+    except Missing as error:
+        missing(f"{peer_name}: {error}", error.install)
     with (
         Run(60.0, stream=None) as run,
         start(peer, cap) as running,

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,13 @@ from typing import Any
 import gevent
 import pytest
 from desk import Desk
+from gevent.event import Event
 from gevent.pool import Pool
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import (
+    DEADLINE,
     LOCAL,
     Holding,
     clients,
@@ -231,6 +234,40 @@ def test_time_full_counts_only_while_all_slots_are_taken() -> None:
             after = server.stats.time_full
             turn(0.02)
             assert server.stats.time_full == after
+
+
+@pytest.mark.parametrize("seen", ["by a client turned away", "in the books"])
+def test_time_full_by_other_work_in_the_pool_counts_from_when_it_is_seen_to_its_end(
+    seen: str,
+) -> None:
+    end = Event()
+    with running(StreamServer(LOCAL, greet, max_connections=1)) as server:
+        for again in (1, 2):
+            before = server.stats.time_full
+            work = server.pool.spawn(end.wait)
+            began = monotonic()
+            if seen == "in the books":
+                assert server.stats.occupied == 1
+            else:
+                # One that is not in our own epoll set, where it would look like an ending.
+                with socket.create_connection(server.address, DEADLINE) as one:
+                    rejected = server.limiter.counters.rejected
+                    eventually(lambda rejected=rejected, n=again: rejected[Reason.CAPACITY] == n)
+                    assert outcome(one) == "closed"
+            assert server.limiter.counters.peak == 1
+            full = monotonic()
+            turn(0.05)
+            full = monotonic() - full
+            end.set()
+            work.join()
+            turn()
+            ended = monotonic()
+            turn(0.05)
+            assert full <= server.stats.time_full - before <= ended - began
+            assert server.stats.rejected[Reason.CAPACITY] in (0, again)
+            end.clear()
+            if again == 1 and seen != "in the books":
+                eventually(lambda: not server.limiter._log._report.rejecting)
 
 
 # ---- the audit -----------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gserver import SettingError
-from gserver.candidates import MAX_CANDIDATES
-from gserver.daemon.descriptors import SPARE, ensure_descriptors
+from gserver.candidates import MOST_HELD
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors
 
-OTHERS = MAX_CANDIDATES + SPARE
+OTHERS = MOST_HELD + PER_LISTENER + SPARE
 UNLIMITED = resource.RLIM_INFINITY
 
 
@@ -54,12 +54,23 @@ def test_a_cap_above_the_hard_limit_is_told_the_highest_that_fits(
         ensure_descriptors(4000)
     most = 4096 - OTHERS
     assert str(caught.value) == (
-        f"--max-connections 4000: needs 4,192 descriptors and the hard limit is 4,096; give at "
-        f"most {most:,}, or raise the limit (ulimit -Hn, LimitNOFILE=)"
+        f"--max-connections 4000: needs {4000 + OTHERS:,} descriptors and the hard limit is "
+        f"4,096; give at most {most:,}, or raise the limit (ulimit -Hn, LimitNOFILE=)"
     )
     assert limits.now == (1024, 4096)
     ensure_descriptors(most)
     assert limits.now == (4096, 4096)
+
+
+def test_each_further_listener_is_made_of_three_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = Limits(monkeypatch, 64, UNLIMITED)
+    needed = []
+    for listeners in (1, 2, 12):
+        ensure_descriptors(100, listeners=listeners)
+        needed.append(limits.now[0] - 100 - OTHERS)
+    assert needed == [0, PER_LISTENER, 11 * PER_LISTENER]
 
 
 def test_where_no_cap_fits_none_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from gevent import socket
+from missing import needs
 from support import HERE, LOCAL, clients, running
 
 from gserver import Keepalive, SettingError, StreamServer, Timeouts
@@ -74,8 +74,10 @@ def test_a_system_without_a_user_timeout_says_so(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.long
 def test_the_slot_of_a_peer_that_vanished_comes_back() -> None:
-    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip", "nft"))):
-        pytest.skip("needs root, util-linux, iproute2 and nftables")
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    for program, package in ("unshare", "util-linux"), ("ip", "iproute2"), ("nft", "nftables"):
+        needs(program, package)
     done = subprocess.run(
         ["unshare", "--net", sys.executable, str(HERE / "vanished.py")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from missing import missing
 
 from bench.peers import PEERS, Missing, Peer, PeerFailed, Policy, Running, start
 from bench.peers.base import HOST, ROOT, Launch, PythonPeer, Site
@@ -89,8 +90,8 @@ def peer(request: pytest.FixtureRequest) -> Peer:
     found = PEERS[request.param]
     try:
         found.find()
-    except Missing as missing:
-        pytest.skip(f"{found.name}: {missing}")
+    except Missing as error:
+        missing(f"{found.name}: {error}", error.install)
     return found
 
 

@@ -37,7 +37,7 @@ def one_served(**settings: Any) -> Iterator[tuple[Any, Any]]:
             yield server, one
         eventually(lambda: server.stats.active == 0)
         assert server.stats.balanced
-        assert not server.limiter._named
+        assert not server.limiter._proxied.named
 
 
 # ---- as a candidate ------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_the_longest_idle_makes_room_for_a_client_that_only_a_slot_is_missing_to
 
 
 def test_headers_read_without_a_slot_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gserver.limiter.MAX_CANDIDATES", 3)
+    monkeypatch.setattr("gserver.proxied.MAX_CANDIDATES", 3)
     with full_and_idle() as (server, _), contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(server))

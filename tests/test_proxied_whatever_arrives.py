@@ -14,6 +14,7 @@ from proxied import GARBAGE, LOCAL_CHECK, V2, behind_proxies, by_proxy, served_b
 from support import connect, eventually, greet, outcome, running, turn, vanish
 
 from gserver import Ending, Limiter, Limits, Reason, Reset
+from gserver.proxied import ProxiedClients
 
 
 @pytest.mark.parametrize("kind", ["close", "reset", "evict"])
@@ -22,28 +23,31 @@ def test_books_balance_at_every_step_under_random_proxies(
 ) -> None:
     dice = random.Random(21)
     checks = 0
+    server: Any = None
 
-    def checked(name: str) -> None:
-        step = getattr(Limiter, name)
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        books = server.limiter.snapshot()
+        assert books.balanced, books
+        assert books.active + books.reading == len(server.pool) <= books.cap
 
-        def check(limiter: Limiter) -> None:
-            nonlocal checks
-            checks += 1
-            books = limiter.snapshot()
-            assert books.balanced, books
-            assert books.active + books.reading == len(limiter.pool) <= books.cap
+    def checked(where: type, name: str) -> None:
+        step = getattr(where, name)
 
-        def wrapper(self: Limiter, *arguments: Any, **more: Any) -> Any:
-            if name != "_guest_decided":  # in which a verdict only just given is carried out
-                check(self)
+        def wrapper(self: Any, *arguments: Any, **more: Any) -> Any:
+            if name != "_decided":  # in which a verdict only just given is carried out
+                check()
             result = step(self, *arguments, **more)
-            check(self)
+            check()
             return result
 
-        monkeypatch.setattr(Limiter, name, wrapper)
+        monkeypatch.setattr(where, name, wrapper)
 
-    for name in ("arrived", "hold", "ended", "leave", "_guest_decided", "_hold_guests"):
-        checked(name)
+    for name in ("arrived", "hold", "ended", "leave"):
+        checked(Limiter, name)
+    for name in ("_decided", "_hold_guests"):
+        checked(ProxiedClients, name)
     headers = [
         *(v1("192.0.2.1"), v2("2001:db8::1"), v1("203.0.113.1"), LOCAL_CHECK),
         *(GARBAGE, V2, b"", v1("192.0.2.2") + b"words"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import gevent.ssl
 import pytest
 from gevent import subprocess as gevent_subprocess
+from missing import needs
 from proxied import GARBAGE, behind_proxies, v1
 from support import (
     DEADLINE,
@@ -32,11 +32,6 @@ from support import (
 from gserver import Limits, Reason
 
 HTTP = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-
-
-def needed(program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is missing: apt-get install {program}")
 
 
 class Web:
@@ -60,7 +55,7 @@ class Web:
 @contextmanager
 def haproxy(folder: Path, server: Any, options: str, checks: str = "") -> Iterator[int]:
     """HAProxy before ``server``; yields its port."""
-    needed("haproxy")
+    needs("haproxy")
     port, config = free_port(), folder / "haproxy.cfg"
     config.write_text(
         "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n"
@@ -172,7 +167,7 @@ def test_tls_passes_through_haproxy_behind_its_header(tmp_path: Path) -> None:
 
 
 def test_curl_as_its_own_proxy_is_served() -> None:
-    needed("curl")
+    needs("curl")
     web = Web()
     with running(behind_proxies(web, cap=1)) as server:
         for options, status in ((["--haproxy-protocol"], 0), ([], 52)):  # 52: an empty answer

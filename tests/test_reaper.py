@@ -59,6 +59,25 @@ def test_a_client_that_has_said_something_is_none_of_the_first_byte_timeouts_bus
             assert server.stats.active == 1
 
 
+def test_where_the_server_greets_first_the_first_byte_timeout_includes_its_greeting() -> None:
+    def greets(sock: Any, _address: Any) -> None:
+        if server.stats.active == 2:
+            Event().wait()
+        sock.sendall(b"220 ready\r\n")
+        while sock.recv(100):
+            pass
+
+    timeouts = Timeouts(first_byte=0.2, grace=SHORT)
+    server = StreamServer(LOCAL, greets, max_connections=2, timeouts=timeouts)
+    with running(server), connect(server) as greeted:
+        assert greeted.recv(100) == b"220 ready\r\n"
+        greeted.sendall(b"EHLO client\r\n")
+        with connect(server) as waiting:
+            assert outcome(waiting) == "closed"
+        eventually(lambda: server.stats.active == 1)
+        assert finished(server) == {Ending.FIRST_BYTE_TIMEOUT: 1}
+
+
 def test_a_client_to_which_nobody_owes_an_answer_is_ended_when_idle() -> None:
     timeouts = Timeouts(idle=SHORT, grace=LONG)
     with running(StreamServer(LOCAL, echo, max_connections=1, timeouts=timeouts)) as server:

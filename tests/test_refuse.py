@@ -379,6 +379,26 @@ def test_door_opens_when_other_work_in_the_pool_gives_back_its_slot(before: bool
             assert outcome(client) == "served"
 
 
+def test_door_shuts_at_the_first_client_that_comes_while_other_work_has_filled_the_pool() -> None:
+    end = Event()
+    with serving(max_connections=1) as server:
+        work = server.pool.spawn(end.wait)
+        # Both are in the queue before the loop turns: the second is there when the door shuts.
+        with (
+            socket.create_connection(server.address, DEADLINE) as one,
+            socket.create_connection(server.address, DEADLINE) as two,
+        ):
+            eventually(lambda: is_shut(server))
+            assert outcome(one) in ("closed", "reset")
+            assert outcome(two) == "reset"
+        assert server.stats.accepted == 1
+        end.set()
+        work.join()
+        eventually(lambda: not is_shut(server))
+        with connect(server) as client:
+            assert outcome(client) == "served"
+
+
 def test_listener_that_cannot_be_shut_is_a_listener_that_failed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

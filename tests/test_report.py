@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from gserver.admission.sources import Sources
 from gserver.admission.verdict import Reason
 from gserver.report import CALM_S, MAX_HOSTS, SUMMARY_S, DryRunReport, RejectionReport
 
@@ -13,8 +14,8 @@ from gserver.report import CALM_S, MAX_HOSTS, SUMMARY_S, DryRunReport, Rejection
 class Log:
     """Drives a report as the limiter does, on a clock of its own."""
 
-    def __init__(self, cap: int = 100) -> None:
-        self.report = RejectionReport()
+    def __init__(self, cap: int = 100, sources: Sources | None = None) -> None:
+        self.report = RejectionReport((sources or Sources()).of)
         self.cap = cap
         self.now = 1000.0
         self.totals = dict.fromkeys(Reason, 0)
@@ -23,7 +24,8 @@ class Log:
     def reject(self, *hosts: str, reason: Reason = Reason.CAPACITY) -> None:
         for host in hosts:
             self.totals[reason] += 1
-            self.report.saw((host, 1))
+            bare, _, scope = host.partition("%")
+            self.report.saw((bare, 1, 0, int(scope)) if scope else (host, 1))
             if not self.report.rejecting:
                 self.lines.append(
                     self.report.begin(self.now, reason, self.cap, self.cap, self.totals)
@@ -96,7 +98,7 @@ def test_the_summary_counts_by_reason_and_names_the_top_sources() -> None:
         (["192.0.2.1"], "192.0.2.1"),
         (["::ffff:192.0.2.1", "192.0.2.1"], "192.0.2.1"),  # one client, two families
         (["2001:db8::1", "2001:db8::ffff"], "2001:db8::/64"),
-        (["fe80::1%eth0"], "fe80::/64"),
+        (["fe80::1%2", "fe80::1%2", "fe80::2%2"], "fe80::%2/64"),
         (["unix"], "unix"),
     ],
 )
@@ -106,6 +108,22 @@ def test_a_source_is_the_host_cut_to_its_prefix(hosts: list[str], source: str) -
     for _ in range(int(SUMMARY_S / CALM_S)):
         log.tick()
     assert log.lines[1].endswith(f": {len(hosts)} from {source}")
+
+
+def test_one_address_on_two_links_is_two_sources() -> None:
+    log = Log()
+    log.reject(*["fe80::1%2"] * 5, *["fe80::1%3"] * 4)
+    for _ in range(int(SUMMARY_S / CALM_S)):
+        log.tick()
+    assert log.lines[1].endswith(": 5 from fe80::%2/64, 4 from fe80::%3/64")
+
+
+def test_a_source_is_cut_as_the_rules_cut_it() -> None:
+    log = Log(sources=Sources(prefix_v4=24, prefix_v6=48))
+    log.reject("192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3", "2001:db8:1:2::1", "2001:db8:1:3::1")
+    for _ in range(int(SUMMARY_S / CALM_S)):
+        log.tick()
+    assert log.lines[1].endswith(": 3 from 192.0.2.0/24, 2 from 2001:db8:1::/48")
 
 
 def test_a_summary_counts_only_since_the_last() -> None:
@@ -180,7 +198,7 @@ def test_a_dry_run_is_summed_up_once_an_interval_and_ends_with_the_first_quiet_o
 
 
 def test_turned_away_for_the_reserves_sake_it_does_not_say_full() -> None:
-    report = RejectionReport()
+    report = RejectionReport(Sources().of)
     totals = {**dict.fromkeys(Reason, 0), Reason.CAPACITY: 1}
     assert report.begin(0.0, Reason.CAPACITY, 98, 100, totals) == (
         "rejecting (capacity), 98/100 in use"

@@ -274,6 +274,17 @@ def test_an_honest_client_that_tries_again_at_a_full_server_is_not_penalised() -
         assert server.stats.gate.sources_penalised == 0
 
 
+def test_the_log_names_sources_as_the_rules_in_force_count_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gserver.report.SUMMARY_S", 0.05)
+    monkeypatch.setattr(gserver.rejection_log, "CALM_S", 0.05)
+    with running(ruled(max_connections=1)) as server, clients(server, 1):
+        server.limiter.limits = Limits(max_connections=1, source_prefix_v4=8)
+        assert seen(server) == "closed"
+        eventually(lambda: "1 from 127.0.0.0/8" in caplog.text)
+
+
 # ---- dry run -------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from missing import missing
 from program import (
     LISTENING,
     client,
@@ -25,6 +26,8 @@ from program import (
     turned_away,
 )
 from support import DEADLINE
+
+from gserver import Reply
 
 # ---- the first line, and where it listens ----------------------------------------------------
 
@@ -131,11 +134,13 @@ def test_the_next_client_is_turned_away_while_the_admitted_go_on(how: str) -> No
 
 def _netcat() -> str:
     nc = shutil.which("nc.openbsd") or shutil.which("nc")
+    usage = ""
     if nc is not None:
-        usage = subprocess.run([nc, "-h"], capture_output=True, text=True, check=False)
-        if "OpenBSD" in usage.stderr + usage.stdout:
-            return nc
-    pytest.skip("no OpenBSD nc: apt-get install netcat-openbsd")
+        done = subprocess.run([nc, "-h"], capture_output=True, text=True, check=False)
+        usage = done.stderr + done.stdout
+    if nc is None or "OpenBSD" not in usage:
+        missing("OpenBSD nc is missing: apt-get install netcat-openbsd")
+    return nc
 
 
 def test_netcats_fill_the_cap_and_the_next_one_ends_at_once() -> None:
@@ -244,6 +249,11 @@ def test_a_handlers_module_may_monkey_patch_when_it_is_imported(tmp_path: Path) 
 # ---- descriptors -----------------------------------------------------------------------------
 
 
+#: Candidates (128, and a turn's share of 16 while they are told), what a listener is made of (3),
+#: and what is left over (64).
+ONE_LISTENERS = 128 + 16 + 3 + 64
+
+
 def _limits(pid: int) -> list[str]:
     text = Path(f"/proc/{pid}/limits").read_text()
     return next(line for line in text.splitlines() if "open files" in line).split()[3:5]
@@ -252,7 +262,7 @@ def _limits(pid: int) -> list[str]:
 def test_the_soft_descriptor_limit_is_raised_to_what_the_cap_needs() -> None:
     command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
     with serving("echo", "--max-connections", "200", command=command) as program:
-        assert _limits(program.pid)[0] == str(200 + 128 + 64)
+        assert _limits(program.pid)[0] == str(200 + ONE_LISTENERS)
         with held(program, 200):
             assert excess(program.addresses[0]) == "close"
 
@@ -261,7 +271,26 @@ def test_headers_read_without_a_slot_have_descriptors_too() -> None:
     command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
     evicting = ["--evict-idle", "60", "--proxy-protocol-from", "127.0.0.1"]
     with serving("echo", "--max-connections", "200", *evicting, command=command) as program:
-        assert _limits(program.pid)[0] == str(200 + 128 + 128 + 64)
+        assert _limits(program.pid)[0] == str(200 + 128 + ONE_LISTENERS)
+
+
+def test_who_waits_and_who_is_taking_a_reply_on_any_listener_has_descriptors_too() -> None:
+    command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
+    rules = ["--wait", "1", "--wait-queue", "300", "--reject", "reply:http"]
+    lingering = Reply("http").max_lingering
+    for listeners in (1, 2):
+        more = ["--listen", "127.0.0.1:0"] * (listeners - 1)
+        with serving("echo", "--max-connections", "200", *rules, *more, command=command) as program:
+            needed = 200 + 300 + lingering * listeners + ONE_LISTENERS + 3 * (listeners - 1)
+            assert _limits(program.pid)[0] == str(needed)
+
+
+def test_each_of_several_listeners_has_descriptors() -> None:
+    command = ["sh", "-c", 'ulimit -S -n 100; exec "$0" -m gserver "$@"', sys.executable]
+    more = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+    with serving("echo", "--max-connections", "200", *more, command=command) as program:
+        assert len(program.addresses) == 3
+        assert _limits(program.pid)[0] == str(200 + ONE_LISTENERS + 2 * 3)
 
 
 def test_a_cap_above_the_hard_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
@@ -270,8 +299,8 @@ def test_a_cap_above_the_hard_limit_is_one_line_and_leaves_nothing(tmp_path: Pat
         *["serve", "--max-connections", "200", "--listen", f"unix:{tmp_path}/s"], command=command
     )
     assert result.stderr == (
-        "gserver: --max-connections 200: needs 392 descriptors and the hard limit is 300; "
-        "give at most 108, or raise the limit (ulimit -Hn, LimitNOFILE=)\n"
+        "gserver: --max-connections 200: needs 411 descriptors and the hard limit is 300; "
+        "give at most 89, or raise the limit (ulimit -Hn, LimitNOFILE=)\n"
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert list(tmp_path.iterdir()) == []

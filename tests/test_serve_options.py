@@ -18,9 +18,9 @@ import pytest
 from support import DEADLINE, eventually
 
 from gserver import Close, Limits, Reason, Refuse, Reply, Reset, SettingError
-from gserver.candidates import MAX_CANDIDATES
+from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
-from gserver.daemon.descriptors import SPARE, ensure_descriptors
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors
 from gserver.daemon.rejection_options import Rejections, rejection_options
 
 
@@ -211,8 +211,9 @@ def test_the_descriptor_limit_counts_those_who_wait_and_those_who_are_told(
     raised: list[int] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _which, both: raised.append(both[0]))
     ensure_descriptors(1000, others=500)
-    assert raised == [1500 + MAX_CANDIDATES + SPARE]
-    with pytest.raises(SettingError, match=f"give at most {4096 - 3000 - MAX_CANDIDATES - SPARE}"):
+    ours = MOST_HELD + PER_LISTENER + SPARE
+    assert raised == [1500 + ours]
+    with pytest.raises(SettingError, match=f"give at most {4096 - 3000 - ours}"):
         ensure_descriptors(1000, others=3000)
 
 

@@ -27,7 +27,7 @@ from support import (
 )
 
 from gserver import Ending, Limiter, Limits, Reply, Reset, SettingError, StreamServer
-from gserver.candidates import MAX_CANDIDATES
+from gserver.candidates import MOST_HELD
 
 
 class MyPool(Pool):
@@ -309,7 +309,7 @@ def test_cap_that_the_descriptor_limit_does_not_allow_is_warned_of_at_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for cap, warnings in (soft - MAX_CANDIDATES, 1), (soft - MAX_CANDIDATES - 1, 0):
+    for cap, warnings in (soft - MOST_HELD, 1), (soft - MOST_HELD - 1, 0):
         caplog.clear()
         server = StreamServer(LOCAL, greet, max_connections=cap)
         assert not caplog.records

@@ -16,6 +16,7 @@ from typing import Any
 import gevent.ssl
 import pytest
 from gevent import socket
+from missing import needs
 from support import CERTIFICATE, DEADLINE, HERE, KEY, LOCAL, connect, echo, outcome, running
 
 from gserver import SettingError, StreamServer
@@ -27,8 +28,7 @@ WEAK = CERTIFICATE.with_name("keycert.pem")  # with its key, of 1024 bits
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another certificate, its own issuer, with its key in the same file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("makes a certificate with openssl")
+    needs("openssl")
     path = tmp_path_factory.mktemp("tls") / "other.pem"
     subprocess.run(
         [
@@ -137,8 +137,8 @@ def test_bad_files_are_one_line_naming_their_setting(tmp_path: Path, other: Path
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes an encrypted key with openssl")
 def test_an_encrypted_key_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
+    needs("openssl")
     locked = tmp_path / "locked.pem"
     command = ["openssl", "pkey", "-in", str(KEY), "-aes256", "-passout", "pass:x", "-out"]
     subprocess.run([*command, str(locked)], check=True, capture_output=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from missing import needs
 from program import Program, serving
 
 APPLICATION = """
@@ -56,8 +56,8 @@ def test_by_default_the_excess_reads_that_the_server_is_busy(tmp_path: Path) -> 
                 assert (answer.status, answer.reason) == (503, "Service Unavailable")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_reads_it_too(tmp_path: Path) -> None:
+    needs("curl")
     with full(tmp_path) as program:
         command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}"]
         done = subprocess.run(

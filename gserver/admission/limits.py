@@ -56,7 +56,8 @@ class Limits:
     :param allow: networks that may connect; if there are any, all others may not.
     :param deny: networks that may not. The most specific entry of both lists wins.
     :param early_drop: ``start:rate:full``: from ``start`` slots in use on, turn away ``rate``
-        percent by lot, rising to all at ``full``; None: off.
+        percent by lot, rising to all at ``full``; who waited for a slot is not asked again.
+        None: off.
     :param penalty: seconds of debt for each failed TLS handshake or attempt beyond
         ``source_rate``; 0: off. Attempts are not held against a source that was itself turned
         away for what others did (the slots, the total rate, early drop), until its rate has

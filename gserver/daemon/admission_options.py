@@ -88,7 +88,8 @@ _OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "early_drop": _option(
         "early_drop",
         str,
-        "From START slots in use on, turn away RATE percent by lot, rising to all at FULL.",
+        "From START slots in use on, turn away RATE percent by lot, rising to all at FULL; not "
+        "who waited for a slot.",
         default="off",
         metavar="START:RATE:FULL",
     ),

@@ -47,14 +47,17 @@ _TIMEOUTS = [
     click.option(
         "--first-byte-timeout",
         type=_Time(),
-        help="End a client that has not sent a byte SECONDS after it was admitted.  "
+        help="End a client that has not sent a byte SECONDS after it was admitted. Where the "
+        "server greets first (SMTP, FTP, SSH, MySQL), give more than its greeting takes.  "
         "[default: never]",
     ),
     click.option(
         "--idle-timeout",
         type=_Time(),
         help="End a client to which nobody owes an answer after SECONDS without data. Never one "
-        "whose handler is working on its answer.  [default: never]",
+        "whose handler is working on its answer. Where the server pushes (SSE, WebSocket, IRC, "
+        "MQTT), give more than its longest silence between two messages or pings.  "
+        "[default: never]",
     ),
     click.option(
         "--lifetime",

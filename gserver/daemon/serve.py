@@ -82,6 +82,7 @@ def serve(
         listeners = stack.enter_context(_listening(settings))
         ensure_descriptors(
             limits.max_connections,
+            listeners=len(listeners),
             others=limits.most_open
             - limits.max_connections
             + rejections.max_lingering * len(listeners)

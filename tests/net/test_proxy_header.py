@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from missing import missing
 
 from gserver.net.proxy_header import MAX_HEADER, Address, Fault, Header, parse
 
@@ -184,7 +185,7 @@ def test_an_incomplete_part_never_hides_a_header_of_another_size(data: bytes, cu
 
 def test_coverage_guided_fuzzing_finds_nothing(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
-        pytest.skip("atheris is missing: pip install atheris")
+        missing("atheris is missing: pip install atheris")
     outcome = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("fuzz_proxy_header.py")), "-runs=100000"],
         capture_output=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 from ends import DEADLINE_S, Place, is_open, read_to_end, until
 from gevent import socket as gevent_socket
 from gevent import subprocess as gevent_subprocess
+from missing import needs
 from test_proxy_header import BAD, GOOD, IPV4, v2
 
 from gserver.net.proxy_header import Address, Fault, Header
@@ -204,8 +204,7 @@ HTTP = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
 def test_curl_sends_version_1(tcp: Place, make_reader: Callable[..., ProxyReader]) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is missing: apt-get install curl")
+    needs("curl")
     served, watcher = accept_headers(make_reader(), tcp.listener, HTTP)
     port = tcp.listener.getsockname()[1]
     outcome = gevent_subprocess.run(
@@ -228,8 +227,7 @@ def test_curl_sends_version_1(tcp: Place, make_reader: Callable[..., ProxyReader
 def test_haproxy_sends_the_clients_address_and_local_checks(
     tcp: Place, make_reader: Callable[..., ProxyReader], tmp_path: Path, version: str
 ) -> None:
-    if shutil.which("haproxy") is None:
-        pytest.skip("haproxy is missing: apt-get install haproxy")
+    needs("haproxy")
     served, watcher = accept_headers(make_reader(), tcp.listener, HTTP)
     config = tmp_path / "haproxy.cfg"
     with socket.socket() as unused:  # a port that is free now

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from missing import missing
 
 ROOT = Path(__file__).parents[2]
 
 if importlib.util.find_spec("locust") is None:
-    pytest.skip("no locust: pip install 'gserver[locust]'", allow_module_level=True)
+    missing("locust is missing: pip install 'gserver[locust]'")
 
 
 #: What the kernel says of the connections of another host's server: nothing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from missing import missing, needs
 
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import calibrate
@@ -23,11 +23,6 @@ pytestmark = pytest.mark.long
 
 CAP = 10
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-
-
-def needs(program: str, package: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"no {program}: apt-get install {package}")
 
 
 def free_port() -> int:
@@ -100,7 +95,7 @@ def test_nginx_limit_conn_closes(
 ) -> None:
     needs("nginx", "nginx libnginx-mod-stream")
     if not NGINX_STREAM.exists():
-        pytest.skip("nginx has no stream module: apt-get install libnginx-mod-stream")
+        missing("nginx has no stream module: apt-get install libnginx-mod-stream")
     port, upstream = free_port(), zoo("echo")
     config = tmp_path / "nginx.conf"
     config.write_text(

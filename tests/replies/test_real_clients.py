@@ -11,7 +11,6 @@ import imaplib
 import importlib
 import os
 import poplib
-import shutil
 import smtplib
 import socket
 import ssl
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from missing import missing, needs
 
 from gserver.replies import named
 
@@ -30,17 +30,16 @@ Busy = Callable[..., Any]
 
 
 def library(module: str, install: str) -> Any:
-    """The client library, or a skip that says how to get it."""
+    """The client library, or a skip (or failure) that says how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        pytest.skip(f"{module} is missing: pip install {install}")
+        missing(f"{module} is missing: pip install {install}")
 
 
 def run(command: str, *arguments: str, install: str) -> subprocess.CompletedProcess[str]:
-    """The client program's outcome, or a skip that says how to get the program."""
-    if shutil.which(command) is None:
-        pytest.skip(f"{command} is missing: apt-get install {install}")
+    """The client program's outcome, or a skip (or failure) that says how to get the program."""
+    needs(command, install)
     # LC_ALL: the messages in English. PG*: no settings of the machine's.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C"}
     return subprocess.run(
