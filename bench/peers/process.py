@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import gevent
+
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, PythonPeer, Site
+from gserver.net.listeners import system_backlog
 from gserver.probe.oracle import Oracle
 
 __all__ = ["PeerFailed", "Running", "session_members", "start"]
@@ -109,7 +112,8 @@ def start(peer: Peer, cap: int, *, timeout: float = READY_TIMEOUT) -> Iterator[R
         backend = None
         if peer.needs_backend:
             backend = stack.enter_context(start(EchoBackend(), 0, timeout=timeout))
-        site = Site(free_port(), cap, folder, backend.port if backend else 0)
+        behind = backend.port if backend else 0
+        site = Site(free_port(), cap, folder, system_backlog(), behind)
         running = spawn(peer.render(site), site, backend)
         stack.callback(running.stop)
         running.wait_ready(timeout)
@@ -178,5 +182,5 @@ def wait_until(happened: Callable[[], object], timeout: float) -> bool:
     while not happened():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        gevent.sleep(0.01)  # not time's: a Ctrl-C of the run is heard by gevent's loop
     return True
