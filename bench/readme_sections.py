@@ -44,8 +44,8 @@ def compared(result: Result) -> str:
     rows = []
     for row in found.rows:
         name = f"**{row.peer}**" if row.peer.startswith(OURS) else row.peer
-        mark = f"<sup>{row.mark.strip(' []')}</sup>" if row.notes else ""
-        cells = [cell.text.replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
+        mark = f"<sup>{','.join(map(str, row.notes))}</sup>" if row.notes else ""
+        cells = [glance(cell.text).replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
         rows.append([name + mark, result.peers[row.peer].policy, *cells])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
@@ -53,7 +53,8 @@ def compared(result: Result) -> str:
     date = result.environment["started_at"][:10]
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}. Caps {caps}.",
+        f"{place(result.environment)}. Caps {caps}; one figure where both are the same, or where "
+        "the cap does not matter.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
@@ -72,6 +73,16 @@ def compared(result: Result) -> str:
         parts.append(f"Remarks, by the number behind a name:\n\n{notes}")
     parts.append(configured(result))
     return "\n\n".join(parts)
+
+
+def glance(text: str) -> str:
+    """Return a cell's figures in one line, and once where they are the same at every cap."""
+    figures = text.split(" / ")
+    return (
+        figures[0]
+        if len(set(figures)) == 1
+        else "\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}".join(figures)
+    )
 
 
 def configured(result: Result) -> str:
