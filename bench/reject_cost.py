@@ -44,7 +44,7 @@ BLOCK_S = 0.5
 FLOOR_TARGET = 1.1  # of a bare accept-and-close loop's CPU
 RULES_TARGET = 1.25  # of the bare cap's
 
-#: Clients a second. What one process can do at most here is 37,500: it has a third to spare.
+#: Clients a second: half of a core's time for the process that makes them, 21 µs each when tried.
 RATE = 24_000
 
 #: As much as the flood can ask for, so that it is turned away for want of slots all the same.

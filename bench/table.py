@@ -59,7 +59,7 @@ def overview_table(found: Overview, result: Result) -> str:
 
 def wrapped(text: str) -> str:
     """Return ``text`` in lines of at most 100."""
-    return "\n".join(textwrap.wrap(text, 100, subsequent_indent="    "))
+    return "\n".join(textwrap.wrap(text, 100, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

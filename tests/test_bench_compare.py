@@ -18,7 +18,7 @@ from bench.compare import compare_all, find_all
 from bench.experiments import EXPERIMENTS, Experiment, Figures, Subject, Unfit
 from bench.overview import overview
 from bench.page import page
-from bench.peers import PEERS, Peer
+from bench.peers import PEERS, Peer, process
 from bench.peers.base import ROOT, Missing, Policy, PythonPeer
 from bench.peers.process import free_port
 from bench.plan import passes, places, seconds, steps
@@ -557,6 +557,18 @@ def test_port_that_is_taken_is_not_given_to_a_server(monkeypatch: pytest.MonkeyP
         tried = iter([port, port, other])
         monkeypatch.setattr("random.SystemRandom.choice", lambda self, ports: next(tried))
         assert free_port() == other
+
+
+def test_server_whose_port_another_was_given_is_started_again_on_a_free_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr(process, "free_port", lambda: ports.pop() if ports else free_port())
+        found = run_all([Asked()], [3], [PEERS["asyncio"]], 1)
+    assert ports == []
+    assert found.gaps() == []
+    assert found.peers["asyncio"].backlog == system_backlog()
 
 
 def test_report_without_room_on_its_disk_is_refused_before_anything_is_measured(

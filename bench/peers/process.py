@@ -24,6 +24,7 @@ import gevent
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, PythonPeer, Site
 from gserver.net.listeners import system_backlog
 from gserver.probe.oracle import Oracle
+from gserver.probe.procstat import listening_process, process_tree
 
 __all__ = ["PeerFailed", "Running", "session_members", "start"]
 
@@ -63,14 +64,15 @@ class Running:
         self._log = log
 
     def wait_ready(self, timeout: float) -> None:
-        """Return when the port has a listener; raise :class:`PeerFailed` if it never gets one.
+        """Return when the peer listens on its port; raise :class:`PeerFailed` if it never does.
 
-        Asks the kernel and connects to nothing: a connection would take a slot.
+        Asks the kernel and connects to nothing: a connection would take a slot. Another's listener
+        there is none: that one was faster, and what was started here is about to end.
         """
         oracle = Oracle()
         try:
-            wait_until(lambda: self._has_ended() or oracle.listeners(self.port), timeout)
-            if not self._has_ended() and oracle.listeners(self.port):
+            wait_until(lambda: self._has_ended() or self._listens(oracle), timeout)
+            if not self._has_ended() and self._listens(oracle):
                 return
         finally:
             oracle.close()
@@ -93,6 +95,10 @@ class Running:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.process.wait(STOP_TIMEOUT)
+
+    def _listens(self, oracle: Oracle) -> bool:
+        inodes = [listener.inode for listener in oracle.listeners(self.port)]
+        return bool(inodes) and listening_process(inodes) in process_tree(self.pid)
 
     def _has_ended(self) -> bool:
         return self.process.poll() is not None
