@@ -214,8 +214,7 @@ def costs(found: dict[str, Any]) -> str:
     rows = []
     for name, data in found.items():
         figure = COSTS[name](data["rows"])
-        if data["partial"]:
-            figure += f" (partial: {data['partial']})"
+        figure += "".join(f" {text}" for text in caveats(data))
         rows.append([figure, f"`python -m bench {name}`"])
     places = dict.fromkeys(place(data["environment"]) for data in found.values())
     return markdown(["figure", "command"], rows) + "\n\n" + "; ".join(places) + "."

@@ -20,6 +20,7 @@ import click
 
 from bench.costs import Sheet, cost
 from bench.processes import GSERVER, start
+from gserver.probe.outcomes import Outcome, of_errno
 from gserver.probe.procstat import measure
 
 __all__ = ["main"]
@@ -81,6 +82,9 @@ def main(sheet: Sheet, clients: int, reject: str) -> None:
         quiet_ms=quiet * 1e3,
         us_each=each,
     )
+    for name, count in outcomes.items():
+        if name.startswith("E") and of_errno(getattr(errno, name, 0)) is Outcome.LOCAL:
+            sheet.invalidate(f"{count:,} clients failed on this machine: {name}")
     sheet.verdict("the connection it holds is " + ("intact" if held else "broken"))
 
 
