@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from typing import Any, NoReturn
 
 import click
+
+from gserver.probe.result import EXIT_USAGE
 
 #: Command → its module and function, and a line of help. Loaded when called: none waits for the
 #: others' imports.
@@ -26,8 +30,25 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 130  # before there was anything to show: 128 + SIGINT, as a shell reports it
+
+
 class Lazy(click.Group):
-    """Commands that are imported when they are asked for."""
+    """Commands that are imported when they are asked for; the user's errors are one line."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        try:
+            status = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(EXIT_USAGE)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "bench"
+            click.echo(f"{command}: {' '.join(error.format_message().split())}", err=True)
+            sys.exit(EXIT_USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        sys.exit(status if isinstance(status, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -52,10 +52,7 @@ def compare_all(plan: Sequence[Step], peers: Sequence[Peer], result: Result, run
     for peer in peers:
         run.place = f"looking at {peer.name}"
         run.tell("")
-        try:
-            result.peers[peer.name] = describe(peer, 10)
-        except PeerFailed as error:
-            result.failed[peer.name] = str(error)
+        look_at(peer, result)
         if run.stopped:
             break
     rows: dict[int, dict[Place, Series]] = {}
@@ -69,6 +66,19 @@ def compare_all(plan: Sequence[Step], peers: Sequence[Peer], result: Result, run
         run_pass(each, rows[id(each.step)], run)
     result.groups = [group for group in result.groups if any(row.blocks for row in group.series)]
     result.partial = run.partial
+
+
+def look_at(peer: Peer, result: Result) -> None:
+    """Describe ``peer`` in ``result``; one that fails twice is left out, and why is said."""
+    why = ""
+    for _ in range(2):  # as with blocks: another program may have been given its port
+        try:
+            result.peers[peer.name] = describe(peer, 10)
+        except PeerFailed as error:
+            why = str(error)
+        else:
+            return
+    result.failed[peer.name] = why
 
 
 def group(experiment: Experiment, cap: int, series: list[Series]) -> Group:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +13,7 @@ import click
 
 from bench.compare import compare_all, find_all
 from bench.experiments import EXPERIMENTS
+from bench.files import put
 from bench.options import html_option, json_option, numbers
 from bench.page import page
 from bench.peers import PEERS, Missing
@@ -20,7 +22,7 @@ from bench.progress import Progress, duration
 from bench.results import Result, merged
 from bench.table import render
 from gserver.probe.environment import environment
-from gserver.probe.result import EXIT_INVALID
+from gserver.probe.result import EXIT_INVALID, EXIT_USAGE
 
 __all__ = ["compare", "peers", "show"]
 
@@ -85,6 +87,8 @@ def compare(
         experiments = [each for each in experiments if each.quick or names]
     found, missing = find_all([PEERS[name] for name in chosen or PEERS])
     plan = steps(experiments, caps, found, rounds)
+    if not any(step.order for step in plan):
+        raise click.UsageError(nothing_to_do(missing))
     planned = seconds(plan, len(found))
     limit = 60.0 * time_limit if time_limit else 1.25 * planned + 60.0
     click.echo(
@@ -99,9 +103,18 @@ def compare(
     run = Progress(limit)
     with run:
         compare_all(plan, found, result, run)
-    write(result, json_file, html_file, details)
+    whole = deliver(result, json_file, html_file, details)
     if result.partial or result.gaps():
         sys.exit(EXIT_INVALID)
+    if not whole:
+        sys.exit(EXIT_USAGE)
+
+
+def nothing_to_do(missing: Mapping[str, str]) -> str:
+    """Say why none of the servers that were asked for can be put to any of the experiments."""
+    if missing:
+        return "nothing to measure: " + "; ".join(missing.values())
+    return "nothing to measure: none of these experiments fits any of these servers"
 
 
 def raise_descriptor_limit(needed: int) -> None:
@@ -139,13 +152,16 @@ def show(
         result = merged([Result.from_json(json.load(file)) for file in files])
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(f"no results of compare --json: {error}") from error
-    write(result, json_file, html_file, details)
+    if not deliver(result, json_file, html_file, details):
+        sys.exit(EXIT_USAGE)
 
 
-def write(result: Result, json_file: Path | None, html_file: Path | None, details: bool) -> None:
-    """Print the tables, and write the files that were asked for."""
+def deliver(result: Result, json_file: Path | None, html_file: Path | None, details: bool) -> bool:
+    """Write the files that were asked for, then print the tables: who reads those may have gone.
+
+    Returns False when a file was not written, and says so.
+    """
+    whole = json_file is None or put(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+    whole = (html_file is None or put(html_file, page(result))) and whole
     click.echo(render(result, details=details))
-    if json_file is not None:
-        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n")
-    if html_file is not None:
-        html_file.write_text(page(result))
+    return whole

@@ -17,10 +17,11 @@ from typing import Any
 
 import click
 
+from bench.files import put
 from bench.options import json_option
 from bench.progress import Progress, duration
 from gserver.probe.environment import environment
-from gserver.probe.result import EXIT_INVALID
+from gserver.probe.result import EXIT_INVALID, EXIT_USAGE
 
 __all__ = ["FORMAT", "Sheet", "cost"]
 
@@ -35,7 +36,8 @@ class TimeIsOver(KeyboardInterrupt):
 class Sheet:
     """What a script has found so far, on standard output and for JSON.
 
-    ``partial`` says why it is not complete; "" when it is.
+    ``partial`` says why it is not complete; "" when it is. ``warnings`` qualify the figures,
+    ``invalid`` says why they do not count.
     """
 
     def __init__(self, name: str, settings: dict[str, Any], limit_s: float) -> None:
@@ -43,6 +45,8 @@ class Sheet:
         self.settings = settings
         self.rows: list[dict[str, Any]] = []
         self.verdicts: list[str] = []
+        self.warnings: list[str] = []
+        self.invalid: list[str] = []
         self.partial = ""
         # Where it was measured, and the load before it began.
         self.environment = environment(["python", "-m", "bench", name, *words(settings)])
@@ -64,6 +68,16 @@ class Sheet:
         self.verdicts.append(text)
         self.say(text)
 
+    def warn(self, text: str) -> None:
+        """Print what qualifies the figures, and keep it."""
+        self.warnings.append(text)
+        self.say(f"warning: {text}")
+
+    def invalidate(self, text: str) -> None:
+        """Print why the figures do not count, and keep it: the exit status will be 3."""
+        self.invalid.append(text)
+        self.say(f"INVALID: {text}")
+
     def tell(self, text: str) -> None:
         """Show what is being measured, on standard error."""
         self._progress.tell(text)
@@ -78,6 +92,8 @@ class Sheet:
             "settings": self.settings,
             "rows": self.rows,
             "verdicts": self.verdicts,
+            "warnings": self.warnings,
+            "invalid": self.invalid,
         }
 
 
@@ -102,7 +118,8 @@ def cost(name: str, about: Callable[..., float]) -> Callable[[Callable[..., None
 
     ``about(**options)`` says how many seconds it takes; after twice as long and a minute it is
     ended. Ended early, or by Ctrl-C, what there is is printed and written, marked partial, and
-    the exit status is 3. The limit on open files is raised as far as it goes: children inherit it.
+    the exit status is 3, as it is when the sheet is invalid. The limit on open files is raised as
+    far as it goes: children inherit it.
     """
 
     def decorate(measure: Callable[..., None]) -> click.Command:
@@ -124,10 +141,13 @@ def cost(name: str, about: Callable[..., float]) -> Callable[[Callable[..., None
                 sheet.partial = "interrupted"
             if sheet.partial:
                 sheet.say(f"PARTIAL: {sheet.partial}")
-            if json_file is not None:
-                json_file.write_text(json.dumps(sheet.to_json(), indent=1) + "\n")
-            if sheet.partial:
+            whole = json_file is None or put(
+                json_file, json.dumps(sheet.to_json(), indent=1) + "\n"
+            )
+            if sheet.partial or sheet.invalid:
                 sys.exit(EXIT_INVALID)
+            if not whole:
+                sys.exit(EXIT_USAGE)
 
         # Options are declared on the function, below this decorator.
         command.params += getattr(measure, "__click_params__", [])[::-1]

@@ -3,8 +3,9 @@
     python -m bench.holder PORT N
 
 Prints ``held`` when all N have been answered. Then each line on standard input, ``SECONDS``,
-echoes one byte every 2 ms on one connection for that long, and prints the latencies in µs as a
-JSON list. Ends at end-of-file.
+echoes one byte every 2 ms on one connection for that long, and prints the latencies in ns as a
+JSON list. One that is due while the answer before is awaited is sent late, and timed from when it
+was due. Ends at end-of-file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,26 @@ import json
 import socket
 import sys
 import time
+from time import monotonic_ns
+
+PERIOD_NS = 2_000_000
+
+
+def echo(victim: socket.socket, seconds: float) -> list[int]:
+    """Return the latency of each byte."""
+    latencies = []
+    due = monotonic_ns()
+    until = due + round(seconds * 1e9)
+    while due < until:
+        early = due - monotonic_ns()
+        if early > 0:
+            time.sleep(early / 1e9)
+            due = monotonic_ns()  # that the sleep was too long is not the server's fault
+        victim.sendall(b"x")
+        victim.recv(1)
+        latencies.append(monotonic_ns() - due)
+        due += PERIOD_NS
+    return latencies
 
 
 def main() -> None:
@@ -30,15 +51,7 @@ def main() -> None:
     victim = held[-1]
     victim.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for line in sys.stdin:
-        until = time.perf_counter() + float(line)
-        latencies = []
-        while (began := time.perf_counter()) < until:
-            victim.sendall(b"x")
-            victim.recv(1)
-            took = time.perf_counter() - began
-            latencies.append(round(took * 1e6, 1))
-            time.sleep(max(0.0, 0.002 - took))
-        print(json.dumps(latencies), flush=True)
+        print(json.dumps(echo(victim, float(line))), flush=True)
 
 
 if __name__ == "__main__":

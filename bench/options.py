@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bench.files import check
+
 __all__ = ["html_option", "json_option", "numbers"]
 
 
@@ -22,20 +24,21 @@ def numbers(text: str | tuple[int, ...]) -> tuple[int, ...]:
     return found
 
 
-def in_a_folder(
-    context: click.Context, parameter: click.Parameter, path: Path | None
-) -> Path | None:
+def writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file that can't be written when all is measured: before anything is."""
-    if path is not None and not path.resolve().parent.is_dir():
-        raise click.BadParameter(f"{path}: no such folder")
+    if path is not None:
+        if not path.resolve().parent.is_dir():
+            raise click.BadParameter(f"{path}: no such folder")
+        try:
+            check(path)
+        except OSError as error:
+            raise click.BadParameter(f"{path}: cannot be written: {error.strerror}") from error
     return path
 
 
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
-json_option = click.option(
-    "--json", "json_file", type=FILE, callback=in_a_folder, help="For readme."
-)
+json_option = click.option("--json", "json_file", type=FILE, callback=writable, help="For readme.")
 html_option = click.option(
-    "--html", "html_file", type=FILE, callback=in_a_folder, help="One page with plots."
+    "--html", "html_file", type=FILE, callback=writable, help="One page with plots."
 )

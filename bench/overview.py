@@ -6,13 +6,22 @@ it is marked: by more than the A/A band where ratios are made, in every round wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bench.ratios import comparison, partners
-from bench.results import Figure, Group, Result, Series, number, without_numbers
+from bench.results import (
+    Figure,
+    Group,
+    Result,
+    Series,
+    number,
+    numbers_in,
+    without_numbers,
+)
 
-__all__ = ["AHEAD", "COLUMNS", "Ahead", "Cell", "Column", "Overview", "Row", "overview"]
+__all__ = ["AHEAD", "COLUMNS", "OURS", "Ahead", "Cell", "Column", "Overview", "Row", "overview"]
 
 #: Stands behind a figure that is better than ours.
 AHEAD = "*"
@@ -79,11 +88,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One server. ``mark``: the number of its note, 0 for none."""
+    """One server. ``notes``: the numbers of those that are about it, from 1."""
 
     peer: str
-    mark: int
     cells: list[Cell]
+    notes: list[int] = field(default_factory=list)
+
+    @property
+    def mark(self) -> str:
+        """What stands behind its name."""
+        return f" [{', '.join(map(str, self.notes))}]" if self.notes else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,7 @@ class Overview:
     columns: list[Column]
     caps: list[int]
     rows: list[Row]
-    notes: list[tuple[int, str]]
+    notes: list[str]
     ahead: list[Ahead]
 
     @property
@@ -113,7 +127,6 @@ def overview(result: Result) -> Overview:
     columns = [column for column in COLUMNS if column.experiment in groups]
     caps = max(([group.cap for group in mine] for mine in groups.values()), key=len, default=[])
     rows: list[Row] = []
-    notes: list[tuple[int, str]] = []
     ahead: list[Ahead] = []
     for peer in result.peers:
         cells = []
@@ -123,11 +136,8 @@ def overview(result: Result) -> Overview:
             cells.append(cell(peer, column, groups[column.experiment], mine))
         if all(not cell.values for cell in cells):
             continue
-        remarks = remarks_on(peer, result.groups)
-        if remarks:
-            notes.append((len(notes) + 1, f"{peer}: {'; '.join(remarks)}"))
-        rows.append(Row(peer, len(notes) if remarks else 0, cells))
-    return Overview(named(columns, groups), caps, rows, notes, ahead)
+        rows.append(Row(peer, cells))
+    return Overview(named(columns, groups), caps, rows, noted(rows, result.groups), ahead)
 
 
 def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
@@ -137,25 +147,51 @@ def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> l
     return [replace(each, about=each.about.format(tries=number(tries))) for each in columns]
 
 
-def remarks_on(peer: str, groups: Sequence[Group]) -> list[str]:
-    """Return what must be known of a server's figures: each once, and in how many of its blocks.
+#: The part of a run that a remark of the isolation begins with.
+PHASE = re.compile(r"^(control|flood)(, victims)?: ")
 
-    Remarks that differ in their numbers alone count as one, in the words of the first.
-    """
-    found: dict[str, tuple[str, list[str]]] = {}
-    blocks = 0
+
+@dataclass(slots=True)
+class Remark:
+    """Remarks that differ in their numbers alone: how many blocks of which servers have one."""
+
+    texts: list[str] = field(default_factory=list)
+    blocks: dict[str, int] = field(default_factory=dict)
+    experiments: dict[str, None] = field(default_factory=dict)
+
+    def text(self, of: Mapping[str, int]) -> str:
+        """Return one line: in the words of the worst, and in how many of each one's blocks."""
+        worst = max(self.texts, key=numbers_in)
+        where = ", ".join(f"{peer} {count}/{of[peer]}" for peer, count in self.blocks.items())
+        most = ", at worst" if len(set(self.texts)) > 1 else ""
+        return f"{worst}{most} ({', '.join(self.experiments)}; blocks: {where})"
+
+
+def noted(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
+    """Return what must be known of the figures, each once whomever it is about, and give the
+    ``rows`` the numbers of theirs."""
+    found: dict[str, Remark] = {}
+    total: dict[str, int] = {}
+    mine = {row.peer: row for row in rows}
     for group in groups:
-        for series in group.series:
-            if series.peer == peer:
-                blocks += len(series.blocks)
-                for block in series.blocks:
-                    for text in block.remarks():
-                        _, where = found.setdefault(without_numbers(text), (text, []))
-                        where.append(group.experiment)
-    return [
-        f"{text} ({', '.join(dict.fromkeys(where))}: {len(where)} of {blocks} blocks)"
-        for text, where in found.values()
-    ]
+        for series in (series for series in group.series if series.peer in mine):
+            peer = series.peer
+            total[peer] = total.get(peer, 0) + len(series.blocks)
+            for block in series.blocks:
+                kinds: dict[str, list[str]] = {}
+                for text in (PHASE.sub("", text) for text in block.remarks()):
+                    kinds.setdefault(without_numbers(text), []).append(text)
+                for kind, texts in kinds.items():
+                    remark = found.setdefault(kind, Remark())
+                    remark.texts += texts
+                    remark.blocks[peer] = remark.blocks.get(peer, 0) + 1
+                    remark.experiments[group.experiment] = None
+    notes = []
+    for index, remark in enumerate(found.values(), 1):
+        notes.append(remark.text(total))
+        for peer in remark.blocks:
+            mine[peer].notes.append(index)
+    return notes
 
 
 def cell(peer: str, column: Column, groups: Sequence[Group], ahead: Sequence[Ahead]) -> Cell:

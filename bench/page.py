@@ -15,7 +15,7 @@ from bench.overview import Overview, overview
 from bench.overview_plot import overview_plot
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
-from bench.table import EXPLANATION, group_rows, remarks
+from bench.table import EXPLANATION, group_rows, legend, remarks
 from gserver.probe.html_report import STYLE
 from gserver.probe.svg import Axis, Chart
 
@@ -52,7 +52,9 @@ def page(result: Result) -> str:
     parts += summary(overview(result), result)
     for group in result.groups:
         parts.append(f"<h2>{escape(group.title)}, cap {group.cap}</h2>")
-        parts.append(html_table(list(group_rows(group, result))))
+        rows = list(group_rows(group, result))
+        parts.append(html_table(rows))
+        parts += [f'<p class="note">{escape(text)}</p>' for text in legend(rows)]
         parts += [f'<p class="note">[{mark}] {escape(text)}</p>' for mark, text in remarks(group)]
         parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
     parts.append("<h2>Servers</h2>" + servers(result))
@@ -66,18 +68,16 @@ def summary(found: Overview, result: Result) -> list[str]:
     """Return the one table that has everybody, its picture, and its notes."""
     rows = [["server", "client sees", *(column.heading for column in found.columns)]]
     for row in found.rows:
-        mark = f" [{row.mark}]" if row.mark else ""
         texts = [cell.text for cell in row.cells]
-        rows.append([row.peer + mark, result.peers[row.peer].policy, *texts])
+        rows.append([row.peer + row.mark, result.peers[row.peer].policy, *texts])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     about = "; ".join(f"{column.heading}: {column.about}" for column in found.columns)
-    notes = "".join(f"<li>{escape(text)}</li>" for _, text in found.notes)
+    notes = "".join(f"<li>{escape(text)}</li>" for text in found.notes)
     return [
         overview_plot(found, result, inline=True),
         html_table(rows, "summary"),
         f'<p class="note">Caps {caps}. {escape(about)}. {escape(found.reading)}</p>',
-        f'<details class="note"><summary>Remarks on {len(found.notes)} rows</summary>'
-        f"<ol>{notes}</ol></details>",
+        f'<ol class="note">{notes}</ol>',
     ]
 
 

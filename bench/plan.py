@@ -65,8 +65,9 @@ class Pass:
 def places(experiment: Experiment, peers: Sequence[Peer]) -> list[Place]:
     """Return the fitting peers in their groups.
 
-    The first of each group that has others runs once more at its end, if the experiment compares:
-    the twins are then as far apart in time as the reference is from those it is compared with.
+    The first of each group runs once more at its end, if the experiment compares: the twins are
+    then as far apart in time as the reference is from those it is compared with. One that has its
+    group to itself does too: how far it is from itself says what its figures are worth.
     """
     groups: dict[str, list[Peer]] = {}
     for peer in peers:
@@ -75,7 +76,7 @@ def places(experiment: Experiment, peers: Sequence[Peer]) -> list[Place]:
     order = []
     for name, members in groups.items():
         order += [Place(peer, name) for peer in members]
-        if len(members) > 1 and experiment.compares(members[0]):
+        if experiment.compares(members[0]):
             order.append(Place(members[0], name, twin=True))
     return order
 

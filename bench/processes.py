@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-__all__ = ["GSERVER", "ROOT", "ask", "cpu_ns", "module", "start", "tell"]
+__all__ = ["GSERVER", "ROOT", "ask", "module", "start", "tell"]
 
 #: The repository: ``bench`` and ``gserver`` import from here.
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,10 +62,3 @@ def ask(process: subprocess.Popen[str], line: str) -> str:
     tell(process, line)
     assert process.stdout is not None
     return process.stdout.readline()
-
-
-def cpu_ns(pid: int) -> int:
-    """Return the CPU time of a process's threads (/proc/PID/task/*/schedstat; those of its own
-    schedstat are the main thread's alone)."""
-    tasks = Path(f"/proc/{pid}/task")
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir())

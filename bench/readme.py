@@ -24,10 +24,10 @@ import click
 from bench.overview import overview
 from bench.overview_plot import overview_plot
 from bench.processes import ROOT
-from bench.readme_sections import compared, costs, rejecting, rules
+from bench.readme_sections import capped, compared, costs, rejecting, rules
 from bench.results import Result
 
-__all__ = ["RESULTS", "SECTIONS", "plot", "readme", "rewritten"]
+__all__ = ["PLACE", "RESULTS", "SECTIONS", "plot", "readme", "rewritten"]
 
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
@@ -40,6 +40,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], str]]] = {
     "compare": (("compare",), lambda found: compared(Result.from_json(found["compare"]))),
     "reject-cost": (("reject-cost",), lambda found: rejecting(found["reject-cost"])),
     "reject-cost-rules": (("reject-cost-rules",), lambda found: rules(found["reject-cost-rules"])),
+    "legacy-cost": (("legacy-cost",), lambda found: capped(found["legacy-cost"])),
     "costs": (COSTS, costs),
 }
 

@@ -5,16 +5,17 @@ Nothing is said that the figures do not: also who is ahead of whom.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
-from bench.overview import AHEAD, Ahead, Overview, overview
-from bench.reject_cost import FLOOR_TARGET, RULES_TARGET
+from bench.overview import AHEAD, OURS, Ahead, Overview, overview
+from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result
 from bench.stats import MIN_BLOCKS
 
-__all__ = ["compared", "costs", "rejecting", "rules"]
+__all__ = ["capped", "compared", "costs", "rejecting", "rules"]
 
 
 FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
@@ -42,16 +43,18 @@ def compared(result: Result) -> str:
     head = ["server", "client sees", *(column.heading for column in found.columns)]
     rows = []
     for row in found.rows:
-        mark = f" [{row.mark}]" if row.mark else ""
-        cells = [cell.text.replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
-        rows.append([row.peer + mark, result.peers[row.peer].policy, *cells])
+        name = f"**{row.peer}**" if row.peer.startswith(OURS) else row.peer
+        mark = f"<sup>{','.join(map(str, row.notes))}</sup>" if row.notes else ""
+        cells = [glance(cell.text).replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
+        rows.append([name + mark, result.peers[row.peer].policy, *cells])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
     date = result.environment["started_at"][:10]
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}. Caps {caps}.",
+        f"{place(result.environment)}. Caps {caps}; one figure where both are the same, or where "
+        "the cap does not matter.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
@@ -64,12 +67,32 @@ def compared(result: Result) -> str:
     if gaps := result.gaps():
         parts.append("**Missing**:\n\n" + "\n".join(f"- {one_line(gap)}" for gap in gaps))
     if found.notes:
-        notes = "\n".join(f"{mark}. {one_line(text)}" for mark, text in found.notes)
-        parts.append(
-            f"<details><summary>Remarks on {len(found.notes)} rows</summary>\n\n{notes}\n\n"
-            "</details>"
+        notes = "\n".join(
+            f"{number}. {one_line(text)}" for number, text in enumerate(found.notes, 1)
         )
+        parts.append(f"Remarks, by the number behind a name:\n\n{notes}")
+    parts.append(configured(result))
     return "\n\n".join(parts)
+
+
+def glance(text: str) -> str:
+    """Return a cell's figures in one line, and once where they are the same at every cap."""
+    figures = text.split(" / ")
+    return (
+        figures[0]
+        if len(set(figures)) == 1
+        else "\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}".join(figures)
+    )
+
+
+def configured(result: Result) -> str:
+    """Versions and the length of each listener's queue, folded away."""
+    lines: dict[str, list[str]] = {}
+    for info in result.peers.values():
+        lines.setdefault(f"{info.version}, queue {info.backlog:,}", []).append(info.name)
+    items = "\n".join(f"- {', '.join(names)}: {text}" for text, names in lines.items())
+    summary = "Versions, and how many clients each listener's queue holds"
+    return f"<details><summary>{summary}</summary>\n\n{items}\n\n</details>"
 
 
 def one_line(text: str) -> str:
@@ -110,7 +133,6 @@ def rejecting(found: dict[str, Any]) -> str:
     lines = []
     for row in rows:
         pair, same = row["pair"], row["same"]["ratios"]
-        quiet, echo = row["quiet_us"], pair["echo_us_a"]
         lines.append(
             [
                 f"{row['held']:,}",
@@ -119,20 +141,28 @@ def rejecting(found: dict[str, Any]) -> str:
                 f"{pair['ratio']:.2f}",
                 f"{min(same):.2f}-{max(same):.2f}",
                 f"{pair['rate_a']:,.0f}",
-                f"{quiet['p50']:,.0f} / {quiet['p99']:,.0f} µs",
-                f"{echo['p50']:,.0f} / {echo['p99']:,.0f} µs",
+                echoed(row["quiet_us"]),
+                echoed(pair["echo_us_a"]),
             ]
         )
     pairs = len(rows[0]["pair"]["ratios"])
     resets = ", ".join(f"{row['pair']['ratio']:.2f}" for row in others)
+    rate = found.get("settings", {}).get("rate")
+    # Without a rate: results from before it had one.
+    load = f"{rate:,} a second" if rate else "32 at a time, as fast as one client process can"
     parts = [
-        f"Medians of {pairs} interleaved ABBA pair{'s' * (pairs != 1)}, clients that close; "
-        f"{place(found['environment'])}.",
+        f"Medians of {pairs} interleaved ABBA pair{'s' * (pairs != 1)}, clients that close, "
+        f"{load}; {place(found['environment'])}.",
         markdown(head, lines),
         f"Ratios with clients that reset: {resets}. {growth(rows)}"
         f"{target(found['rows'], FLOOR_TARGET, 'the floor')}",
     ]
-    return "\n\n".join([*parts, *is_partial(found)])
+    return "\n\n".join([*parts, *caveats(found)])
+
+
+def echoed(summary: dict[str, float]) -> str:
+    """Return the median and the p99 of an echo."""
+    return " / ".join(percentile(summary, name) for name in ("p50", "p99")) + " µs"
 
 
 def rules(found: dict[str, Any]) -> str:
@@ -143,7 +173,7 @@ def rules(found: dict[str, Any]) -> str:
         f"of {first['us_b']:.1f} (`python -m bench reject-cost --rules`). "
         f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
     )
-    return "\n\n".join([text, *is_partial(found)])
+    return "\n\n".join([text, *caveats(found)])
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:
@@ -169,9 +199,14 @@ def target(rows: Sequence[dict[str, Any]], most: float, of: str) -> str:
     return f"At most {worst:.2f} times {of}: not yet {wanted}."
 
 
-def is_partial(found: dict[str, Any]) -> Iterator[str]:
+def caveats(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what qualifies a script's figures, a paragraph each."""
     if found.get("partial"):
         yield f"**Partial**: {found['partial']}."
+    if found.get("invalid"):
+        yield f"**Invalid**: {'; '.join(found['invalid'])}."
+    if found.get("warnings"):
+        yield f"Warnings: {'; '.join(found['warnings'])}."
 
 
 def costs(found: dict[str, Any]) -> str:
@@ -179,8 +214,7 @@ def costs(found: dict[str, Any]) -> str:
     rows = []
     for name, data in found.items():
         figure = COSTS[name](data["rows"])
-        if data["partial"]:
-            figure += f" (partial: {data['partial']})"
+        figure += "".join(f" {text}" for text in caveats(data))
         rows.append([figure, f"`python -m bench {name}`"])
     places = dict.fromkeys(place(data["environment"]) for data in found.values())
     return markdown(["figure", "command"], rows) + "\n\n" + "; ".join(places) + "."
@@ -213,6 +247,20 @@ def swept(rows: list[dict[str, Any]]) -> str:
         f"a sweep for timeouts, {rows[0]['what'].split()[0]} held: {rows[1]['cpu_ms_each']:.1f} ms "
         f"of CPU, and the loop {late[1]:.1f} ms late at most ({late[0]:.1f} without any)"
     )
+
+
+def capped(found: dict[str, Any]) -> str:
+    """What ``exec`` adds to a connection, accepted and held, in a sentence."""
+    rows = found["rows"]
+    middle, low, high = median_and_bounds([row["overhead_us"] for row in rows])
+    plain = statistics.median(row["patched_us"] for row in rows)
+    held = statistics.median(row["capped_bytes"] - row["patched_bytes"] for row in rows)
+    text = (
+        f"It costs {middle:.1f} µs of CPU a connection ({low:.1f} to {high:.1f}, beside "
+        f"{plain:.0f} µs for the same program merely patched) and {held:.0f} bytes a held one: "
+        "`python -m bench legacy-cost`."
+    )
+    return "\n\n".join([text, *caveats(found)])
 
 
 def legacy(rows: list[dict[str, Any]]) -> str:

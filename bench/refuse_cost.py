@@ -4,9 +4,8 @@
 
 A server whose one slot is held (``gserver serve echo --max-connections 1 --reject refuse``), and as
 many connects as asked for, one after the other. Printed: how they ended, and the CPU time that the
-server's process used meanwhile (/proc/PID/task/*/schedstat, summed), beside what it uses in as
-long a time in which nobody connects. With ``--reject reset``: what turning them away
-costs instead.
+server's processes used meanwhile, beside what they use in as long a time in which nobody connects.
+With ``--reject reset``: what turning them away costs instead.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from contextlib import ExitStack
 import click
 
 from bench.costs import Sheet, cost
-from bench.processes import GSERVER, cpu_ns, start
+from bench.processes import GSERVER, start
+from gserver.probe.outcomes import Outcome, of_errno
+from gserver.probe.procstat import measure
 
 __all__ = ["main"]
 
@@ -57,29 +58,33 @@ def main(sheet: Sheet, clients: int, reject: str) -> None:
         time.sleep(0.2)  # what starting costs is over
 
         sheet.tell("the flood")
-        before, began = cpu_ns(process.pid), time.perf_counter()
+        before, began = measure(process.pid).server_cpu_s, time.perf_counter()
         outcomes = flood(address, clients)
-        flooded, seconds = cpu_ns(process.pid) - before, time.perf_counter() - began
+        flooded = measure(process.pid).server_cpu_s - before
+        seconds = time.perf_counter() - began
 
         sheet.tell("as long without it")
-        before = cpu_ns(process.pid)
+        before = measure(process.pid).server_cpu_s
         time.sleep(seconds)
-        quiet = cpu_ns(process.pid) - before
+        quiet = measure(process.pid).server_cpu_s - before
         holder.sendall(b"y")
         held = holder.recv(1) == b"y"
-    each = (flooded - quiet) / clients / 1000
+    each = (flooded - quiet) / clients * 1e6
     sheet.row(
         f"{clients:,} clients in {seconds:.1f} s: {dict(outcomes)}\n"
-        f"server's CPU meanwhile: {flooded / 1e6:.3f} ms; as long without them: "
-        f"{quiet / 1e6:.3f} ms; a client: {each:.4f} µs",
+        f"server's CPU meanwhile: {flooded * 1e3:.3f} ms; as long without them: "
+        f"{quiet * 1e3:.3f} ms; a client: {each:.4f} µs",
         reject=reject,
         clients=clients,
         seconds=seconds,
         outcomes=dict(outcomes),
-        flooded_ms=flooded / 1e6,
-        quiet_ms=quiet / 1e6,
+        flooded_ms=flooded * 1e3,
+        quiet_ms=quiet * 1e3,
         us_each=each,
     )
+    for name, count in outcomes.items():
+        if name.startswith("E") and of_errno(getattr(errno, name, 0)) is Outcome.LOCAL:
+            sheet.invalidate(f"{count:,} clients failed on this machine: {name}")
     sheet.verdict("the connection it holds is " + ("intact" if held else "broken"))
 
 

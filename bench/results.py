@@ -18,6 +18,7 @@ __all__ = [
     "Series",
     "merged",
     "number",
+    "numbers_in",
     "without_numbers",
 ]
 
@@ -206,6 +207,12 @@ class Result:
 def without_numbers(text: str) -> str:
     """Return what remarks have in common that differ in their numbers alone."""
     return _NUMBER.sub("", text)
+
+
+def numbers_in(text: str) -> list[float]:
+    """Return the numbers that :func:`without_numbers` leaves out, in their order."""
+    found = (match.rstrip(".,").replace(",", "") for match in _NUMBER.findall(text))
+    return [float(each) for each in found if each.count(".") < 2]
 
 
 def number(value: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bench.advice import fitting
 from gserver.errors import SettingError
 from gserver.probe.measuring import CALIBRATION_S, measuring
 from gserver.probe.options import Command, profile_of, profile_options, report_options, seconds
@@ -17,12 +18,15 @@ from gserver.probe.target import parse_target
 
 TOOL = "bench run"
 
+#: Users a second that start or stop: at least one in a minute.
+RATE = click.FloatRange(1 / 60, 1_000_000)
+
 
 @click.command("run", cls=Command)
 @click.argument("scenario")
 @click.argument("target")
 @click.option("-u", "--users", type=click.IntRange(1), default=10, show_default=True)
-@click.option("-r", "--spawn-rate", type=float, default=10.0, show_default=True, help="A second.")
+@click.option("-r", "--spawn-rate", type=RATE, default=10.0, show_default=True, help="A second.")
 @click.option("-t", "--run-time", type=seconds, default="20s", show_default=True)
 @click.option("--cap", type=click.IntRange(1), help="The server's limit, for over-admissions.")
 @profile_options
@@ -37,13 +41,15 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         click.echo(f"{TOOL}: {error}", err=True)
         raise SystemExit(EXIT_USAGE) from None
 
-    def work(run: Run, result: Result) -> None:
+    options = {word for option in run.params for word in option.opts}
+
+    def work(running: Run, result: Result) -> None:
         run_scenario(
             loaded,
             where,
             profile,
             patience,
-            run,
+            running,
             result,
             users=flags["users"],
             spawn_rate=flags["spawn_rate"],
@@ -51,6 +57,7 @@ def run(scenario: str, target: str, **flags: Any) -> None:
             cap=flags["cap"],
             seed=flags["seed"],
         )
+        result.invalid = [fitting(text, options) for text in result.invalid]
 
     about = CALIBRATION_S + flags["run_time"]
     measuring(loaded.name, target, flags, reports, about, about + 30, work, tool=TOOL)

@@ -10,14 +10,18 @@ from bench.overview import Overview, overview
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series, number
 
-__all__ = ["EXPLANATION", "group_rows", "remarks", "render"]
+__all__ = ["EXPLANATION", "UNRESOLVED", "group_rows", "legend", "remarks", "render"]
 
 EXPLANATION = (
     "Latencies, CPU and memory are medians over the rounds; counts are sums or the worst round. "
     "Ratio: to the first server of the group (the same policy, or all), with the interval of the "
     f"paired rounds: 95 % by bootstrap, below {stats.BOOTSTRAP_BLOCKS} rounds the smallest and the "
-    "largest; ~: not resolved, inside the A/A band of that first server against itself, or of "
-    f"fewer than {stats.MIN_BLOCKS} rounds."
+    "largest. A/A: that first server against itself."
+)
+
+#: What stands below a table that has the mark.
+UNRESOLVED = (
+    f"~: not resolved, for it is inside the A/A band, or of fewer than {stats.MIN_BLOCKS} rounds"
 )
 
 
@@ -44,19 +48,18 @@ def overview_table(found: Overview, result: Result) -> str:
     """Return the one table that has everybody and every headline."""
     rows = [["server", "client sees", *(column.heading for column in found.columns)]]
     for row in found.rows:
-        mark = f" [{row.mark}]" if row.mark else ""
         cells = (cell.text for cell in row.cells)
-        rows.append([row.peer + mark, result.peers[row.peer].policy, *cells])
+        rows.append([row.peer + row.mark, result.peers[row.peer].policy, *cells])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     about = [f"Caps {caps}. {found.reading}" if found.caps else found.reading]
     about += [f"{column.heading}: {column.about}" for column in found.columns]
-    notes = [f"[{mark}] {text}" for mark, text in found.notes]
+    notes = [f"[{number}] {text}" for number, text in enumerate(found.notes, 1)]
     return "\n".join([*aligned(rows), "", *map(wrapped, about + notes)])
 
 
 def wrapped(text: str) -> str:
     """Return ``text`` in lines of at most 100."""
-    return "\n".join(textwrap.wrap(text, 100, subsequent_indent="    "))
+    return "\n".join(textwrap.wrap(text, 100, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -80,8 +83,15 @@ def table(group: Group, result: Result) -> str:
     """Return one experiment's table with its title and remarks."""
     rounds = max((len(series.blocks) for series in group.series), default=0)
     title = f"{group.title}, cap {group.cap}, {rounds} round{'s' * (rounds != 1)}"
-    notes = [f"  [{mark}] {text}" for mark, text in remarks(group)]
-    return "\n".join([title, *aligned(list(group_rows(group, result))), *notes])
+    rows = list(group_rows(group, result))
+    notes = [f"  {text}" for text in legend(rows)]
+    notes += [f"  [{mark}] {text}" for mark, text in remarks(group)]
+    return "\n".join([title, *aligned(rows), *notes])
+
+
+def legend(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return what the marks in a table mean that are in it."""
+    return [UNRESOLVED] if any(cell.startswith("~") for row in rows for cell in row) else []
 
 
 def remarks(group: Group) -> list[tuple[int, str]]:

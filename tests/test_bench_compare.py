@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,16 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from bench.advice import fitting
 from bench.compare import compare_all, find_all
 from bench.experiments import EXPERIMENTS, Experiment, Figures, Subject, Unfit
 from bench.overview import overview
 from bench.page import page
-from bench.peers import PEERS, Peer
+from bench.peers import PEERS, Peer, process
 from bench.peers.base import ROOT, Missing, Policy, PythonPeer
+from bench.peers.process import free_port
 from bench.plan import passes, places, seconds, steps
 from bench.progress import Progress
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
-from bench.table import group_rows, render
+from bench.table import UNRESOLVED, group_rows, render
+from gserver.net.listeners import system_backlog
+from gserver.probe.procstat import process_tree
 from gserver.probe.run import Run
 
 CLOSERS = [PEERS["asyncio"], PEERS["threading-semaphore"]]
@@ -71,6 +76,17 @@ def test_first_of_a_policy_that_has_several_runs_once_more_at_the_end_of_its_gro
         ("sequential", False),
     ]
     assert {place.group for place in order[:3]} == {"fin"}
+
+
+def test_server_that_has_its_policy_to_itself_runs_once_more_too() -> None:
+    (only, twin) = places(Asked(), [PEERS["asyncio"]])
+    assert (only.twin, twin.twin, twin.peer) == (False, True, only.peer)
+    found = run_all([Asked()], [3], [PEERS["asyncio"]], 3)
+    assert [row[0] for row in group_rows(found.groups[0], found)] == [
+        "server",
+        "asyncio",
+        "asyncio (A/A)",
+    ]
 
 
 def test_experiment_that_makes_no_ratios_has_no_second_run() -> None:
@@ -322,6 +338,41 @@ def test_three_rounds_give_a_ratio_with_the_smallest_and_the_largest() -> None:
     assert text["b"] == "2.29 [2.00, 3.00]"
 
 
+def test_mark_of_what_is_not_resolved_is_explained_below_a_table_that_has_it() -> None:
+    few = result(series("a", STEADY[:2]), series("b", TWICE[:2]), series("a", AGAIN[:2], twin=True))
+    many = result(series("a", STEADY), series("b", TWICE), series("a", AGAIN, twin=True))
+    for show in (lambda found: render(found, details=True), page):
+        assert UNRESOLVED in show(few)
+        assert UNRESOLVED not in show(many)
+
+
+def test_remark_on_several_servers_is_one_note_in_the_words_of_the_worst() -> None:
+    found = result(series("a", STEADY[:3]), series("b", TWICE[:3]), series("c", TWICE[:3]))
+    found.groups[0].experiment = "memory"
+    found.groups[0].figures = [Figure("pss", "PSS")]
+    rows = found.groups[0].series
+    for block in (block for row in rows for block in row.blocks):
+        block.figures = {"pss": 1.0}
+    rows[0].blocks[0].warnings += ["control: slip p99 900 us", "flood, victims: slip p99 1000 us"]
+    rows[0].blocks[2].warnings.append("slip p99 50 us")
+    rows[1].blocks[1].warnings += ["slip p99 10 us", "7 rst instead of fin"]
+    table = overview(found)
+    assert table.notes == [
+        "slip p99 1000 us, at worst (memory; blocks: a 2/3, b 1/3)",
+        "7 rst instead of fin (memory; blocks: b 1/3)",
+    ]
+    assert [row.peer + row.mark for row in table.rows] == ["a [1]", "b [1, 2]", "c"]
+
+
+def test_advice_to_use_an_option_that_a_command_lacks_is_left_out() -> None:
+    text = "the client was saturated: 95% of a core; lower --rate or raise --processes"
+    assert fitting(text) == "the client was saturated: 95% of a core"
+    assert fitting(text, {"--rate", "--processes"}) == text
+    assert fitting("no ports; raise the limit; give --cap", {"--cap-x"}) == (
+        "no ports; raise the limit"
+    )
+
+
 def test_server_that_ran_in_no_block_has_a_dash() -> None:
     found = result(series("a", STEADY), series("b", [None] * 6), series("a", AGAIN, twin=True))
     rows = list(group_rows(found.groups[0], found))
@@ -422,7 +473,7 @@ def test_table_is_made_again_from_the_json_of_a_comparison(tmp_path: Path) -> No
     found = json.loads(Path(file).read_text())
     assert found["environment"]["command_line"][:4] == ["python", "-m", "bench", "compare"]
     assert str(tmp_path) not in json.dumps(found)
-    assert found["peers"]["asyncio"]["backlog"] == 100
+    assert found["peers"]["asyncio"]["backlog"] == system_backlog()
 
 
 def test_limit_on_open_files_is_raised_before_a_thousand_are_held() -> None:
@@ -448,16 +499,108 @@ def test_missing_blocks_make_the_exit_status_3_and_are_named() -> None:
     assert "MISSING BLOCKS:\n  asyncio did not start" in done.stdout
 
 
-def test_interrupted_comparison_gives_what_it_has_marked_partial_and_exits_3() -> None:
-    words = ["--peer", "asyncio", "--experiment", "memory", "--rounds", "1000"]
-    with bench("compare", *words) as comparing:
+def children(pid: int) -> set[int]:
+    return set(process_tree(pid)) - {pid}
+
+
+def test_interrupted_comparison_gives_what_it_has_marked_partial_and_ends_its_servers(
+    tmp_path: Path,
+) -> None:
+    files = [tmp_path / "result.json", tmp_path / "result.html"]
+    words = ["--experiment", "storm", "--rounds", "1000", "--caps", "5", "--peer", "asyncio"]
+    started: set[int] = set()
+    with bench("compare", *words, "--json", str(files[0]), "--html", str(files[1])) as comparing:
         assert comparing.stderr is not None
-        assert any(re.search("round ([2-9]|[1-9][0-9]+) of", line) for line in comparing.stderr)
+        for line in comparing.stderr:
+            started |= children(comparing.pid)
+            if re.search("round ([2-9]|[1-9][0-9]+) of", line):
+                break
+        started |= children(comparing.pid)
         comparing.send_signal(signal.SIGINT)
         table, _ = comparing.communicate()
     assert comparing.returncode == 3
     assert "PARTIAL: interrupted by SIGINT" in table
     assert "asyncio" in table
+    found = Result.from_json(json.loads(files[0].read_text()))
+    assert found.partial == "interrupted by SIGINT"
+    assert found.groups[0].series[0].blocks
+    assert "Partial: interrupted by SIGINT" in files[1].read_text()
+    assert started, "no server was seen"
+    assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_comparison_interrupted_before_its_first_figure_is_partial_all_the_same(
+    tmp_path: Path,
+) -> None:
+    file, html = tmp_path / "result.json", tmp_path / "result.html"
+    words = ["--peer", "asyncio", "--peer", "sequential", "--json", str(file), "--html", str(html)]
+    with bench("compare", *words) as comparing:
+        assert comparing.stderr is not None
+        assert any("looking at" in line for line in comparing.stderr)
+        comparing.send_signal(signal.SIGINT)
+        table, errors = comparing.communicate()
+    assert comparing.returncode == 3, errors
+    assert "PARTIAL: interrupted by SIGINT" in table
+    assert "Traceback" not in errors
+    found = Result.from_json(json.loads(file.read_text()))
+    assert (found.groups, found.partial) == ([], "interrupted by SIGINT")
+    assert "Partial" in html.read_text()
+
+
+def test_port_that_is_taken_is_not_given_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            other = free.getsockname()[1]
+        tried = iter([port, port, other])
+        monkeypatch.setattr("random.SystemRandom.choice", lambda self, ports: next(tried))
+        assert free_port() == other
+
+
+def test_server_whose_port_another_was_given_is_started_again_on_a_free_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr(process, "free_port", lambda: ports.pop() if ports else free_port())
+        found = run_all([Asked()], [3], [PEERS["asyncio"]], 1)
+    assert ports == []
+    assert found.gaps() == []
+    assert found.peers["asyncio"].backlog == system_backlog()
+
+
+def test_report_without_room_on_its_disk_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    file = str(tmp_path / "result.json")
+    with bench("compare", "--json", file, before="ulimit -f 16") as comparing:
+        _, errors = comparing.communicate()
+    assert comparing.returncode == 2
+    assert "result.json: cannot be written: File too large" in errors
+    assert "planned" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_that_cannot_be_written_in_the_end_is_one_line_and_the_others_are_delivered(
+    tmp_path: Path,
+) -> None:
+    file, html = tmp_path / "result.json", tmp_path / "result.html"
+    file.write_text(json.dumps(result(series("a", STEADY)).to_json()))
+    words = ["--json", "/dev/full", "--html", str(html)]
+    with bench("show", str(file), *words) as showing:
+        _, errors = showing.communicate()
+    assert showing.returncode == 2
+    assert errors == "/dev/full: not written: No space left on device\n"
+    assert "<svg" in html.read_text()
+
+
+def test_nothing_to_measure_is_a_usage_error() -> None:
+    with bench("compare", "--peer", "threading", "--experiment", "storm") as comparing:
+        _, errors = comparing.communicate()
+    assert comparing.returncode == 2
+    assert "nothing to measure: none of these experiments fits" in errors
 
 
 @pytest.mark.parametrize(
@@ -476,4 +619,4 @@ def test_usage_error_names_the_setting_and_exits_2(words: list[str], says: str) 
         errors = ended.communicate()[1]
     assert ended.returncode == 2
     assert says in errors
-    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1

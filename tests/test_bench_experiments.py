@@ -80,6 +80,7 @@ def test_flood_is_not_sent_to_servers_that_would_hold_all_of_it() -> None:
     assert [name for name, peer in PEERS.items() if not flood.fits(peer)] == [
         "haproxy-maxconn",
         "gevent-pool",
+        "tokio-wait",
         "sequential",
         "tokio-sequential",
         "threading",

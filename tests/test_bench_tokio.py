@@ -10,7 +10,7 @@ import pytest
 from bench.compare import find_all
 from bench.peers import PEERS, article_tokio
 
-TOKIO = [PEERS[name] for name in ("tokio", "tokio-threads", "tokio-sequential")]
+TOKIO = [PEERS[name] for name in ("tokio", "tokio-threads", "tokio-wait", "tokio-sequential")]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_build_that_fails_leaves_the_peers_out_with_the_compilers_words(
     assert not found
     why = "bench/peers/tokio could not be built: error[E1]: no such crate"
     assert missing == {peer.name: why for peer in TOKIO}
-    assert len(calls.read_text().splitlines()) == 1  # once for all three
+    assert len(calls.read_text().splitlines()) == 1  # once for all of them
     assert "building the Tokio servers" in capsys.readouterr().err
 
 

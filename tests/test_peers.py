@@ -16,6 +16,7 @@ from missing import missing
 from bench.peers import PEERS, Missing, Peer, PeerFailed, Policy, Running, start
 from bench.peers.base import HOST, ROOT, Launch, PythonPeer, Site
 from bench.peers.process import session_members, wait_until
+from gserver.net.listeners import system_backlog
 from gserver.probe.oracle import Oracle
 
 pytestmark = pytest.mark.long
@@ -149,6 +150,11 @@ def test_client_beyond_the_cap_sees_the_stated_policy(
         (listener,) = oracle.listeners(clients.port)
         assert listener.waiting == 1
         assert oracle.accepted((HOST, clients.port), extra.socket.getsockname()) is False
+
+
+def test_listeners_queue_is_as_long_as_that_of_the_others(running: Running, oracle: Oracle) -> None:
+    (listener,) = oracle.listeners(running.port)
+    assert listener.backlog == system_backlog()
 
 
 def test_freed_slot_serves_the_next_client(peer: Peer, clients: Clients) -> None:

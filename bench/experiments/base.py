@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from bench.advice import fitting
 from bench.peers import Peer, Policy, Running
 from bench.peers.base import HOST
 from bench.results import Figure
@@ -64,8 +65,8 @@ class Subject:
         Its warnings become the subject's.
         """
         if found.invalid:
-            raise Unfit("; ".join(found.invalid))
-        self.warnings.extend(found.warnings)
+            raise Unfit("; ".join(map(fitting, found.invalid)))
+        self.warnings.extend(map(fitting, found.warnings))
         return found.figures
 
 
@@ -86,7 +87,7 @@ def subject(peer: Peer, running: Running, cap: int) -> Iterator[Subject]:
     try:
         yield Subject(peer, running, peer.capacity(cap) or cap, target, calibration)
     except (LocalError, TargetError) as error:
-        raise Unfit(str(error)) from error
+        raise Unfit(fitting(str(error))) from error
     finally:
         oracle.close()
 

@@ -6,11 +6,17 @@ servers/      the programs behind the Python peers;  tokio/  those in Rust
 the rest      one file for each kind of server
 
 :data:`PEERS` is all of them by name, ours first.
+
+Equal in all: an echo server (Redis: PING) on loopback, one process or one worker (``tokio-threads``
+and the thread-per-connection ones say so in their names), no log of rejections, and a listener's
+queue as long as the system allows (``Site.backlog``). TCP_NODELAY is as each sets it: with one
+short question under way at a time Nagle's algorithm holds nothing back (RFC 896: it waits only for
+what is unacknowledged).
 """
 
 from __future__ import annotations
 
-from bench.peers.article_tokio import Tokio, TokioSequential, TokioThreads
+from bench.peers.article_tokio import Tokio, TokioSequential, TokioThreads, TokioWait
 from bench.peers.asyncio_semaphore import AsyncioSemaphore
 from bench.peers.base import Missing, Peer, Policy
 from bench.peers.envoy import EnvoyLimit
@@ -45,6 +51,7 @@ PEERS: dict[str, Peer] = {
         RedisMaxclients(),
         HAProxyMaxconn(),
         GeventPool(),
+        TokioWait(),
         Sequential(),
         TokioSequential(),
         Threading(),

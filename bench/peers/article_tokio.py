@@ -1,4 +1,4 @@
-"""The article's two servers in Rust with Tokio (``bench/peers/tokio/``)."""
+"""The article's two servers in Rust with Tokio, and one that waits (``bench/peers/tokio/``)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def build() -> None:
         raise Unbuilt(str(CRATE.relative_to(ROOT)), why, INSTALL)
 
 
-@functools.cache  # for each of its three peers
+@functools.cache  # for each of its peers
 def fault(cargo: str) -> str:
     """Run the build; why it failed, "" when it did not."""
     print("building the Tokio servers, once: some 10 s", file=sys.stderr, flush=True)
@@ -85,17 +85,21 @@ class Tokio(Peer):
     """``try_acquire`` on a Semaphore in a task per connection; all on one thread."""
 
     name = "tokio"
-    title = "Tokio Semaphore (article, Rust), 1 thread"
+    title = "Tokio Semaphore, try_acquire (article, Rust), 1 thread"
     policy = Policy.FIN
     counts = "permits of one Semaphore: connections whose task is echoing"
-    options: ClassVar[tuple[str, ...]] = ()
+    threads: ClassVar[int] = 1
 
     def find(self) -> None:
         build()
 
+    def mode(self, cap: int) -> list[str]:
+        """Return what the program is to be: its last words."""
+        return ["reject", str(cap)]
+
     def render(self, site: Site) -> Launch:
-        listen = ["--listen", f"{HOST}:{site.port}", "--max-connections", str(site.cap)]
-        return Launch([str(PROGRAM), *listen, *self.options])
+        where = [f"{HOST}:{site.port}", str(site.backlog), str(self.threads)]
+        return Launch([str(PROGRAM), *where, *self.mode(site.cap)])
 
     def version(self) -> str:
         tokio = sorted(path.name for path in REGISTRY.glob("tokio-1.*"))[-1]
@@ -105,9 +109,23 @@ class Tokio(Peer):
 
 
 class TokioThreads(Tokio):
+    """The article's own: ``#[tokio::main]`` makes a thread for each processor."""
+
     name = "tokio-threads"
-    title = "Tokio Semaphore (article, Rust), 2 threads"
-    options = ("--threads", "2")
+    title = "Tokio Semaphore, try_acquire (article, Rust), 2 threads"
+    threads = 2
+
+
+class TokioWait(Tokio):
+    """A permit before each accept: without one it stops accepting."""
+
+    name = "tokio-wait"
+    title = "Tokio Semaphore acquired before accept (Rust), 1 thread"
+    policy = Policy.QUEUE
+    counts = "permits of one Semaphore: taken before accept, back after the close"
+
+    def mode(self, cap: int) -> list[str]:
+        return ["wait", str(cap)]
 
 
 class TokioSequential(Tokio):
@@ -121,5 +139,5 @@ class TokioSequential(Tokio):
     def capacity(self, cap: int) -> int:
         return 1
 
-    def render(self, site: Site) -> Launch:
-        return Launch([str(PROGRAM), "--listen", f"{HOST}:{site.port}", "--sequential"])
+    def mode(self, cap: int) -> list[str]:
+        return ["sequential"]

@@ -74,6 +74,8 @@ class Unbuilt(Missing):
 class Site:
     """Where a peer is to run: rendered into its configuration.
 
+    ``backlog`` is the length of its listener's queue: the same for all, or a burst would measure
+    defaults (5 of socketserver, 50 of Twisted, 4,096 of others).
     ``backend`` is the port of the echo server behind a proxy (0: the peer needs none);
     ``folder`` is an existing directory of its own for configuration and scratch files.
     """
@@ -81,6 +83,7 @@ class Site:
     port: int
     cap: int
     folder: Path
+    backlog: int
     backend: int = 0
 
 
@@ -177,8 +180,13 @@ class PythonPeer(Peer):
 
     def render(self, site: Site) -> Launch:
         module = f"bench.peers.servers.{self.server}"
-        numbers = ["--port", str(site.port), "--max-connections", str(site.cap)]
-        return Launch([sys.executable, "-m", module, *numbers])
+        numbers = {
+            "--port": site.port,
+            "--max-connections": site.cap,
+            "--backlog": site.backlog,
+        }
+        words = [word for name, value in numbers.items() for word in (name, str(value))]
+        return Launch([sys.executable, "-m", module, *words])
 
     def version(self) -> str:
         python = f"{platform.python_implementation()} {platform.python_version()}"

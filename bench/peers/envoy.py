@@ -52,6 +52,7 @@ class EnvoyLimit(Peer):
         listener = {
             "name": "limited",
             "address": address(site.port),
+            "tcp_backlog_size": site.backlog,
             "filter_chains": [
                 {
                     "filters": [

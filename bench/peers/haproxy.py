@@ -23,6 +23,7 @@ defaults
 
 frontend limited
     bind {host}:{port}
+    backlog {backlog}
     {limit}
     default_backend echo
 
@@ -49,6 +50,7 @@ class HAProxyMaxconn(ProgramPeer):
         text = CONFIG.format(
             host=HOST,
             port=site.port,
+            backlog=site.backlog,
             backend=site.backend,
             limit=self.limit.format(cap=site.cap),
             total=site.cap + HEADROOM,

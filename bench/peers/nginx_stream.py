@@ -24,7 +24,7 @@ events {{
 stream {{
     limit_conn_zone $server_port zone=slots:64k;
     server {{
-        listen {host}:{port};
+        listen {host}:{port} backlog={backlog};
         limit_conn slots {cap};
         limit_conn_log_level info;
         proxy_timeout 1h;
@@ -62,6 +62,7 @@ class NginxStream(ProgramPeer):
             total=2 * site.cap + HEADROOM,
             host=HOST,
             port=site.port,
+            backlog=site.backlog,
             cap=site.cap,
             backend=site.backend,
         )

@@ -19,8 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import gevent
+
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, PythonPeer, Site
+from gserver.net.listeners import system_backlog
 from gserver.probe.oracle import Oracle
+from gserver.probe.procstat import listening_process, process_tree
 
 __all__ = ["PeerFailed", "Running", "session_members", "start"]
 
@@ -60,14 +64,15 @@ class Running:
         self._log = log
 
     def wait_ready(self, timeout: float) -> None:
-        """Return when the port has a listener; raise :class:`PeerFailed` if it never gets one.
+        """Return when the peer listens on its port; raise :class:`PeerFailed` if it never does.
 
-        Asks the kernel and connects to nothing: a connection would take a slot.
+        Asks the kernel and connects to nothing: a connection would take a slot. Another's listener
+        there is none: that one was faster, and what was started here is about to end.
         """
         oracle = Oracle()
         try:
-            wait_until(lambda: self._has_ended() or oracle.listeners(self.port), timeout)
-            if not self._has_ended() and oracle.listeners(self.port):
+            wait_until(lambda: self._has_ended() or self._listens(oracle), timeout)
+            if not self._has_ended() and self._listens(oracle):
                 return
         finally:
             oracle.close()
@@ -91,6 +96,10 @@ class Running:
                 os.killpg(self.pid, signal.SIGKILL)
         self.process.wait(STOP_TIMEOUT)
 
+    def _listens(self, oracle: Oracle) -> bool:
+        inodes = [listener.inode for listener in oracle.listeners(self.port)]
+        return bool(inodes) and listening_process(inodes) in process_tree(self.pid)
+
     def _has_ended(self) -> bool:
         return self.process.poll() is not None
 
@@ -109,7 +118,8 @@ def start(peer: Peer, cap: int, *, timeout: float = READY_TIMEOUT) -> Iterator[R
         backend = None
         if peer.needs_backend:
             backend = stack.enter_context(start(EchoBackend(), 0, timeout=timeout))
-        site = Site(free_port(), cap, folder, backend.port if backend else 0)
+        behind = backend.port if backend else 0
+        site = Site(free_port(), cap, folder, system_backlog(), behind)
         running = spawn(peer.render(site), site, backend)
         stack.callback(running.stop)
         running.wait_ready(timeout)
@@ -178,5 +188,5 @@ def wait_until(happened: Callable[[], object], timeout: float) -> bool:
     while not happened():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        gevent.sleep(0.01)  # not time's: a Ctrl-C of the run is heard by gevent's loop
     return True

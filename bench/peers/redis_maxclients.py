@@ -19,6 +19,7 @@ class RedisMaxclients(ProgramPeer):
         settings = {
             "bind": HOST,
             "port": str(site.port),
+            "tcp-backlog": str(site.backlog),
             "maxclients": str(site.cap),
             "dir": str(site.folder),
             # Nothing on disk: a save when it is stopped would be measured as a slow end.

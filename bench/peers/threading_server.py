@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.peers.base import Launch, Policy, PythonPeer, Site
 
 
@@ -15,7 +17,7 @@ class Threading(PythonPeer):
     counts = "nothing: a thread for every connection"
 
     def render(self, site: Site) -> Launch:
-        return super().render(Site(site.port, 0, site.folder))
+        return super().render(replace(site, cap=0))
 
 
 class ThreadingSemaphore(PythonPeer):
@@ -24,10 +26,3 @@ class ThreadingSemaphore(PythonPeer):
     policy = Policy.FIN
     server = "threading_server"
     counts = "permits of one semaphore: taken before the thread starts, back after its close"
-
-    def render(self, site: Site) -> Launch:
-        launch = super().render(site)
-        # With the class's own of 5, a thousand holders would need a minute to come in: their SYNs
-        # are dropped and sent again. The burst, at a cap of 3, shows the class as it comes.
-        backlog = ["--backlog", str(site.cap)] if site.cap > 100 else []
-        return Launch([*launch.argv, *backlog])

@@ -8,7 +8,7 @@ import contextlib
 from bench.peers.servers.options import HOST, parse
 
 
-async def serve(port: int, cap: int) -> None:
+async def serve(port: int, cap: int, backlog: int) -> None:
     slots = asyncio.Semaphore(cap)
 
     async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,13 +27,13 @@ async def serve(port: int, cap: int) -> None:
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
 
-    server = await asyncio.start_server(on_client, HOST, port)
+    server = await asyncio.start_server(on_client, HOST, port, backlog=backlog)
     await server.serve_forever()
 
 
 def main() -> None:
     options = parse()
-    asyncio.run(serve(options.port, options.max_connections))
+    asyncio.run(serve(options.port, options.max_connections, options.backlog))
 
 
 if __name__ == "__main__":

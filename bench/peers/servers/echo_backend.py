@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from bench.peers.servers.options import HOST, parse
 
@@ -17,11 +16,12 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, backlog: int) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, HOST, port, backlog=socket.SOMAXCONN)
+    server = await loop.create_server(Echo, HOST, port, backlog=backlog)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(parse().port))
+    options = parse()
+    asyncio.run(serve(options.port, options.backlog))

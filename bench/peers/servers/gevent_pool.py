@@ -20,7 +20,8 @@ def echo(client: socket, address: tuple[str, int]) -> None:
 def main() -> None:
     options = parse()
     pool = Pool(options.max_connections)
-    StreamServer((HOST, options.port), echo, spawn=pool).serve_forever()
+    address = (HOST, options.port)
+    StreamServer(address, echo, spawn=pool, backlog=options.backlog).serve_forever()
 
 
 if __name__ == "__main__":

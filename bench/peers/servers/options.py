@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The port to listen on, the cap, and the listener's queue (0: as the class has it)."""
+    """The port to listen on, the cap (0: none), and the length of the listener's queue."""
 
     port: int
     max_connections: int
@@ -22,6 +22,6 @@ def parse() -> Options:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-connections", type=int, default=0)
-    parser.add_argument("--backlog", type=int, default=0)
+    parser.add_argument("--backlog", type=int, required=True)
     arguments = parser.parse_args()
     return Options(arguments.port, arguments.max_connections, arguments.backlog)

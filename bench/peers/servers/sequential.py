@@ -8,7 +8,8 @@ from bench.peers.servers.options import HOST, parse
 
 
 def main() -> None:
-    listener = socket.create_server((HOST, parse().port))
+    options = parse()
+    listener = socket.create_server((HOST, options.port), backlog=options.backlog)
     while True:
         client, _ = listener.accept()
         with client:

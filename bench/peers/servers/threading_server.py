@@ -27,13 +27,15 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+    def __init__(self, port: int, backlog: int) -> None:
+        self.request_queue_size = backlog
+        super().__init__((HOST, port), Echo)
+
 
 class LimitedServer(Server):
-    def __init__(self, address: tuple[str, int], cap: int, backlog: int) -> None:
+    def __init__(self, port: int, backlog: int, cap: int) -> None:
         self.slots = threading.BoundedSemaphore(cap)
-        if backlog:
-            self.request_queue_size = backlog
-        super().__init__(address, Echo)
+        super().__init__(port, backlog)
 
     def process_request(self, request: socket.socket | Any, client_address: Any) -> None:
         if not self.slots.acquire(blocking=False):
@@ -54,9 +56,8 @@ class LimitedServer(Server):
 
 def main() -> None:
     options = parse()
-    address = (HOST, options.port)
-    cap = options.max_connections
-    server = LimitedServer(address, cap, options.backlog) if cap else Server(address, Echo)
+    port, backlog, cap = options.port, options.backlog, options.max_connections
+    server = LimitedServer(port, backlog, cap) if cap else Server(port, backlog)
     server.serve_forever()
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     limit = LimitTotalConnectionsFactory()
     limit.protocol = Echo
     limit.connectionLimit = options.max_connections
-    reactor.listenTCP(options.port, limit, interface=HOST)
+    reactor.listenTCP(options.port, limit, backlog=options.backlog, interface=HOST)
     reactor.run()
 
 

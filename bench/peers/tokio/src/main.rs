@@ -1,66 +1,29 @@
-//! The article's two servers in Rust with Tokio, echoing what clients send.
+//! The article's two servers in Rust with Tokio, and a third, echoing what clients send.
 //!
-//! * default: every connection is accepted and given a task; the task tries to take one of the
-//!   semaphore's permits and, without one, ends, which closes the connection at once;
-//! * `--sequential`: one connection after another; the next client waits in the kernel's queue.
+//! * `sequential` (the article's first): one connection after another; the next client waits in
+//!   the kernel's queue;
+//! * `reject N` (the article's second): every connection is accepted and given a task; the task
+//!   tries to take one of the semaphore's permits and, without one, ends, which closes the
+//!   connection at once;
+//! * `wait N` (what many write instead, mini-redis too): a permit first, and only then the
+//!   connection; without one nothing is accepted, and the next client waits in the kernel's queue.
 //!
 //! The article's servers print what they read. These echo it, so that a client can tell "served"
-//! from "connected". `--threads N` runs N workers; without it everything is on one thread.
+//! from "connected". With THREADS above 1 they have Tokio's runtime of several threads, as
+//! `#[tokio::main]` makes one; with 1 its runtime of one thread.
 
 use std::env;
 use std::io;
+use std::net::SocketAddr;
 use std::process;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-const USAGE: &str =
-    "usage: tokio-limit --listen HOST:PORT (--max-connections N [--threads N] | --sequential)";
-
-struct Options {
-    listen: String,
-    max_connections: Option<usize>,
-    threads: Option<usize>,
-    sequential: bool,
-}
-
-impl Options {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options {
-            listen: String::new(),
-            max_connections: None,
-            threads: None,
-            sequential: false,
-        };
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} needs a value"));
-            match word.as_str() {
-                "--listen" => options.listen = value()?,
-                "--max-connections" => options.max_connections = Some(number(&value()?)?),
-                "--threads" => options.threads = Some(number(&value()?)?),
-                "--sequential" => options.sequential = true,
-                _ => return Err(format!("unknown option {word}")),
-            }
-        }
-        if options.listen.is_empty() {
-            return Err("--listen is missing".into());
-        }
-        if options.sequential == options.max_connections.is_some() {
-            return Err("give --max-connections or --sequential".into());
-        }
-        Ok(options)
-    }
-}
-
-fn number(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(value) if value > 0 => Ok(value),
-        _ => Err(format!("{text} is not a whole number above 0")),
-    }
-}
+const USAGE: &str = "usage: tokio-limit HOST:PORT BACKLOG THREADS (sequential | reject N | wait N)";
 
 async fn echo(stream: &mut TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; 4096];
@@ -73,7 +36,7 @@ async fn echo(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-async fn serve_one_by_one(listener: TcpListener) -> io::Result<()> {
+async fn sequential(listener: TcpListener) -> io::Result<()> {
     loop {
         let (mut stream, _) = listener.accept().await?;
         // A client's reset is that client's business.
@@ -81,7 +44,7 @@ async fn serve_one_by_one(listener: TcpListener) -> io::Result<()> {
     }
 }
 
-async fn serve_limited(listener: TcpListener, max_connections: usize) -> io::Result<()> {
+async fn reject(listener: TcpListener, max_connections: usize) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(max_connections));
     loop {
         let (mut stream, _) = listener.accept().await?;
@@ -98,26 +61,56 @@ async fn serve_limited(listener: TcpListener, max_connections: usize) -> io::Res
     }
 }
 
-fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
-    match threads {
-        Some(count) => Builder::new_multi_thread()
-            .worker_threads(count)
-            .enable_all()
-            .build(),
-        None => Builder::new_current_thread().enable_all().build(),
+async fn wait(listener: TcpListener, max_connections: usize) -> io::Result<()> {
+    let slots = Arc::new(Semaphore::new(max_connections));
+    loop {
+        let permit = Arc::clone(&slots).acquire_owned().await.expect("is never closed");
+        let (mut stream, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            let _ = echo(&mut stream).await;
+            drop(stream);
+            drop(permit);
+        });
     }
 }
 
+/// What `TcpListener::bind` does, with a queue of another length than its 1,024.
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
+}
+
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    match threads {
+        1 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
+fn usage() -> ! {
+    eprintln!("{USAGE}");
+    process::exit(2)
+}
+
+/// A whole number above 0, or the end with the usage.
+fn number(text: &str) -> usize {
+    text.parse().ok().filter(|value| *value > 0).unwrap_or_else(|| usage())
+}
+
 fn main() -> io::Result<()> {
-    let options = Options::parse(env::args().skip(1)).unwrap_or_else(|error| {
-        eprintln!("{error}\n{USAGE}");
-        process::exit(2);
-    });
-    runtime(options.threads)?.block_on(async {
-        let listener = TcpListener::bind(&options.listen).await?;
-        match options.max_connections {
-            Some(cap) => serve_limited(listener, cap).await,
-            None => serve_one_by_one(listener).await,
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let [address, backlog, threads, mode @ ..] = words.as_slice() else { usage() };
+    let address = address.parse().unwrap_or_else(|_| usage());
+    let backlog = number(backlog) as u32;
+    runtime(number(threads))?.block_on(async {
+        match mode {
+            ["sequential"] => sequential(listen(address, backlog)?).await,
+            ["reject", cap] => reject(listen(address, backlog)?, number(cap)).await,
+            ["wait", cap] => wait(listen(address, backlog)?, number(cap)).await,
+            _ => usage(),
         }
     })
 }
