@@ -17,14 +17,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gevent
-from gevent.socket import socket as GeventSocket
 
 from gserver.accept import AcceptLoop
-from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
-from gserver.connection import HandshakeFailed
 from gserver.legacy.descriptors import raise_again
+from gserver.legacy.handshakes import Handshakes
 from gserver.legacy.holders import Followed, Holders, Slot
 from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import describe, system_backlog
@@ -32,7 +30,6 @@ from gserver.net.rejection import Rejection
 from gserver.net.reply import Reply
 from gserver.stats import Ending
 from gserver.timeouts import Timeouts
-from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["Listener", "nobody_there"]
 
@@ -66,11 +63,9 @@ class Listener(Followed, AcceptLoop):
     ) -> None:
         Followed.__init__(self)
         self._holders = holders
-        self.handshake_timeout = handshake_timeout
         self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
-        self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
-        self._handshaking: set[gevent.Greenlet[..., None]] = set()
+        self._handshakes = Handshakes(holders.limiter, handshake_timeout, self.wake)
         self._full = False  # as the limiter told last
         self._rejections = rejections
         self._told_of_text = False
@@ -138,7 +133,7 @@ class Listener(Followed, AcceptLoop):
     @property
     def ready(self) -> bool:
         """Whether the program's next ``accept()`` finds an admitted client at once."""
-        return bool(self._ready or self._secure)
+        return bool(self._ready or self._handshakes.done)
 
     def accept(self, raw: Any = None) -> tuple[int, Any]:
         """The next admitted client, which holds its slot: descriptor and address.
@@ -199,44 +194,14 @@ class Listener(Followed, AcceptLoop):
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
         """The next client whose handshake is done: its TLS socket and its address.
 
-        The handshakes run beside each other and beside the program, each with a deadline: in
-        ``accept()`` itself one silent client would keep everybody else out.
-
         :param server: the listening ``SSLSocket``, whose context and settings hold.
         :raises BlockingIOError: there is none now.
         """
-        while not self._secure:
+        done = self._handshakes.done
+        while not done:
             fd, address = self.accept()
-            self._begin_handshake(fd, address, server)
-        return self._secure.popleft()
-
-    def _begin_handshake(self, fd: int, address: Any, server: Any) -> None:
-        sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
-        greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
-        self._handshaking.add(greenlet)
-        greenlet.rawlink(self._handshaking.discard)
-        greenlet.start()
-
-    def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
-        holder = _Socket(sock)
-        slot = sock._sock.followed
-        arguments = {"server_side": True, "suppress_ragged_eofs": server.suppress_ragged_eofs}
-        done = False
-        try:
-            handshake(holder, cooperative_wrap(server.context), arguments, self.handshake_timeout)
-            done = True
-        except HandshakeFailed as error:
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
-            self._limiter.note_offence(address, Offence.HANDSHAKE)
-        except gevent.GreenletExit:
-            slot.ending = Ending.KILLED
-        finally:
-            if not done:
-                holder.socket.close()
-        if done:
-            holder.socket.do_handshake_on_connect = True
-            self._secure.append((holder.socket, address))
-            self.wake()
+            self._handshakes.begin(fd, address, server)
+        return done.popleft()
 
     # ---- AcceptLoop ------------------------------------------------------------------------
 
@@ -255,7 +220,7 @@ class Listener(Followed, AcceptLoop):
             raise
         server = self._server()
         if server is not None and server.do_handshake_on_connect:
-            self._begin_handshake(fd, address, server)
+            self._handshakes.begin(fd, address, server)
             return
         self._ready.append((fd, address))
         if not self._asked:
@@ -324,17 +289,13 @@ class Listener(Followed, AcceptLoop):
         self._limiter.off_full(self._overload)
         self.close()
         self._listener.detach()
-        gevent.killall(list(self._handshaking), block=False)
+        self._handshakes.end()
         while self._ready:
             fd, _ = self._ready.popleft()
             followed = self._holders.at(fd)
             _socket.close(fd)
             if followed is not None:
                 self._unserved(followed, fd)
-        while self._secure:
-            sock, _ = self._secure.popleft()
-            sock._sock.followed.ending = Ending.KILLED
-            sock.close()
         self.wake()
 
     def forked(self) -> None:
@@ -346,26 +307,15 @@ class Listener(Followed, AcceptLoop):
         for linger in self.lingers:
             linger.close_all()
         self._take_descriptors()
-        gevent.killall(list(self._handshaking), block=False)
+        self._handshakes.forked()
         while self._ready:
             _socket.close(self._ready.popleft()[0])
-        while self._secure:
-            self._secure.popleft()[0].close()
         self.wake()
 
     def _unserved(self, followed: Followed, fd: int) -> None:
         if isinstance(followed, Slot):
             followed.ending = Ending.KILLED
         followed.closed(fd)
-
-
-class _Socket:
-    """gserver.tls.HoldsSocket."""
-
-    __slots__ = ("socket",)
-
-    def __init__(self, sock: Any) -> None:
-        self.socket = sock
 
 
 def _none() -> None:
