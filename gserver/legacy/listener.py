@@ -70,6 +70,7 @@ class Listener(Followed, AcceptLoop):
         self._rejections = rejections
         self._told_of_text = False
         self._inherited = False  # by a fork, and not accepted on since
+        self._accepts = False  # this process has called accept() on it
         self._asked = False  # inside the program's accept(), or looking for it
         self._closing = False  # a descriptor is about to be closed
         self._last_error: OSError | None = None
@@ -142,6 +143,7 @@ class Listener(Followed, AcceptLoop):
         :raises OSError: what ``accept()`` raised for a listener that is no good any more.
         """
         ready = self._ready
+        self._accepts = True
         if not ready:
             if self._error is None:
                 self._take_for_program()
@@ -153,8 +155,9 @@ class Listener(Followed, AcceptLoop):
     def look(self) -> bool:
         """Take clients from the kernel's queue as :meth:`accept` does, but leave the admitted one
         to it. Whether it has something to tell: a client, an error, or that the listener is
-        closed. That a client has come says nothing: it may be one to turn away."""
-        if self._closing:
+        closed. That a client has come says nothing: it may be one to turn away. A process that
+        never accepts, beside children that do, only watches: it is told, and takes nothing."""
+        if self._closing or (not self._accepts and self._holders.prefork.told):
             return True
         if not self._ready and self._error is None:
             self._take_for_program()
@@ -187,6 +190,9 @@ class Listener(Followed, AcceptLoop):
             except OSError as error:
                 if not self._go_on_after(error):
                     return
+        self._arrived(client)
+
+    def _arrived(self, client: tuple[int, Any]) -> None:
         got_in = self._limiter.arrived(client, self)
         if not isinstance(got_in, bool):  # an ending may make room: its source's, for one
             self._limiter.hold(deque((client,)), self, quiet=False)
@@ -298,8 +304,21 @@ class Listener(Followed, AcceptLoop):
                 self._unserved(followed, fd)
         self.wake()
 
-    def forked(self) -> None:
-        """In a forked child: the clients that wait here are the parent's."""
+    # ---- forks -------------------------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        """In the parent: the child accepts the client that this process was told of and left; one,
+        as a child for each is forked. Its slot stays taken until the child has ended it."""
+        if self._ready and not self._accepts:
+            self._holders.hand_over(self._ready.popleft()[0])
+            self.wake()
+
+    def forked(self, handed_over: bool) -> list[tuple[int, Any]]:
+        """In a forked child: the clients that wait here are the parent's.
+
+        :param handed_over: but for the one that the parent was told of and does not accept.
+        :return: this one, which holds no slot of this process yet; for :meth:`inherit`.
+        """
         self._inherited = True
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
@@ -308,9 +327,19 @@ class Listener(Followed, AcceptLoop):
             linger.close_all()
         self._take_descriptors()
         self._handshakes.forked()
-        while self._ready:
-            _socket.close(self._ready.popleft()[0])
+        ours = 1 if handed_over and not self._accepts else 0
+        ready = list(self._ready)
+        self._ready.clear()
+        for fd, _ in ready[ours:]:
+            _socket.close(fd)
+        self._accepts = False
         self.wake()
+        return ready[:ours]
+
+    def inherit(self, clients: list[tuple[int, Any]]) -> None:
+        """In a forked child, whose books have begun: clients that its parent left to it."""
+        for client in clients:
+            self._arrived(client)
 
     def _unserved(self, followed: Followed, fd: int) -> None:
         if isinstance(followed, Slot):
