@@ -71,14 +71,14 @@ class _Follows(_Mixin):
             followed.detached(fd)
         return fd
 
-    def __del__(self) -> None:
+    def __del__(self, *, raw: Any = _raw) -> None:  # at exit our globals may be gone
         followed = self.followed
         if followed is None:
-            _raw.__del__(self)  # type: ignore[attr-defined]
+            raw.__del__(self)
             return
         self.followed = None
-        fd = _raw.fileno(self)
-        _raw.__del__(self)  # type: ignore[attr-defined]  # closes it if it is open, and warns
+        fd = raw.fileno(self)
+        raw.__del__(self)  # closes it if it is open, and warns
         if followed is not None and _holders is not None:
             _holders.finalized(followed, fd)
 
