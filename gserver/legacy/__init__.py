@@ -15,7 +15,7 @@ The layout, lowest first:
     readiness.py  select, poll and selectors, taught it too
     watch.py      what the cap cannot see or help, told in the log
     install.py    all of it together: install()
-    run.py  signals.py  messages.py
+    run.py  signals.py  stdin.py  messages.py
                   a program run as Python itself would run it
 
 ``gserver exec`` and the environment variables are in gserver/daemon/: exec.py, environment.py.
