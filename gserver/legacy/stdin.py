@@ -54,7 +54,7 @@ def cooperate() -> None:
 
     At a terminal ``input()`` then reads plain lines, without the editing of ``readline``.
     """
-    stream = sys.stdin
+    stream = sys.__stdin__  # what the command itself may have put in its place goes
     if not isinstance(stream, io.TextIOWrapper):  # closed
         return
     raw = _Stdin(stream.fileno(), "rb", closefd=False)
