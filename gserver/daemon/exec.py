@@ -9,7 +9,7 @@ import gevent.monkey
 
 from gserver.daemon import environment
 from gserver.daemon.exec_options import ExecSettings, exec_options
-from gserver.legacy import run
+from gserver.legacy import run, stdin
 
 __all__ = ["exec_command"]
 
@@ -40,4 +40,5 @@ def exec_command(
     environment.have_no_effect()
     gevent.monkey.patch_all()
     settings.install()
+    stdin.cooperate()
     sys.exit((run.run_module if module else run.run_program)(program, arguments))

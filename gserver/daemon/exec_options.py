@@ -25,7 +25,10 @@ from gserver.legacy.install import SETTLE_S, install
 __all__ = ["ExecSettings", "exec_options"]
 
 _PROXIES: Final = "the program would read a proxy's header as its client's words"
-_TLS: Final = "the program does its own TLS; --handshake-timeout holds for it"
+_TLS: Final = (
+    "the program does its own TLS; --handshake-timeout holds for it where its sockets are the "
+    "ssl module's, block and have no timeout"
+)
 _NO_HANDLER: Final = "there is no HANDLER: PROGRAM runs as Python would run it"
 
 #: Options of ``gserver serve`` that cannot hold, and why.

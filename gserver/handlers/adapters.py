@@ -24,6 +24,17 @@ from gserver.server import StreamServer, WSGIServer
 __all__ = ["Kind", "detect", "make_server"]
 
 _IDLE_THREAD_S: Final = 10
+_SERVER: Final = (
+    "is a server, which listens by itself; give its handler or its application "
+    "(`gserver exec` runs a program as it is)"
+)
+#: What takes two arguments as a handler does and is none, by the methods that it has.
+_NO_HANDLERS: Final = {
+    ("serve_forever",): _SERVER,  # socketserver, http.server, wsgiref, werkzeug, gevent, asyncio
+    ("prepare", "serve", "stop"): _SERVER,  # cheroot
+    ("listen", "accept"): _SERVER,  # sockets; waitress
+    ("connection_made", "connection_lost"): "is an asyncio protocol, and no asyncio loop runs here",
+}
 _TLS_ARGUMENTS: Final = frozenset(("ssl_context", "certfile", "keyfile"))
 
 
@@ -39,8 +50,12 @@ class Kind(enum.StrEnum):
 def detect(target: object) -> Kind:
     """What ``target`` was written for. Whether a function blocks cannot be seen: say so.
 
-    :raises SettingError: nothing that could serve a client.
+    :raises SettingError: nothing that could serve a client, or a server itself.
     """
+    cls = target if isinstance(target, type) else type(target)  # asks no proxy for attributes
+    for methods, why in _NO_HANDLERS.items():
+        if all(callable(getattr(cls, name, None)) for name in methods):
+            raise SettingError("handler", target, why)
     if isinstance(target, type):
         if issubclass(target, socketserver.DatagramRequestHandler):
             raise SettingError("handler", target, "serves datagrams; this is a TCP server")

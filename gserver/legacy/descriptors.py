@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _posixsubprocess
+import functools
 import os
 import resource
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from gserver.errors import SettingError
 
@@ -15,12 +18,20 @@ _FD_SETSIZE: Final = 1024
 _SPARE: Final = 64  # for candidates, and for what the program opens besides connections
 
 
+#: What starts another program, or becomes one, without a fork that Python sees. ``os.execvp`` and
+#: the like call these; ``multiprocessing`` spawns its workers by the last one.
+_STARTING: Final = (
+    *((os, name) for name in ("system", "posix_spawn", "posix_spawnp", "execv", "execve")),
+    (_posixsubprocess, "fork_exec"),
+)
+
 _needed = 0  # the soft limit that the cap takes, where it was raised
 
 
 def raise_limit(max_connections: int, *, others: int = 0) -> None:
-    """See that ``max_connections`` can be open at once. Children get the old limit back, until
-    they turn out to serve themselves (:func:`raise_again`).
+    """See that ``max_connections`` can be open at once. Children, and the programs that this one
+    starts, get the old limit back; children until they turn out to serve themselves
+    (:func:`raise_again`).
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
@@ -49,6 +60,26 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     os.register_at_fork(after_in_child=restore)
+    for module, name in _STARTING:
+        setattr(module, name, _with_soft_limit(soft, getattr(module, name)))
+
+
+def _with_soft_limit(soft: int, start: Callable[..., Any]) -> Callable[..., Any]:
+    """``start``, and what it starts has at most the limit ``soft``. Meanwhile so has this
+    process, which does nothing else: none of these lets another greenlet run."""
+
+    @functools.wraps(start)
+    def start_with_soft_limit(*arguments: Any, **keywords: Any) -> Any:
+        ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= ours[0] <= soft:  # RLIM_INFINITY is -1
+            return start(*arguments, **keywords)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, ours[1]))
+        try:
+            return start(*arguments, **keywords)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, ours)
+
+    return start_with_soft_limit
 
 
 def raise_again() -> None:

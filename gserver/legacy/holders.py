@@ -149,6 +149,8 @@ class Holders:
         self._taken = taken
         self.children = Children()
         self.prefork = Prefork()
+        #: During a fork whose child may accept what waits in the listeners.
+        self.hands_over = False
         self._loop = loop
         self._fresh: dict[int, Slot] = {}  # accepted, with no socket object yet
         self._by_inode: dict[int, Followed] = {}
@@ -254,6 +256,16 @@ class Holders:
         """The slots held, at this instant."""
         yield from list(self._fresh.values())
         yield from [held for held in self._by_inode.values() if isinstance(held, Slot)]
+
+    def hand_over(self, fd: int) -> None:
+        """A client that no socket object was made of is a forked child's from now on."""
+        slot = self._fresh.pop(fd, None)
+        if slot is not None:  # it may have been reaped
+            slot.inode = _inode(fd)
+            self._by_inode[slot.inode] = slot
+        _socket.close(fd)
+        if slot is not None:
+            slot.closed(fd)
 
     def forked(self) -> None:
         """In a forked child: what is held is the parent's, this process counts its own."""

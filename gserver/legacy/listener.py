@@ -17,14 +17,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gevent
-from gevent.socket import socket as GeventSocket
 
 from gserver.accept import AcceptLoop
-from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
-from gserver.connection import HandshakeFailed
 from gserver.legacy.descriptors import raise_again
+from gserver.legacy.handshakes import Handshakes
 from gserver.legacy.holders import Followed, Holders, Slot
 from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import describe, system_backlog
@@ -32,7 +30,6 @@ from gserver.net.rejection import Rejection
 from gserver.net.reply import Reply
 from gserver.stats import Ending
 from gserver.timeouts import Timeouts
-from gserver.tls import cooperative_wrap, handshake
 
 __all__ = ["Listener", "nobody_there"]
 
@@ -66,15 +63,14 @@ class Listener(Followed, AcceptLoop):
     ) -> None:
         Followed.__init__(self)
         self._holders = holders
-        self.handshake_timeout = handshake_timeout
         self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
-        self._secure: deque[tuple[Any, Any]] = deque()  # TLS socket and address
-        self._handshaking: set[gevent.Greenlet[..., None]] = set()
+        self._handshakes = Handshakes(holders.limiter, handshake_timeout, self.wake)
         self._full = False  # as the limiter told last
         self._rejections = rejections
         self._told_of_text = False
         self._inherited = False  # by a fork, and not accepted on since
+        self._accepts = False  # this process has called accept() on it
         self._asked = False  # inside the program's accept(), or looking for it
         self._closing = False  # a descriptor is about to be closed
         self._last_error: OSError | None = None
@@ -138,7 +134,7 @@ class Listener(Followed, AcceptLoop):
     @property
     def ready(self) -> bool:
         """Whether the program's next ``accept()`` finds an admitted client at once."""
-        return bool(self._ready or self._secure)
+        return bool(self._ready or self._handshakes.done)
 
     def accept(self, raw: Any = None) -> tuple[int, Any]:
         """The next admitted client, which holds its slot: descriptor and address.
@@ -147,6 +143,7 @@ class Listener(Followed, AcceptLoop):
         :raises OSError: what ``accept()`` raised for a listener that is no good any more.
         """
         ready = self._ready
+        self._accepts = True
         if not ready:
             if self._error is None:
                 self._take_for_program()
@@ -158,8 +155,9 @@ class Listener(Followed, AcceptLoop):
     def look(self) -> bool:
         """Take clients from the kernel's queue as :meth:`accept` does, but leave the admitted one
         to it. Whether it has something to tell: a client, an error, or that the listener is
-        closed. That a client has come says nothing: it may be one to turn away."""
-        if self._closing:
+        closed. That a client has come says nothing: it may be one to turn away. A process that
+        never accepts, beside children that do, only watches: it is told, and takes nothing."""
+        if self._closing or (not self._accepts and self._holders.prefork.told):
             return True
         if not self._ready and self._error is None:
             self._take_for_program()
@@ -192,6 +190,9 @@ class Listener(Followed, AcceptLoop):
             except OSError as error:
                 if not self._go_on_after(error):
                     return
+        self._arrived(client)
+
+    def _arrived(self, client: tuple[int, Any]) -> None:
         got_in = self._limiter.arrived(client, self)
         if not isinstance(got_in, bool):  # an ending may make room: its source's, for one
             self._limiter.hold(deque((client,)), self, quiet=False)
@@ -199,44 +200,14 @@ class Listener(Followed, AcceptLoop):
     def accept_secure(self, server: Any) -> tuple[Any, Any]:
         """The next client whose handshake is done: its TLS socket and its address.
 
-        The handshakes run beside each other and beside the program, each with a deadline: in
-        ``accept()`` itself one silent client would keep everybody else out.
-
         :param server: the listening ``SSLSocket``, whose context and settings hold.
         :raises BlockingIOError: there is none now.
         """
-        while not self._secure:
+        done = self._handshakes.done
+        while not done:
             fd, address = self.accept()
-            self._begin_handshake(fd, address, server)
-        return self._secure.popleft()
-
-    def _begin_handshake(self, fd: int, address: Any, server: Any) -> None:
-        sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
-        greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
-        self._handshaking.add(greenlet)
-        greenlet.rawlink(self._handshaking.discard)
-        greenlet.start()
-
-    def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
-        holder = _Socket(sock)
-        slot = sock._sock.followed
-        arguments = {"server_side": True, "suppress_ragged_eofs": server.suppress_ragged_eofs}
-        done = False
-        try:
-            handshake(holder, cooperative_wrap(server.context), arguments, self.handshake_timeout)
-            done = True
-        except HandshakeFailed as error:
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
-            self._limiter.note_offence(address, Offence.HANDSHAKE)
-        except gevent.GreenletExit:
-            slot.ending = Ending.KILLED
-        finally:
-            if not done:
-                holder.socket.close()
-        if done:
-            holder.socket.do_handshake_on_connect = True
-            self._secure.append((holder.socket, address))
-            self.wake()
+            self._handshakes.begin(fd, address, server)
+        return done.popleft()
 
     # ---- AcceptLoop ------------------------------------------------------------------------
 
@@ -255,7 +226,7 @@ class Listener(Followed, AcceptLoop):
             raise
         server = self._server()
         if server is not None and server.do_handshake_on_connect:
-            self._begin_handshake(fd, address, server)
+            self._handshakes.begin(fd, address, server)
             return
         self._ready.append((fd, address))
         if not self._asked:
@@ -324,21 +295,30 @@ class Listener(Followed, AcceptLoop):
         self._limiter.off_full(self._overload)
         self.close()
         self._listener.detach()
-        gevent.killall(list(self._handshaking), block=False)
+        self._handshakes.end()
         while self._ready:
             fd, _ = self._ready.popleft()
             followed = self._holders.at(fd)
             _socket.close(fd)
             if followed is not None:
                 self._unserved(followed, fd)
-        while self._secure:
-            sock, _ = self._secure.popleft()
-            sock._sock.followed.ending = Ending.KILLED
-            sock.close()
         self.wake()
 
-    def forked(self) -> None:
-        """In a forked child: the clients that wait here are the parent's."""
+    # ---- forks -------------------------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        """In the parent: the child accepts the client that this process was told of and left; one,
+        as a child for each is forked. Its slot stays taken until the child has ended it."""
+        if self._ready and not self._accepts:
+            self._holders.hand_over(self._ready.popleft()[0])
+            self.wake()
+
+    def forked(self, handed_over: bool) -> list[tuple[int, Any]]:
+        """In a forked child: the clients that wait here are the parent's.
+
+        :param handed_over: but for the one that the parent was told of and does not accept.
+        :return: this one, which holds no slot of this process yet; for :meth:`inherit`.
+        """
         self._inherited = True
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
@@ -346,26 +326,25 @@ class Listener(Followed, AcceptLoop):
         for linger in self.lingers:
             linger.close_all()
         self._take_descriptors()
-        gevent.killall(list(self._handshaking), block=False)
-        while self._ready:
-            _socket.close(self._ready.popleft()[0])
-        while self._secure:
-            self._secure.popleft()[0].close()
+        self._handshakes.forked()
+        ours = 1 if handed_over and not self._accepts else 0
+        ready = list(self._ready)
+        self._ready.clear()
+        for fd, _ in ready[ours:]:
+            _socket.close(fd)
+        self._accepts = False
         self.wake()
+        return ready[:ours]
+
+    def inherit(self, clients: list[tuple[int, Any]]) -> None:
+        """In a forked child, whose books have begun: clients that its parent left to it."""
+        for client in clients:
+            self._arrived(client)
 
     def _unserved(self, followed: Followed, fd: int) -> None:
         if isinstance(followed, Slot):
             followed.ending = Ending.KILLED
         followed.closed(fd)
-
-
-class _Socket:
-    """gserver.tls.HoldsSocket."""
-
-    __slots__ = ("socket",)
-
-    def __init__(self, sock: Any) -> None:
-        self.socket = sock
 
 
 def _none() -> None:

@@ -22,6 +22,11 @@ class Prefork:
         self._process = os.getpid()
         self._parent = 0
 
+    @property
+    def told(self) -> bool:
+        """Whether some process accepts on a listener that another one has too."""
+        return bool(self._told[0])
+
     def forked(self) -> None:
         """In a forked child."""
         # Not getppid(): the parent may have left by now, and have been replaced.

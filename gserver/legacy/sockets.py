@@ -2,15 +2,12 @@
 
 gevent keeps a raw ``_socket.socket`` inside each of its sockets. Ours take that one's place, so
 that every way of making, closing, detaching and forgetting a socket passes here, whatever
-library does it. The rest are the few functions that move descriptors without a socket object.
+library does it.
 """
 
 from __future__ import annotations
 
 import _socket
-import os
-import socket
-import ssl
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -19,16 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import gevent
 import gevent._socket3  # type: ignore[import-not-found]  # private: no stubs
-import gevent.os
 import gevent.socket
 import gevent.ssl
-import gevent.subprocess
 
-from gserver.admission.penalties import Offence
-from gserver.legacy.holders import Followed, Holders, Slot
+from gserver.legacy import handshakes, moves
+from gserver.legacy.holders import Followed, Holders
 from gserver.legacy.listener import Listener, nobody_there
 from gserver.legacy.timed import patch as patch_timed
-from gserver.stats import Ending
 
 __all__ = ["patch"]
 
@@ -77,14 +71,14 @@ class _Follows(_Mixin):
             followed.detached(fd)
         return fd
 
-    def __del__(self) -> None:
+    def __del__(self, *, raw: Any = _raw) -> None:  # at exit our globals may be gone
         followed = self.followed
         if followed is None:
-            _raw.__del__(self)  # type: ignore[attr-defined]
+            raw.__del__(self)
             return
         self.followed = None
-        fd = _raw.fileno(self)
-        _raw.__del__(self)  # type: ignore[attr-defined]  # closes it if it is open, and warns
+        fd = raw.fileno(self)
+        raw.__del__(self)  # closes it if it is open, and warns
         if followed is not None and _holders is not None:
             _holders.finalized(followed, fd)
 
@@ -153,12 +147,12 @@ def patch(
     if timed:
         patch_timed(plain)
     _patch_close(plain)
-    _patch_tls(gevent.ssl.SSLSocket, holders, handshake_timeout)
-    _patch_descriptors(holders)
-    _patch_forks(holders)
+    _patch_secure_accept(gevent.ssl.SSLSocket)
+    handshakes.patch(gevent.ssl.SSLSocket, holders.limiter, handshake_timeout)
+    moves.patch(holders)
 
 
-# ---- accept ----------------------------------------------------------------------------------
+# ---- accept and close ------------------------------------------------------------------------
 
 
 def _listener_of(sock: Any) -> Listener | None:
@@ -208,9 +202,6 @@ def _wait(sock: Any, listener: Listener, accept: Callable[[], Found]) -> Found:
             pass
 
 
-# ---- close, fork, and descriptors without a socket ---------------------------------------------
-
-
 def _patch_close(plain: Any) -> None:
     drop = plain._drop_ref_on_close
 
@@ -223,74 +214,11 @@ def _patch_close(plain: Any) -> None:
     plain._drop_ref_on_close = _drop_ref_on_close
 
 
-def _patch_descriptors(holders: Holders) -> None:
-    os_close, os_dup, os_dup2 = os.close, os.dup, os.dup2
-
-    def closing(close: Callable[[int], None]) -> Callable[[int], None]:
-        def close_descriptor(fd: int) -> None:
-            followed = holders.at(fd) if isinstance(fd, int) else None
-            if followed is not None:
-                followed.closing()
-            close(fd)
-            if followed is not None:
-                holders.closed_soon(followed, fd)
-
-        return close_descriptor
-
-    def dup(fd: int, /) -> int:
-        duplicate = os_dup(fd)
-        followed = holders.at(duplicate)
-        if followed is not None:
-            followed.owners.setdefault(duplicate, 0)
-        return duplicate
-
-    def dup2(fd: int, fd2: int, inheritable: bool = True) -> int:
-        replaced = holders.at(fd2)
-        os_dup2(fd, fd2, inheritable)
-        followed = holders.at(fd2)
-        if replaced is not followed and replaced is not None:
-            replaced.closed(fd2)
-        if followed is not None:
-            followed.owners.setdefault(fd2, 0)
-        return fd2
-
-    os.close = closing(os_close)  # type: ignore[assignment]
-    os.dup, os.dup2 = dup, dup2
-    socket.close = closing(socket.close)  # type: ignore[assignment]
-    gevent.socket.close = socket.close
-
-
-def _patch_forks(holders: Holders) -> None:
-    os_forkpty = os.forkpty
-
-    def made(pid: int) -> None:
-        if pid:
-            holders.children.forked(pid, set(holders.slots()))
-
-    def noting(fork: Callable[..., int]) -> Callable[..., int]:
-        def fork_and_note(*arguments: Any, **keywords: Any) -> int:
-            pid = fork(*arguments, **keywords)
-            made(pid)
-            return pid
-
-        return fork_and_note
-
-    def forkpty(*arguments: Any, **keywords: Any) -> tuple[int, int]:
-        pid, terminal = os_forkpty(*arguments, **keywords)
-        made(pid)
-        return pid, terminal
-
-    os.fork = noting(os.fork)
-    os.forkpty = forkpty
-    subprocess: Any = gevent.subprocess
-    subprocess.fork_and_watch = noting(subprocess.fork_and_watch)
-
-
 # ---- TLS ---------------------------------------------------------------------------------------
 
 
-def _patch_tls(secure: Any, holders: Holders, handshake_timeout: float | None) -> None:
-    accept, do_handshake = secure.accept, secure.do_handshake
+def _patch_secure_accept(secure: Any) -> None:
+    accept = secure.accept
 
     def secure_accept(self: Any) -> tuple[Any, Any]:
         listener = _listener_of(self)
@@ -303,23 +231,4 @@ def _patch_tls(secure: Any, holders: Holders, handshake_timeout: float | None) -
             pass
         return _wait(self, listener, lambda: listener.accept_secure(self))
 
-    def secure_do_handshake(self: Any, *arguments: Any) -> None:
-        """A handshake that the program does by itself on a connection that holds a slot: where
-        it has no timeout it gets ours, since a silent client would hold the slot for ever."""
-        slot: Any = getattr(self._sock, "followed", None)
-        if not (self.server_side and isinstance(slot, Slot)):
-            do_handshake(self, *arguments)
-            return
-        expired = TimeoutError("The handshake operation timed out")
-        try:
-            with gevent.Timeout(handshake_timeout if self.timeout is None else None, expired):
-                do_handshake(self, *arguments)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise  # a non-blocking socket: it goes on
-        except OSError as error:  # ssl.SSLError is one
-            timed_out = isinstance(error, TimeoutError)
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if timed_out else Ending.HANDSHAKE_FAILED
-            holders.limiter.note_offence(slot.address, Offence.HANDSHAKE)
-            raise
-
-    secure.accept, secure.do_handshake = secure_accept, secure_do_handshake
+    secure.accept = secure_accept

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.server
 import select
 import socketserver
+import subprocess
+import sys
 import threading
 import time
+import wsgiref.simple_server
+import xmlrpc.server
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import gevent
+import gevent.pywsgi
+import gevent.server
 import pytest
 from gevent import socket
 from support import vanish
 
-from gserver import SettingError
+from gserver import SettingError, StreamServer
 from gserver.handlers.adapters import Kind, detect, make_server
 
 LOCAL = ("127.0.0.1", 0)
@@ -108,6 +116,76 @@ def test_a_handler_is_detected_from_what_it_is(target: object, kind: Kind) -> No
 def test_what_cannot_serve_is_the_users_mistake(target: object) -> None:
     with pytest.raises(SettingError, match="handler"):
         detect(target)
+
+
+class Answers(asyncio.Protocol):
+    def __init__(self, sock: Any, address: Any) -> None:
+        raise AssertionError("never made")
+
+
+class TakesConnections:
+    """As cheroot's servers."""
+
+    def __init__(self, address: Any, application: Any) -> None:
+        raise AssertionError("never made")
+
+    def prepare(self) -> None: ...
+
+    def serve(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+SERVERS = [
+    socketserver.BaseServer,
+    socketserver.TCPServer,
+    socketserver.ThreadingTCPServer,
+    socketserver.ForkingTCPServer,
+    http.server.HTTPServer,
+    http.server.ThreadingHTTPServer,
+    wsgiref.simple_server.WSGIServer,
+    xmlrpc.server.SimpleXMLRPCServer,
+    gevent.server.StreamServer,
+    gevent.pywsgi.WSGIServer,
+    StreamServer,
+    asyncio.AbstractServer,
+    socket.socket,
+    TakesConnections,
+]
+
+
+@pytest.mark.parametrize("target", SERVERS, ids=lambda it: f"{it.__module__}.{it.__name__}")
+def test_a_server_is_no_handler_whatever_arguments_it_takes(target: Any) -> None:
+    with pytest.raises(SettingError, match="is a server, which listens by itself") as found:
+        detect(target)
+    assert "\n" not in str(found.value)
+
+
+def test_a_server_that_was_made_already_is_no_handler() -> None:
+    with socketserver.ThreadingTCPServer(LOCAL, Echo) as server:
+        with pytest.raises(SettingError, match="is a server"):
+            detect(server)
+
+
+def test_a_server_named_as_the_handler_is_one_line_and_status_2() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gserver", "serve", "http.server:ThreadingHTTPServer"),
+            *("--max-connections", "1", "--listen", "127.0.0.1:0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is a server, which listens by itself" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_protocol_of_asyncio_is_no_handler() -> None:
+    with pytest.raises(SettingError, match="is an asyncio protocol"):
+        detect(Answers)
 
 
 @pytest.mark.parametrize("target", [int, Three, Framework])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capped import with_entry_point
@@ -294,25 +297,55 @@ def test_our_messages_are_marked_and_neither_mixed_with_the_programs_nor_turned_
     assert "gserver" not in (tmp_path / "program.log").read_text()
 
 
+LIMITED = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC, "--max-connections", "500")
+#: Ways to start another program, which says what its limit is.
+STARTS = """
+    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, preexec_fn=lambda: None)
+    print(os.popen(shlex.join(command)).read(), end="", flush=True)
+    os.system(shlex.join(command))
+    os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)
+    os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
+    os.spawnv(os.P_WAIT, command[0], command)
+    worker = multiprocessing.get_context("spawn").Process(target=show)
+    worker.start(); worker.join()
+    if not os.fork():
+        show(); os._exit(0)
+    os.wait()
+"""
+BECOMES = ("os.execv(command[0], command)", "os.execlp(command[0], *command)")
 LIMITS = """
-import os, resource, subprocess, sys
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= int(sys.argv[1]), flush=True)
-code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
-subprocess.run([sys.executable, "-c", code], check=True)
-if not (pid := os.fork()):
-    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)
-    os._exit(0)
-os.waitpid(pid, 0)
+import multiprocessing, os, resource, shlex, subprocess, sys
+def limit():
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+def show():
+    print(limit(), flush=True)
+if __name__ == "__main__":
+    ours = limit()
+    print(ours >= int(sys.argv[1]), flush=True)
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    command = [sys.executable, "-c", code]
+"""
+STILL = """
+    try: os.execv("/", ["/"])
+    except OSError: pass
+    print(limit() == ours, flush=True)
 """
 
 
-def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_its_children(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("start", "out"),
+    [
+        (STARTS + STILL, "True\n" + "256\n" * 9 + "True\n"),
+        *((f"    {become}\n", "True\n256\n") for become in BECOMES),
+    ],
+    ids=("others are started", *BECOMES),
+)
+def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_what_it_starts(
+    start: str, out: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "program.py").write_text(LIMITS)
-    limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
-    _, out, errors = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
-    assert (out, errors) == ("True\n256\n256\n", "")
+    (tmp_path / "program.py").write_text(LIMITS + start)
+    assert run(LIMITED, "program.py", "500", cwd=tmp_path) == ("0", out, "")
 
 
 IN_THE_BACKGROUND = """
@@ -331,6 +364,124 @@ os.waitpid(pid, 0)
 
 def test_the_limit_of_descriptors_is_raised_for_a_child_that_serves(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(IN_THE_BACKGROUND)
-    limited = ("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", *EXEC)
-    _, out, _ = run(limited, "--max-connections", "500", "program.py", "500", cwd=tmp_path)
+    _, out, _ = run(LIMITED, "program.py", "500", cwd=tmp_path)
     assert out == "True\n256\n"
+
+
+CONSOLE = """
+import socketserver, sys, threading
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile: self.wfile.write(line)
+with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    print(server.server_address[1], flush=True)
+    {read}
+    server.shutdown()
+    print("over", flush=True)
+"""
+READS = {
+    "input": "while (line := input('> ')) != 'quit': print(repr(line), flush=True)",
+    "iteration": (
+        "for line in sys.stdin:\n"
+        "        if line == 'quit\\n': break\n"
+        "        print(repr(line.strip()), flush=True)"
+    ),
+    "its descriptor": (
+        "while (line := sys.stdin.buffer.raw.read(100).decode()) != 'quit\\n':\n"
+        "        print(repr(line.strip()), flush=True)"
+    ),
+}
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+@pytest.mark.parametrize("read", READS)
+def test_clients_are_served_while_the_program_waits_for_its_operator(
+    read: str, terminal: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(CONSOLE.format(read=READS[read]))
+    ours, its = os.openpty() if terminal else (-1, subprocess.PIPE)
+    process = subprocess.Popen(
+        [*EXEC, "program.py"],
+        stdin=its,
+        stdout=its if terminal else subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    if terminal:
+        os.close(its)
+        typed: Any = os.fdopen(os.dup(ours), "wb", buffering=0)
+        said: Any = os.fdopen(ours, "rb", buffering=0)
+    else:
+        typed, said = process.stdin, process.stdout
+    lines = Lines(said)
+    try:
+        address = ("127.0.0.1", int(lines.until(b"\n")))
+        for word in (b"one", b"two"):
+            with socket.create_connection(address, 20.0) as client:
+                client.sendall(b"hello\n")
+                assert client.recv(100) == b"hello\n"
+            typed.write(word + b"\n")
+            typed.flush()
+            lines.until(repr(word.decode()).encode())
+        typed.write(b"quit\n")
+        typed.flush()
+        lines.until(b"over")
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        typed.close()
+        said.close()
+
+
+class Lines:
+    """What a program says, as far as it is expected."""
+
+    def __init__(self, said: Any) -> None:
+        self._said = said
+        self._seen = b""
+
+    def until(self, end: bytes) -> bytes:
+        while end not in self._seen:
+            assert select.select([self._said], [], [], 20.0)[0], self._seen
+            data = os.read(self._said.fileno(), 1000)
+            assert data, self._seen
+            self._seen += data
+        found, _, self._seen = self._seen.partition(end)
+        return found
+
+
+@pytest.mark.parametrize("way", ["input()", "sys.stdin.readline()", "sys.stdin.read()"])
+def test_what_stdin_is_and_how_it_ends_is_as_under_python(way: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import sys\nprint(sys.stdin, sys.stdin.buffer, sys.stdin.encoding, sys.stdin.errors,\n"
+        "sys.stdin.newlines, sys.stdin.fileno(), sys.stdin.closed, sys.stdin.isatty())\n"
+        f"for _ in range(3): print(repr({way}))\n"
+    )
+    found, expected = (run(command, "program.py", cwd=tmp_path) for command in (EXEC, PYTHON))
+    assert found == expected
+
+
+def test_ctrl_c_ends_a_program_that_waits_for_its_operator(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("print('ready', flush=True)\ninput()\n")
+    for command in (EXEC, PYTHON):
+        with subprocess.Popen(
+            [*command, "program.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+            assert process.returncode == -signal.SIGINT

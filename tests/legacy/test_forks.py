@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from capped import inside
-from legacy_matrix import ECHO, Program, Row
+from legacy_matrix import ECHO, Program, Row, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and pidfd are Linux's")
 
@@ -233,3 +233,104 @@ def test_processes_that_share_a_listener_are_told_of_once(
             assert client.recv(1) == b"+"
     _, errors = running.process.communicate(timeout=20)
     assert errors.count("several processes share the listener 127.0.0.1:") == lines
+
+
+SELECTS_AND_FORKS = """
+import os, select, signal, socket
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    select.select([listener], [], [])
+    if not os.fork():
+        conn, _ = listener.accept()
+        conn.sendall(b"+")
+        conn.recv(1)
+        os._exit(0)
+"""
+
+
+def answer_of(client: socket.socket) -> bytes:
+    client.settimeout(20.0)
+    try:
+        return client.recv(1)
+    except ConnectionResetError:
+        return b""
+
+
+def test_a_client_whose_accept_is_a_childs_gets_there_and_counts_against_the_cap(
+    tmp_path: Path,
+) -> None:
+    """The parent only selects, and has the client in its hands when it forks."""
+    program = tmp_path / "program.py"
+    program.write_text(SELECTS_AND_FORKS)
+    running = Program(Row("selects and forks", str(program), ECHO), "--settle", "5")
+    clients: list[socket.socket] = []
+
+    def client() -> socket.socket:
+        clients.append(socket.create_connection(("127.0.0.1", running.port), 20.0))
+        return clients[-1]
+
+    try:
+        before = running.descriptors()
+        for _ in range(2):
+            for _ in range(5):
+                client()
+            assert [answer_of(it) for it in clients] == [b"+"] * 5
+            sixth = client()
+            clients.pop(0).close()
+            assert answer_of(sixth) == b"+"
+            while clients:
+                clients.pop().close()
+        until(lambda: running.descriptors() <= before)
+    finally:
+        for it in clients:  # else their children keep its standard error open
+            it.close()
+        errors = running.stop()
+    assert "share the listener" not in errors
+
+
+WATCHED = """
+import os, select, signal, socket
+listener = socket.create_server(("127.0.0.1", 0))
+told, tell = os.pipe()
+workers = []
+def end(*_):
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    os._exit(0)
+for _ in range(2):
+    workers.append(os.fork())
+    if not workers[-1]:
+        listener.settimeout(0.001)
+        try: listener.accept()
+        except TimeoutError: os.write(tell, b"x")
+        listener.settimeout(None)
+        while True:
+            conn, _ = listener.accept()
+            conn.sendall(b"+")
+            conn.recv(1)
+            conn.close()
+    os.read(told, 1)
+signal.signal(signal.SIGTERM, end)
+print(listener.getsockname()[1], flush=True)
+while True:
+    select.select([listener], [], [], 0.01)
+"""
+
+
+def test_a_parent_that_watches_the_listener_of_its_workers_takes_none_of_their_clients(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(WATCHED)
+    running = Program(Row("watched", str(program), ECHO))
+    try:
+        before = running.descriptors()
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", running.port), 20.0) as client:
+                assert answer_of(client) == b"+"
+        assert running.descriptors() <= before
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=20)

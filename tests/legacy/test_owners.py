@@ -96,6 +96,79 @@ found([taken, service.full(), *service.books()])
     ) == [1, False, 0, True, 0]
 
 
+#: Closed where nobody can see it, at a time that the script sets; the cap of one is full.
+CLOSED_IN_C = """
+import ctypes
+import gserver.legacy.holders as holders
+libc = ctypes.CDLL(None)
+clock = [1000.0]
+holders.monotonic = lambda: clock[0]
+service = Service()
+kept = []  # collected, they would give their slots back
+def closed_in_c():
+    kept.append(service.accepted())
+    libc.close(kept[-1].fileno())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
+def test_two_looks_for_descriptors_closed_in_c_are_a_quarter_of_a_second_apart() -> None:
+    """Each takes as long as there are connections: a flood of clients must not cost one each."""
+    assert inside(
+        CLOSED_IN_C
+        + """
+closed_in_c()
+first = service.full()
+closed_in_c()
+at_once = [service.full(), service.full()]
+clock[0] += 0.24
+soon = service.full()
+clock[0] += 0.02
+found([first, *at_once, soon, service.full(), *service.books()])
+"""
+    ) == [False, True, True, True, False, 0, True, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
+def test_a_look_takes_at_most_a_twentieth_of_the_time() -> None:
+    assert inside(
+        CLOSED_IN_C
+        + """
+def slow(fd, plain=holders._inode):
+    clock[0] += 1.0
+    return plain(fd)
+closed_in_c()
+holders._inode = slow
+first = service.full()
+holders._inode = slow.__defaults__[0]
+took = clock[0] - 1000.0
+closed_in_c()
+clock[0] += 10 * took
+before = service.full()
+clock[0] += 11 * took
+found([first, took >= 1.0, before, service.full(), *service.books()])
+"""
+    ) == [False, True, True, False, 0, True, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
+def test_a_full_program_that_does_not_accept_finds_what_was_closed_in_c() -> None:
+    """The overload watcher looks, too."""
+    assert inside(
+        CLOSED_IN_C
+        + """
+closed_in_c()
+waiting = connect(service.port)
+eventually(lambda: service.limiter.snapshot().admitted == 2)
+conn, _ = service.listener.accept()
+conn.sendall(b"+")
+answer = waiting.recv(1).decode()
+conn.close()
+found([answer, *service.books()])
+"""
+    ) == ["+", 0, True, 0]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a C library by its Linux name")
 def test_a_descriptor_duplicated_in_c_keeps_its_slot() -> None:
     assert inside(

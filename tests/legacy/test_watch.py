@@ -64,6 +64,50 @@ found([early, late, finished, *service.books()])
     ) == [3, 2, 1, 2, True, 0]
 
 
+def test_a_connection_that_is_reaped_is_shut_and_its_slot_goes_to_the_next() -> None:
+    """By the clock of the machine, and at the cap."""
+    assert inside(
+        """
+service = Service(1, reap_after=0.05)
+conn = service.accepted()
+before = service.full()
+service.clients[0].close()
+eventually(lambda: not service.full())
+try: sent = conn.send(b"x")
+except OSError as error: sent = type(error).__name__
+found([before, sent, conn.recv(1).decode(), *service.books()])
+"""
+    ) == [True, "BrokenPipeError", "", 0, True, 0]
+
+
+def test_while_there_is_room_nobody_is_reaped() -> None:
+    """Who shut only its sending side may still be reading, and is in nobody's way."""
+    assert inside(
+        """
+import gserver.legacy.watch
+clock = [1000.0]
+gserver.legacy.watch.monotonic = lambda: clock[0]
+service = Service(2, reap_after=60.0)
+conn = service.accepted()
+service.clients[0].shutdown(socket.SHUT_WR)
+eventually(lambda: conn.recv(1) == b"")
+watch = service.installed._watch
+def later():
+    for _ in range(3):
+        watch._tick(); clock[0] += 50
+later()
+with_room = service.taken
+other = service.accepted()
+watch._tick(); clock[0] += 50; watch._tick()
+just_full = service.taken
+conn.sendall(b"the answer")
+answer = service.clients[0].recv(100).decode()
+later()
+found([with_room, just_full, answer, *service.books()])
+"""
+    ) == [1, 2, "the answer", 1, True, 0]
+
+
 # ---- escapes -----------------------------------------------------------------------------------
 
 
