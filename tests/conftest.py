@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -16,9 +18,10 @@ import psutil
 import pytest
 from gevent.hub import Hub
 from greenlet import greenlet
+from program import one_line
 from support import eventually
 
-from gserver import slots
+from gserver import cli, slots
 from gserver.limiter import Limiter
 
 
@@ -80,6 +83,42 @@ def limiters(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Limiter]]:
 
     monkeypatch.setattr(Limiter, "__init__", remember)
     return made
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Runs the command in this process, where what it leaves open is seen; its exit status. It
+    must not come as far as serving."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    root = logging.getLogger()
+    logs, level = root.handlers[:], root.level
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["gserver", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code
+
+    yield run
+    root.handlers[:] = logs
+    root.setLevel(level)
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def refusal(here: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command with a mistake of the user's; the one line that says so."""
+
+    def run(*arguments: str) -> str:
+        assert here(*arguments) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        return one_line(err)
+
+    return run
 
 
 @pytest.fixture(autouse=True)
