@@ -40,7 +40,7 @@ def test_rejections_are_counted_by_outcome_and_are_not_zero(
     start_server: Callable[..., int],
 ) -> None:
     host = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
-    done = run_locust("--host", host, "-u", "8", "-r", "100", "-t", "2s", "--hold", "10")
+    done = run_locust("--host", host, "-u", "8", "-r", "100", "-t", "3s", "--hold", "10")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {
         match[1]: [float(cell) for cell in match[2].split()]
@@ -55,7 +55,7 @@ def test_rejections_are_counted_by_outcome_and_are_not_zero(
 
 def test_no_answer_is_a_failure(start_server: Callable[..., int]) -> None:
     host = f"127.0.0.1:{start_server('pool_server', 2)}"
-    done = run_locust("--host", host, "-u", "5", "-r", "100", "-t", "3s", "--hold", "10")
+    done = run_locust("--host", host, "-u", "5", "-r", "100", "-t", "4s", "--hold", "10")
     assert done.returncode == 1  # Locust's own status for failed requests
     assert re.search(r"^  queued +\d+", done.stdout, re.MULTILINE)
 
@@ -65,7 +65,7 @@ def test_at_a_server_of_another_host_no_answer_is_unknown(
 ) -> None:
     host = f"127.0.0.1:{start_server('pool_server', 2)}"
     done = run_locust(
-        "--host", host, "-u", "5", "-r", "100", "-t", "3s", "--hold", "10", far_away=True
+        "--host", host, "-u", "5", "-r", "100", "-t", "4s", "--hold", "10", far_away=True
     )
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = re.findall(r"^  ([a-z_]+) +\d+", done.stdout, re.MULTILINE)
@@ -74,6 +74,6 @@ def test_at_a_server_of_another_host_no_answer_is_unknown(
 
 def test_outcome_that_is_known_at_once_is_counted() -> None:
     """TCP to a broadcast address fails in connect itself: no packet is sent."""
-    done = run_locust("--host", "255.255.255.255:9", "-u", "2", "-r", "100", "-t", "1s")
+    done = run_locust("--host", "255.255.255.255:9", "-u", "2", "-r", "100", "-t", "2s")
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(r"^  local +\d+", done.stdout, re.MULTILINE)
