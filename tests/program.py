@@ -60,6 +60,14 @@ def shell(line: str, **more: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def one_line(text: str) -> str:
+    """The text, which is one line and no traceback."""
+    assert text.count("\n") == 1, text
+    assert text.endswith("\n")
+    assert "Traceback" not in text
+    return text
+
+
 class Program:
     """A running ``gserver serve``.
 

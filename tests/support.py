@@ -172,6 +172,18 @@ def clients(server: Any, count: int) -> Iterator[list[Any]]:
         yield found
 
 
+def slowest_echo(sock: Any, count: int) -> float:
+    """Seconds that the slowest of so many messages took, one after the other, to come back."""
+    longest = 0.0
+    for number in range(count):
+        message = f"{number};".encode()
+        began = monotonic()
+        sock.sendall(message)
+        assert sock.recv(100) == message
+        longest = max(longest, monotonic() - began)
+    return longest
+
+
 def vanish(sock: Any) -> None:
     """Leave with a reset instead of an end-of-file."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -218,7 +218,7 @@ class LimiterMachine(RuleBasedStateMachine):
 
 
 TestLimiter = LimiterMachine.TestCase
-TestLimiter.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLimiter.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
 def test_time_full_counts_only_while_all_slots_are_taken() -> None:

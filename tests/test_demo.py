@@ -85,6 +85,8 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Servers:
             if word in command:
                 command = other
         with original(command) as line:
+            # Only from here: a server may need longer to start than a client has patience.
+            monkeypatch.setattr(demo, "_DEADLINE_S", 1.0)
             yield line
 
     monkeypatch.setattr(demo, "_server", server)
@@ -136,9 +138,8 @@ def outcome() -> tuple[bool, str]:
     ],
 )
 def test_it_fails_when_the_capped_server_does_not_do_what_it_shows(
-    server: list[str], problem: str, instead: Servers, monkeypatch: pytest.MonkeyPatch
+    server: list[str], problem: str, instead: Servers
 ) -> None:
-    monkeypatch.setattr(demo, "_DEADLINE_S", 1.0)
     instead("serve", server)
     result, last = outcome()
     assert not result
@@ -158,9 +159,8 @@ def test_it_fails_when_the_capped_server_does_not_do_what_it_shows(
     ],
 )
 def test_it_fails_when_the_sequential_server_is_none(
-    text: str, problem: str, instead: Servers, monkeypatch: pytest.MonkeyPatch
+    text: str, problem: str, instead: Servers
 ) -> None:
-    monkeypatch.setattr(demo, "_DEADLINE_S", 1.0)
     server = _script(text)
     server[-1] = server[-1].replace("'127.0.0.1:%d'", "'%d'")
     instead("gserver.demo.sequential", server)

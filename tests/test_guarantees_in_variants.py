@@ -23,6 +23,7 @@ from support import (
     inode_of,
     load,
     running,
+    slowest_echo,
     turn,
     vanish,
 )
@@ -173,13 +174,7 @@ def test_a_live_echo_goes_on_during_a_flood(variant: Variant) -> None:
             with rejections_by_turn(rejection) as by_turn:
                 with load("flood", server, 50, speaks=variant.speaks) as flood:
                     eventually(lambda: sum(server.stats.rejected.values()) > 50)
-                    longest = 0.0
-                    for number in range(100):
-                        message = f"{number};".encode()
-                        began = monotonic()
-                        client.sendall(message)
-                        assert client.recv(100) == message
-                        longest = max(longest, monotonic() - began)
+                    longest = slowest_echo(client, 100)
                     flood.tell()
                     flood.read()
     assert longest < 2.0

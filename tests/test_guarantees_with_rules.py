@@ -65,7 +65,7 @@ class RuledLimiterMachine(LimiterMachine):
 
 
 class TestLimiterWithRules(RuledLimiterMachine.TestCase):  # type: ignore[misc]
-    settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 def test_it_is_every_rule() -> None:
@@ -80,7 +80,7 @@ def test_churners_that_hold_all_of_their_sources_slots_are_never_turned_away(cap
     """G3 for a source's cap: 100 slots, and one source that uses all of its own."""
     limits = Limits(max_connections=100, per_source=cap)
     with running(StreamServer(LOCAL, greet, limits=limits)) as server:
-        with load("churn", server, cap, 4000) as churn:
+        with load("churn", server, cap, 2000) as churn:
             assert set(churn.read()) == {"served"}
 
 
@@ -91,7 +91,7 @@ def test_control_without_being_candidates_those_churners_are_turned_away(
     limits = Limits(max_connections=100, per_source=10)
     with running(StreamServer(LOCAL, greet, limits=limits)) as server:
         for _ in range(10):
-            with load("churn", server, 10, 4000) as churn:
+            with load("churn", server, 10, 2000) as churn:
                 churn.read()
             if server.stats.rejected[Reason.SOURCE]:
                 return

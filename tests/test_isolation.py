@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from time import monotonic
 from typing import Any
 
 import gevent
 import pytest
 from gevent import socket
-from support import DEADLINE, LOCAL, clients, echo, eventually, load, outcome, running, turn
+from support import (
+    DEADLINE,
+    LOCAL,
+    clients,
+    echo,
+    eventually,
+    load,
+    outcome,
+    running,
+    slowest_echo,
+    turn,
+)
 
 import gserver.candidates
 from gserver import Close, Limiter, Limits, Reason, Reset, StreamServer
@@ -148,13 +158,7 @@ def test_a_live_echo_goes_on_during_a_flood(rejection: Rejection) -> None:
     server = StreamServer(LOCAL, echo, max_connections=1, rejection=rejection)
     with running(server), clients(server, 1) as (client,), load("flood", server, 100) as flood:
         eventually(lambda: sum(server.stats.rejected.values()) > 100)
-        longest = 0.0
-        for number in range(200):
-            message = f"{number};".encode()
-            began = monotonic()
-            client.sendall(message)
-            assert client.recv(100) == message
-            longest = max(longest, monotonic() - began)
+        longest = slowest_echo(client, 200)
         rejected = sum(server.stats.rejected.values())
         eventually(lambda: sum(server.stats.rejected.values()) > rejected)  # it still floods
         flood.tell()

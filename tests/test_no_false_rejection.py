@@ -53,7 +53,7 @@ def test_churners_that_together_hold_exactly_the_cap_are_never_turned_away(
     cap: int, rejection: Rejection
 ) -> None:
     server = StreamServer(LOCAL, greet, max_connections=cap, rejection=rejection)
-    with running(server), load("churn", server, cap, 4000) as churn:
+    with running(server), load("churn", server, cap, 2000) as churn:
         seen = churn.read()
     assert set(seen) == {"served"}
 

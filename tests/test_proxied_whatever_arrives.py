@@ -66,7 +66,7 @@ def test_books_balance_at_every_step_under_random_proxies(
     logging.getLogger("gserver").setLevel(logging.CRITICAL)
     try:
         server = behind_proxies(
-            greet, limits=limits, rejection=rejection, proxy_timeout=0.05, **evict
+            greet, limits=limits, rejection=rejection, proxy_timeout=0.02, **evict
         )
         with running(server):
             mine: list[Any] = []
@@ -80,7 +80,7 @@ def test_books_balance_at_every_step_under_random_proxies(
                 else:
                     server.limiter.limits = dice.choice([limits, limits if evict else waiting])
                 if dice.random() < 0.3:
-                    turn(dice.choice([0.0] * 10 + [0.001] * 5 + [0.06]))
+                    turn(dice.choice([0.0] * 10 + [0.001] * 5 + [0.025]))
                 if len(mine) > 20:
                     mine.pop(0).close()
                 assert server.stats.balanced
@@ -120,7 +120,7 @@ WORDS = st.one_of(
 
 
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(parts=st.lists(WORDS, min_size=1, max_size=3), leaves=st.booleans())
 @example(parts=[v1("192.0.2.1")], leaves=False)

@@ -9,7 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -242,18 +242,10 @@ def test_a_hangup_reloads_the_certificate_and_a_failing_one_keeps_it(
         (("--handshake-timeout", "0"), "gserver: --handshake-timeout '0': must be a number"),
     ],
 )
-def test_a_bad_option_is_one_line_and_status_2(arguments: tuple[str, ...], line: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gserver", "serve", "--listen", "127.0.0.1:0", *arguments],
-        cwd=HERE.parent,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(line)
-    assert done.stderr.count("\n") == 1
+def test_a_bad_option_is_one_line_and_status_2(
+    arguments: tuple[str, ...], line: str, refusal: Callable[..., str]
+) -> None:
+    assert refusal("serve", "--listen", "127.0.0.1:0", *arguments).startswith(line)
 
 
 def test_the_daemon_s_timeouts_and_deferred_start_work_together() -> None:

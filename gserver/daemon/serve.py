@@ -96,12 +96,13 @@ def serve(
             failed.set()
             stopping.set()
 
+        servers: list[StreamServer | WSGIServer] = []
         try:
-            servers = [
-                _server(each, handler, settings, limiter, tls, listener_failed)
-                for each in listeners
-            ]
+            for each in listeners:
+                servers.append(_server(each, handler, settings, limiter, tls, listener_failed))
         except SettingError as error:
+            for server in servers:
+                server.close()
             with in_flags():
                 raise rejections.in_flags(error) from None
         if settings.tls is not None:

@@ -84,8 +84,9 @@ for _ in range(2):
     pids.append(pid)
 conn.close()
 os.write(tell, b"x")
-first = os.waitpid(-1, 0)
-gevent.sleep(0.05)
+os.waitpid(-1, 0)
+children = service.installed.holders.children
+eventually(lambda: len(children._children) == 1)  # it has seen the first one's end
 during = [service.taken, service.full()]
 os.write(tell, b"x")
 eventually(lambda: service.taken == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +189,13 @@ found([
 # ---- which listeners ---------------------------------------------------------------------------
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment, on any address."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in found]
+
+
 def capped_ports(only: str, program: str) -> list[bool]:
     """Which of the program's ``listeners`` are capped."""
     found: list[bool] = inside(
@@ -228,24 +237,26 @@ listeners = [internal._listener._socket, socket.create_server(("127.0.0.1", 0))]
 
 def test_named_listeners_are_the_service(tmp_path: Path) -> None:
     path = tmp_path / "sock"
+    one, other = free_ports(2)
     assert capped_ports(
-        f"('127.0.0.2:20123', ':20124', 'unix:{path}')",
+        f"('127.0.0.2:{one}', ':{other}', 'unix:{path}')",
         f"""
 unix = socket.socket(socket.AF_UNIX); unix.bind({str(path)!r}); unix.listen()
-listeners = [socket.create_server(("127.0.0.1", 20123)),
-             socket.create_server(("127.0.0.2", 20123)),
-             socket.create_server(("127.0.0.2", 20124)), unix]
+listeners = [socket.create_server(("127.0.0.1", {one})),
+             socket.create_server(("127.0.0.2", {one})),
+             socket.create_server(("127.0.0.2", {other})), unix]
 """,
     ) == [False, True, True, True]
 
 
 def test_a_listener_is_named_by_its_host_or_by_any_spelling_of_its_address() -> None:
+    a, b, c, d = free_ports(4)
     assert capped_ports(
-        "('localhost:20125', '127.2:20126', ':020127', '[::ffff:127.0.0.1]:20128')",
-        """
+        f"('localhost:{a}', '127.2:{b}', ':0{c}', '[::ffff:127.0.0.1]:{d}')",
+        f"""
 listeners = [socket.create_server((host, port)) for host, port in (
-    ("127.0.0.1", 20125), ("127.0.0.2", 20126), ("127.0.0.3", 20127), ("127.0.0.1", 20128),
-    ("127.0.0.2", 20125), ("127.0.0.1", 20126),
+    ("127.0.0.1", {a}), ("127.0.0.2", {b}), ("127.0.0.3", {c}), ("127.0.0.1", {d}),
+    ("127.0.0.2", {a}), ("127.0.0.1", {b}),
 )]
 """,
     ) == [True, True, True, True, False, False]

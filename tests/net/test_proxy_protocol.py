@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -16,6 +18,7 @@ from ends import DEADLINE_S, Place, is_open, read_to_end, until
 from gevent import socket as gevent_socket
 from gevent import subprocess as gevent_subprocess
 from missing import needs
+from support import turn
 from test_proxy_header import BAD, GOOD, IPV4, v2
 
 from gserver.net.proxy_header import Address, Fault, Header
@@ -76,7 +79,7 @@ def test_a_header_byte_by_byte_is_read_without_spinning(
     pieces[-1] += b"behind"
     for piece in pieces:
         client.sendall(piece)
-        gevent.sleep(0)
+        turn()
     client.shutdown(socket.SHUT_WR)
     until(lambda: bool(found))
     assert found == [Header(len(data), source)]
@@ -91,10 +94,10 @@ def test_a_partial_header_leaves_the_loop_at_rest(
     found: list[Header | Fault] = []
     _, fd = tcp.connect(V1[:20])
     reader.read(fd, tcp.family, found.append)
-    gevent.sleep(0.01)
+    until(lambda: fcntl.ioctl(fd, termios.FIONREAD, bytes(4)) == bytes(4))  # it has been read
     loop = gevent.get_hub().loop
     before: Any = loop.iteration
-    gevent.sleep(0.1)
+    turn(0.1)
     assert loop.iteration - before < 20
     assert reader.cancel_all() == 1
     os.close(fd)

@@ -89,7 +89,6 @@ def test_no_descriptor_left_is_local(listener: socket.socket) -> None:
 
 
 def test_close_gives_back_every_descriptor(listener: socket.socket) -> None:
-    gevent.sleep(0)
     before = len(os.listdir("/proc/self/fd"))
     target = parse_target(f"127.0.0.1:{listener.getsockname()[1]}")
     engine = Engine(target, PROFILES["echo"], QUICK, sources=["127.1.0.1", "127.1.0.2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -68,12 +69,21 @@ def running(words: list[str]) -> Iterator[subprocess.Popen[str]]:
     ],
     ids=" ".join,
 )
-def test_a_wrong_command_is_one_line_and_status_2(arguments: list[str]) -> None:
-    done = probe(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_wrong_command_is_one_line_and_status_2(
+    arguments: list[str], refusal: Callable[..., str]
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        assert refusal("probe", *arguments).startswith("gserver probe")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_wrong_command_ends_the_process_with_one_line() -> None:
+    done = probe("cap", "127.0.0.1")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("gserver probe")
-    assert not done.stdout
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["cap", "storm", "churn", "slow", "isolation"])

@@ -62,7 +62,9 @@ def test_interrupted_while_calibrating(
     assert report["figures"] == {}
 
 
-@pytest.mark.parametrize("command", ["cap", *AT_A_CAP])
+@pytest.mark.parametrize(
+    "command", ["cap", "storm", *(pytest.param(c, marks=pytest.mark.long) for c in AT_A_CAP[1:])]
+)
 def test_interrupted_while_searching_for_the_cap(
     command: str, start_server: Callable[..., int], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from missing import missing, needs
 
@@ -31,6 +32,14 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens there; a client that tries would take a slot."""
+    return any(
+        row.laddr.port == port and row.status == psutil.CONN_LISTEN
+        for row in psutil.net_connections("tcp4")
+    )
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[list[str], int], None]]:
     """Start a server in the foreground and wait until it listens on the port."""
@@ -44,14 +53,10 @@ def start(tmp_path: Path) -> Iterator[Callable[[list[str], int], None]]:
             )
         children.append(child)
         deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert child.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < deadline
-        time.sleep(0.2)  # for the slot of this look to come back
+        while not listens(port):
+            assert child.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     yield run
     for child in children:

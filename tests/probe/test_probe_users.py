@@ -16,6 +16,7 @@ import pytest
 from gserver.errors import SettingError
 from gserver.probe import LoadShape, Outcome, SocketUser, between, constant, events, task
 from gserver.probe.attempt import Patience
+from gserver.probe.profiles import PROFILES
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.swarm import load_scenario, run_scenario, scenario_of
@@ -33,11 +34,11 @@ def scenario(*classes: type):
     return scenario_of(module, "made_up")
 
 
-def drive(loaded, port: int, *, users: int = 5, seconds: float = 1.0, cap: int | None = None):
+def drive(loaded, port: int, *, users: int = 5, seconds: float = 0.4, cap: int | None = None):
     result = Result("made_up", "t")
     with Run(60, stream=None) as run:
         run_scenario(
-            loaded, parse_target(f"127.0.0.1:{port}"), None, Patience(), run, result,
+            loaded, parse_target(f"127.0.0.1:{port}"), PROFILES["echo"], Patience(), run, result,
             users=users, spawn_rate=1000, run_time_s=seconds, cap=cap, seed=1,
         )  # fmt: skip
     return result
@@ -168,15 +169,19 @@ def test_a_shape_sets_the_users_and_ends_the_run(start_server: Callable[..., int
         def nothing(self) -> None:
             pass
 
+    asked_at: list[float] = []
+
     class Steps(LoadShape):
         def tick(self) -> tuple[int, float] | None:
-            if self.get_run_time() > 1.5:
+            asked_at.append(self.get_run_time())
+            if len(asked_at) > 6:
                 return None
-            return (9, 1000) if self.get_run_time() < 0.75 else (2, 1000)
+            return (9, 1000) if len(asked_at) <= 3 else (2, 1000)
 
     result = drive(scenario(Idle, Steps), start_server("limited_server", 3, "fin"), seconds=60)
     timeline = result.details["users"]
-    assert timeline[-1][0] < 10
+    assert asked_at == sorted(set(asked_at))
+    assert [t[0] for t in timeline] == asked_at[:-1]
     assert max(t[1] for t in timeline) == 9
     assert timeline[-1][1] == 2
 

@@ -17,7 +17,7 @@ TRIES = 200
 # to close 200 sockets: no timing is under test.
 AT_ONCE = Patience(quiet_s=8.0, deadline_s=20.0)
 LONG = Patience(quiet_s=0.25, deadline_s=20.0)
-SHORT = Patience(quiet_s=0.05, deadline_s=1.0)
+SHORT = Patience(quiet_s=0.05, deadline_s=0.5)
 
 
 @pytest.mark.parametrize(
