@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
-from gserver.admission.verdict import Receipt, Rejected
+from gserver.admission.verdict import ENDINGS_MAKE_ROOM, Receipt, Rejected
 from gserver.admission.waiting import Waiter
 
 from .model import DENIED, EXEMPT, OPERATORS, Client, Model
@@ -64,7 +64,7 @@ class GateMachine(RuleBasedStateMachine):
         self.drawn = 0.0
         self.gate = Gate.from_limits(first, draw=lambda: self.drawn)
         self.model = Model(first)
-        self.held: list[Client] = []  # rejected for capacity, asked for again: settle
+        self.held: list[Client] = []  # rejected for what endings may change, and asked for again
         self.books: collections.Counter[str] = collections.Counter()
 
     @property
@@ -73,8 +73,11 @@ class GateMachine(RuleBasedStateMachine):
 
     # -- arrivals
 
-    def note(self, client: Client, verdict: object, expected: str) -> None:
-        """Compare a verdict, and let the model have what it led to."""
+    def note(self, client: Client, verdict: object, expected: str, hold: bool) -> None:
+        """Compare a verdict, and let the model have what it led to.
+
+        :param hold: ask again later if endings may change it.
+        """
         model = self.model
         if isinstance(verdict, Receipt):
             outcome = "admitted"
@@ -87,6 +90,9 @@ class GateMachine(RuleBasedStateMachine):
             full = len(model.waiting) >= model.limits.wait_queue
             expected = "wait_full" if full else "waiting"
         assert outcome == expected
+        if hold and verdict in ENDINGS_MAKE_ROOM:
+            self.held.append(client)
+            return
         if outcome in ("admitted", "waiting"):
             model.hold(client)
             client.handle, client.arrived = verdict, model.now
@@ -100,13 +106,14 @@ class GateMachine(RuleBasedStateMachine):
         hosts=st.lists(st.sampled_from(HOSTS), min_size=1, max_size=6),
         drawn=st.floats(0, 1, exclude_max=True),
         wait=st.booleans(),
+        hold=st.booleans(),
         ahead=st.sampled_from([0, 0, 0, 1, 2]),
     )
-    def arrive(self, hosts: list[str], drawn: float, wait: bool, ahead: int) -> None:
+    def arrive(self, hosts: list[str], drawn: float, wait: bool, hold: bool, ahead: int) -> None:
         for host in hosts:
-            self.one_arrives(host, drawn, wait, ahead)
+            self.one_arrives(host, drawn, wait, hold, ahead)
 
-    def one_arrives(self, host: str, drawn: float, wait: bool, ahead: int) -> None:
+    def one_arrives(self, host: str, drawn: float, wait: bool, hold: bool, ahead: int) -> None:
         client, model, gate = Client(host), self.model, self.gate
         self.books["arrived"] += 1
         self.drawn = drawn
@@ -118,25 +125,32 @@ class GateMachine(RuleBasedStateMachine):
                 assert not (isinstance(verdict, Rejected) and verdict.reason == "capacity")
         else:
             verdict = gate.decide(source, model.now, ahead=ahead, **self.slots)
-            if expected == "capacity":
-                self.held.append(client)
-                assert isinstance(verdict, Rejected)
-                assert verdict.reason == "capacity"
-                return
-        self.note(client, verdict, expected)
+        self.note(client, verdict, expected, hold)
 
     @precondition(lambda self: self.held)
-    @rule(give_up=st.booleans())
-    def ask_again(self, give_up: bool) -> None:
+    @rule(wait=st.booleans(), hold=st.booleans())
+    def ask_again(self, wait: bool, hold: bool) -> None:
         client, model = self.held.pop(0), self.model
         expected = model.verdict_again(client)
         source = self.gate.source((client.host, 1))
-        verdict = self.gate.recheck(source, model.now, **self.slots)
-        if expected == "capacity" and not give_up:
-            assert verdict.reason == "capacity"
-            self.held.append(client)
+        if wait:
+            verdict = self.gate.recheck_or_wait(client, source, model.now, **self.slots)
         else:
-            self.note(client, verdict, expected)
+            verdict = self.gate.recheck(source, model.now, **self.slots)
+        self.note(client, verdict, expected, hold)
+
+    @rule(host=st.sampled_from(HOSTS))
+    def ask_whether_it_lacks_only_a_slot(self, host: str) -> None:
+        client, model = Client(host), self.model
+        over = model.is_over(client) and "source" not in model.limits.dry_run
+
+        def has_room(in_use: int) -> bool:
+            pending = len(model.pending)
+            return model.is_served_behind(model.waiting, client, in_use, pending)
+
+        expected = not over and not has_room(model.in_use) and has_room(model.in_use - 1)
+        source = self.gate.source((host, 1))
+        assert self.gate.lacks_only_a_slot(source, **self.slots) == expected
 
     # -- the PROXY protocol: a slot first, the source later
 
@@ -173,8 +187,8 @@ class GateMachine(RuleBasedStateMachine):
             self.books[verdict.reason.value] += 1
 
     @precondition(lambda self: self.model.pending)
-    @rule(drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans())
-    def classify(self, drawn: float, wait: bool) -> None:
+    @rule(drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans(), hold=st.booleans())
+    def classify(self, drawn: float, wait: bool, hold: bool) -> None:
         model = self.model
         client = model.pending[0]
         model.unclassified.discard(client)
@@ -187,11 +201,7 @@ class GateMachine(RuleBasedStateMachine):
         else:
             verdict = self.gate.classify(source, model.now, **slots)
         model.pending.remove(client)
-        if expected == "capacity" and not wait:
-            assert isinstance(verdict, Rejected)
-            self.held.append(client)  # as one that came by itself
-            return
-        self.note(client, verdict, expected)
+        self.note(client, verdict, expected, hold)  # held as one that came by itself
 
     # -- endings
 
@@ -228,14 +238,14 @@ class GateMachine(RuleBasedStateMachine):
         assert not self.gate.leave(client.handle)
         self.books["abandoned"] += 1
 
-    @rule(quarters=st.integers(0, 12))
-    def time_passes(self, quarters: int) -> None:
+    @rule(quarters=st.integers(0, 12), most=st.sampled_from([None, None, 1, 2]))
+    def time_passes(self, quarters: int, most: int | None) -> None:
         model = self.model
         model.now += quarters / 4
         expired = [
             client for client in model.waiting if client.arrived + model.limits.wait <= model.now
-        ]
-        assert [waiter.client for waiter in self.gate.expire(model.now)] == expired
+        ][:most]
+        assert [waiter.client for waiter in self.gate.expire(model.now, most)] == expired
         model.waiting = [client for client in model.waiting if client not in expired]
         self.books["wait_timeout"] += len(expired)
         for client in expired:
@@ -267,9 +277,14 @@ class GateMachine(RuleBasedStateMachine):
         model.replace(new)
         assert self.gate.limits == new
         if recount:
-            for client in model.active:
+            for client in model.active + model.waiting:
+                if client in model.unclassified:
+                    continue  # it counts for nobody
                 source = self.gate.source((client.host, 1))
-                client.handle = self.gate.recount(client.handle, source)
+                if client in model.active:
+                    client.handle = self.gate.recount(client.handle, source)
+                else:
+                    client.handle.receipt = self.gate.recount(client.handle.receipt, source)
                 counts = new.per_source is not None and not model.is_exempt(client)
                 client.counted_as = model.name(client) if counts else None
 
@@ -298,6 +313,9 @@ class GateMachine(RuleBasedStateMachine):
         figures = self.gate.figures()
         assert figures.sources_counted == len(expected)
         assert figures.waiting == self.gate.waiting == len(model.waiting)
+        arrived = [client.arrived for client in model.waiting]
+        next_deadline = min(arrived) + model.limits.wait if arrived else None
+        assert self.gate.next_deadline == next_deadline
         assert {k.value: v for k, v in figures.would_reject.items() if v} == model.would
 
     def teardown(self) -> None:
