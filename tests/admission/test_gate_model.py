@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,7 +35,8 @@ RULES = {
 
 
 @st.composite
-def limits(draw: st.DrawFn) -> Limits:
+def limits(draw: st.DrawFn, **always: Any) -> Limits:
+    """``always``: settings that are not drawn."""
     reserved = draw(st.sampled_from([0, 0, 1, 2]))
     given = {
         "max_connections": reserved + draw(st.integers(1, 5)),
@@ -50,6 +54,7 @@ def limits(draw: st.DrawFn) -> Limits:
         "wait_queue": draw(st.integers(1, 3)),
         "wait_order": draw(st.sampled_from(["fifo", "lifo"])),
     }
+    given |= always
     for name in ("rate", "source_rate"):
         if given[name]:
             given[f"{name}_burst"] = draw(st.integers(1, 3))
@@ -59,8 +64,12 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 class GateMachine(RuleBasedStateMachine):
-    @initialize(first=limits())
-    def begin(self, first: Limits) -> None:
+    #: Settings of all the rules that it is given.
+    always: Mapping[str, Any] = {}
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        first = data.draw(limits(**self.always))
         self.drawn = 0.0
         self.gate = Gate.from_limits(first, draw=lambda: self.drawn)
         self.model = Model(first)
@@ -73,9 +82,12 @@ class GateMachine(RuleBasedStateMachine):
 
     # -- arrivals
 
-    def note(self, client: Client, verdict: object, expected: str, hold: bool) -> None:
+    def note(
+        self, client: Client, verdict: object, expected: str, *, wait: bool, hold: bool
+    ) -> None:
         """Compare a verdict, and let the model have what it led to.
 
+        :param wait: it would wait for a slot.
         :param hold: ask again later if endings may change it.
         """
         model = self.model
@@ -86,7 +98,7 @@ class GateMachine(RuleBasedStateMachine):
         else:
             assert isinstance(verdict, Rejected)
             outcome = verdict.reason.value
-        if expected == "capacity" and outcome.startswith("wait"):
+        if expected == "capacity" and wait and model.limits.wait:
             full = len(model.waiting) >= model.limits.wait_queue
             expected = "wait_full" if full else "waiting"
         assert outcome == expected
@@ -121,11 +133,9 @@ class GateMachine(RuleBasedStateMachine):
         source = gate.source((host, 1))
         if wait:
             verdict = gate.decide_or_wait(client, source, model.now, ahead=ahead, **self.slots)
-            if model.limits.wait:
-                assert not (isinstance(verdict, Rejected) and verdict.reason == "capacity")
         else:
             verdict = gate.decide(source, model.now, ahead=ahead, **self.slots)
-        self.note(client, verdict, expected, hold)
+        self.note(client, verdict, expected, wait=wait, hold=hold)
 
     @precondition(lambda self: self.held)
     @rule(wait=st.booleans(), hold=st.booleans())
@@ -137,7 +147,7 @@ class GateMachine(RuleBasedStateMachine):
             verdict = self.gate.recheck_or_wait(client, source, model.now, **self.slots)
         else:
             verdict = self.gate.recheck(source, model.now, **self.slots)
-        self.note(client, verdict, expected, hold)
+        self.note(client, verdict, expected, wait=wait, hold=hold)
 
     @rule(host=st.sampled_from(HOSTS))
     def ask_whether_it_lacks_only_a_slot(self, host: str) -> None:
@@ -201,7 +211,9 @@ class GateMachine(RuleBasedStateMachine):
         else:
             verdict = self.gate.classify(source, model.now, **slots)
         model.pending.remove(client)
-        self.note(client, verdict, expected, hold)  # held as one that came by itself
+        self.note(
+            client, verdict, expected, wait=wait, hold=hold
+        )  # held as one that came by itself
 
     # -- endings
 
@@ -270,9 +282,9 @@ class GateMachine(RuleBasedStateMachine):
     def resize(self, cap: int) -> None:
         self.gate.max_connections = self.model.cap = cap
 
-    @rule(new=limits(), recount=st.booleans())
-    def other_rules(self, new: Limits, recount: bool) -> None:
-        model = self.model
+    @rule(data=st.data(), recount=st.booleans())
+    def other_rules(self, data: st.DataObject, recount: bool) -> None:
+        model, new = self.model, data.draw(limits(**self.always))
         self.gate.replace(new)
         model.replace(new)
         assert self.gate.limits == new
@@ -317,6 +329,7 @@ class GateMachine(RuleBasedStateMachine):
         next_deadline = min(arrived) + model.limits.wait if arrived else None
         assert self.gate.next_deadline == next_deadline
         assert {k.value: v for k, v in figures.would_reject.items() if v} == model.would
+        assert sum(figures.offences.values()) == model.offences
 
     def teardown(self) -> None:
         self.gate.dismiss()
@@ -325,10 +338,23 @@ class GateMachine(RuleBasedStateMachine):
         assert self.gate.figures().sources_counted == 0
 
 
-TestGate = GateMachine.TestCase
-TestGate.settings = settings(
+class HurriedMachine(GateMachine):
+    """Clients are in a hurry, some for others' sake, which is no offence; and all may wait."""
+
+    always = MappingProxyType({"source_rate": 0.5, "penalty": 8, "wait": 1.0})
+
+
+bounds = settings(
     max_examples=150,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+class TestGate(GateMachine.TestCase):  # type: ignore[misc]
+    settings = bounds
+
+
+class TestGateInAHurry(HurriedMachine.TestCase):  # type: ignore[misc]
+    settings = bounds
