@@ -28,7 +28,7 @@ from gserver.net.proxies import Proxies
 from gserver.net.proxy_protocol import Done
 from gserver.stats import Ending, Snapshot
 
-HOSTS = ["10.0.0.1", "192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"]
+HOSTS = ["10.0.0.1", "10.0.0.2", "192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"]
 HEADER_S = 2.0
 #: Of what may be turned away in a turn: each listener, and where those are who have no verdict.
 ASKERS = 2 + 3
@@ -36,12 +36,14 @@ ASKERS = 2 + 3
 
 @st.composite
 def limits(draw: st.DrawFn, waits: tuple[float, ...]) -> Limits:
+    if 0.0 in waits and draw(st.integers(0, 3)) == 0:  # only the cap, for which ways are shorter
+        return Limits(max_connections=draw(st.integers(1, 4)))
     reserved = draw(st.sampled_from([0, 0, 1, 2]))
     return Limits(
         max_connections=reserved + draw(st.integers(1, 3)),
         reserved=reserved,
         reserved_for=[str(OPERATORS)] if reserved else [],
-        per_source=draw(st.sampled_from([None, None, 1, 2])),
+        per_source=draw(st.sampled_from([None, 1, 2])),
         source_prefix_v4=draw(st.sampled_from([32, 32, 24])),
         source_exempt=draw(st.sampled_from([[], [str(EXEMPT)]])),
         deny=draw(st.sampled_from([[], [str(DENIED)]])),
@@ -219,12 +221,25 @@ class LimiterModelMachine(RuleBasedStateMachine):
             self.queues[which].clients.append(client)
 
     def those_there(self) -> list[Client]:
-        return [client for client in self.everybody if client.left_at is None]
+        return [
+            client
+            for client in self.everybody
+            if client.left_at is None and client.place is not Place.GONE
+        ]
 
     @precondition(lambda self: self.those_there())
     @rule(data=st.data(), half=st.booleans())
     def leave(self, data: st.DataObject, half: bool) -> None:
-        client = data.draw(st.sampled_from(self.those_there()))
+        self.one_leaves(data.draw(st.sampled_from(self.those_there())), half)
+
+    @precondition(lambda self: self.model.waiting and self.model.those(Place.INSIDE))
+    @rule(half=st.booleans())
+    def the_first_that_waits_leaves_and_a_slot_comes_free(self, half: bool) -> None:
+        if self.model.waiting[0].left_at is None:
+            self.one_leaves(self.model.waiting[0], half)
+        self.one_ends(self.model.those(Place.INSIDE)[0])
+
+    def one_leaves(self, client: Client, half: bool) -> None:
         client.left_at = self.loop.now
         if half:
             client.sock.shutdown(socket.SHUT_WR)
@@ -321,6 +336,11 @@ class LimiterModelMachine(RuleBasedStateMachine):
         assert self.limiter.gate.figures().sources_counted == len(self.model.counted())
 
     @invariant()
+    def nobody_waits_for_a_slot_that_is_open_to_it(self) -> None:
+        if not self.model.those(Place.CANDIDATE):  # who came before, perhaps
+            assert self.model.next_waiter() is None
+
+    @invariant()
     def nobody_is_left_without_an_answer(self) -> None:
         """Nor is a socket closed before."""
         decided = [client for client in self.everybody if client.place is Place.GONE]
@@ -387,9 +407,7 @@ class ProxiedMachine(LimiterModelMachine):
 
     def silent(self) -> list[Client]:
         return [
-            client
-            for client in self.those_there()
-            if client.host is None and client.says is None and client.place is not Place.GONE
+            client for client in self.those_there() if client.host is None and client.says is None
         ]
 
     @precondition(lambda self: self.silent())
@@ -409,4 +427,4 @@ class ProxiedMachine(LimiterModelMachine):
 
 
 class TestProxied(ProxiedMachine.TestCase):  # type: ignore[misc]
-    settings = bounds
+    settings = settings(bounds, max_examples=250)
