@@ -26,10 +26,11 @@ def v1(host: str, port: int = 50_000) -> bytes:
     return f"PROXY {kind} {host} {to} {port} 443\r\n".encode()
 
 
-def v2(host: str, port: int = 50_000) -> bytes:
+def v2(host: str, port: int = 50_000, more: bytes = b"") -> bytes:
+    """``more``: the TLVs behind the addresses."""
     family, kind = (socket.AF_INET6, 0x21) if ":" in host else (socket.AF_INET, 0x11)
     address = socket.inet_pton(family, host)
-    body = address + address + struct.pack("!HH", port, 443)
+    body = address + address + struct.pack("!HH", port, 443) + more
     return V2 + bytes([0x21, kind]) + struct.pack("!H", len(body)) + body
 
 

@@ -96,6 +96,19 @@ class Holding:
             self.inside -= 1
 
 
+class Stubborn:
+    """A handler that greets and swallows every kill until the test lets go."""
+
+    def __init__(self) -> None:
+        self.release = Event()
+
+    def __call__(self, sock: Any, _address: Any) -> None:
+        sock.sendall(GREETING)
+        while not self.release.is_set():
+            with contextlib.suppress(gevent.GreenletExit):
+                self.release.wait()
+
+
 # ---- servers -------------------------------------------------------------------------------
 
 LOCAL = ("127.0.0.1", 0)

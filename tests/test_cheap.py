@@ -10,13 +10,11 @@ from typing import Any
 
 import gevent
 import gevent.server
-import greenlet
 import pytest
+from counting import Made, which_run
 from gevent.pool import Pool
-from gevent.socket import socket as GeventSocket
 from support import LOCAL, Holding, clients, load, running, turn, visit
 
-import gserver.server
 from gserver import Close, Reason, Reset, StreamServer, slots
 from gserver.accept import AcceptLoop
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
@@ -30,30 +28,13 @@ LISTENER = 99
 def test_no_greenlet_and_no_gevent_socket_is_made_for_a_rejected_client(
     rejection: Rejection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: Counter[str] = Counter()
-
-    class CountedSocket(GeventSocket):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made["socket"] += 1
-            super().__init__(*args, **kwargs)
-
-    class CountedGreenlet(gevent.Greenlet):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made["greenlet"] += 1
-            super().__init__(*args, **kwargs)
-
-    pool = Pool(3, greenlet_class=CountedGreenlet)
-    with running(StreamServer(LOCAL, Holding(), spawn=pool, rejection=rejection)) as server:
-        monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)  # not the listener
+    made = Made()
+    with running(StreamServer(LOCAL, Holding(), spawn=made.pool(3), rejection=rejection)) as server:
+        made.count_sockets(monkeypatch)
         with clients(server, 3):
             assert made == {"socket": 3, "greenlet": 3}
-            ran: set[Any] = set()
-            greenlet.settrace(lambda _event, greenlets: ran.update(map(id, greenlets)))
-            try:
-                with load("burst", server, 500) as burst:
-                    assert burst.read().get("served", 0) == 0
-            finally:
-                greenlet.settrace(None)
+            with which_run() as ran, load("burst", server, 500) as burst:
+                assert burst.read().get("served", 0) == 0
             assert made == {"socket": 3, "greenlet": 3}
             # Of whatever kind: only the test and the loop ran.
             assert ran == {id(gevent.getcurrent()), id(gevent.get_hub())}
@@ -166,14 +147,8 @@ def test_the_work_of_a_rejection_does_not_depend_on_how_many_connections_are_hel
 
 def test_control_stock_gevent_makes_a_greenlet_and_a_socket_for_each_client_it_turns_away() -> None:
     """Turning away in the handler, as one must there, costs both."""
-    made: Counter[str] = Counter()
-
-    class CountedGreenlet(gevent.Greenlet):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made["greenlet"] += 1
-            super().__init__(*args, **kwargs)
-
-    pool = Pool(1000, greenlet_class=CountedGreenlet)
+    made = Made()
+    pool = made.pool(1000)
     with running(gevent.server.StreamServer(LOCAL, lambda *_: None, spawn=pool)) as server:
         for _ in range(20):
             assert visit(server) == "closed"

@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import gevent.ssl
 import pytest
+from counting import Made
 from gevent.greenlet import Greenlet
 from gevent.pool import Pool
 from support import (
@@ -66,22 +67,15 @@ def test_the_handler_starts_with_the_first_byte_and_reads_it() -> None:
         ended(server, Ending.RETURNED)
 
 
-def test_a_silent_client_makes_no_greenlet(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    class Counted(Greenlet):  # type: ignore[type-arg]
-        def __init__(self, *arguments: Any, **more: Any) -> None:
-            made.append(self)
-            super().__init__(*arguments, **more)
-
-    pool = Pool(1, greenlet_class=Counted)
-    server = StreamServer(LOCAL, echo, spawn=pool, deferred_start=True)
+def test_a_silent_client_makes_no_greenlet() -> None:
+    made = Made()
+    server = StreamServer(LOCAL, echo, spawn=made.pool(1), deferred_start=True)
     with running(server), connect(server) as client:
         eventually(lambda: server.stats.active == 1)
         assert not made
         client.sendall(b"x")
         assert outcome(client) == "served"
-        assert len(made) == 1
+        assert made == {"greenlet": 1}
 
 
 def test_a_silent_client_holds_its_slot() -> None:

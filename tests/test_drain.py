@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from time import monotonic
@@ -15,6 +14,7 @@ from gevent.event import Event
 from support import (
     LOCAL,
     Holding,
+    Stubborn,
     clients,
     connect,
     echo,
@@ -163,22 +163,15 @@ def test_those_that_do_not_finish_are_killed_when_the_time_is_over() -> None:
 
 
 def test_the_time_is_bounded_when_a_handler_swallows_its_kill() -> None:
-    leave = Event()
-
-    def swallows(sock: Any, _address: Any) -> None:
-        sock.sendall(b"+")
-        while not leave.is_set():
-            with contextlib.suppress(gevent.GreenletExit):
-                leave.wait()
-
-    with running(StreamServer(LOCAL, swallows, max_connections=1)) as server:
+    handler = Stubborn()
+    with running(StreamServer(LOCAL, handler, max_connections=1)) as server:
         with clients(server, 1) as (client,):
             began = monotonic()
             done = drain_servers([server], server.limiter, 0.1)
             assert monotonic() - began < 0.1 + KILL_S + SLACK
             assert (done.killed, done.left) == (1, 1)
             assert outcome(client) == "closed"  # cut off all the same
-            leave.set()
+            handler.release.set()
             eventually(lambda: server.stats.active == 0)
 
 

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
+from gevent import socket
 from gevent.event import Event
 from support import LOCAL, clients, connect, echo, eventually, greet, outcome, running, turn
 
@@ -164,6 +165,25 @@ def test_nobody_is_evicted_for_a_client_whose_source_has_too_many(cap: int) -> N
             held.sendall(b"x")
             assert outcome(held) == "served"
         assert server.stats.rejected[Reason.SOURCE] == 1
+        assert server.stats.finished[Ending.EVICTED] == 0
+
+
+def test_nobody_is_evicted_for_a_client_that_may_not_have_the_slot() -> None:
+    """The last is reserved, and operators hold all: the one that came free would stay free."""
+    rules: Any = {"reserved": 1, "reserved_for": ["127.0.0.1"]}
+    limits = Limits(max_connections=2, **rules)
+    with running(StreamServer(LOCAL, echo, limits=limits, evict_idle=AGE)) as server:
+        with clients(server, 2) as operators:
+            remembered(server, 2)
+            other = socket.create_connection(
+                server.address, timeout=20, source_address=("127.0.0.2", 0)
+            )
+            with other:
+                assert outcome(other) == "closed"
+            for operator in operators:
+                operator.sendall(b"x")
+                assert outcome(operator) == "served"
+        assert server.stats.rejected[Reason.CAPACITY] == 1
         assert server.stats.finished[Ending.EVICTED] == 0
 
 

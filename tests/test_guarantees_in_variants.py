@@ -11,17 +11,20 @@ from typing import Any
 
 import gevent
 import pytest
+from counting import Made, which_run
 from gevent.event import Event
 from sockdiag import kernel_rows
 from support import (
     Holding,
     OrderedPool,
     Process,
+    Stubborn,
     echo,
     eventually,
     greet,
     inode_of,
     load,
+    outcome,
     running,
     slowest_echo,
     turn,
@@ -33,6 +36,7 @@ from variants import VARIANTS, Variant
 
 from gserver import drain_servers
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
+from gserver.drain import KILL_S
 from gserver.stats import Ending
 
 LONG = 60.0
@@ -234,6 +238,39 @@ def test_drain_nudges_the_idle_and_finishes_what_is_in_flight(variant: Variant) 
             done = draining.get()
         assert monotonic() - began < LONG / 2
         assert (done.active, done.nudged, done.killed, done.left) == (3, 3, 0, 0)
+
+
+def test_the_drain_is_bounded_when_handlers_swallow_their_kill(variant: Variant) -> None:
+    """G7."""
+    handler = Stubborn()
+    with running(variant.server(handler, 2)) as server:
+        with variant.admitted(server.address, 2) as held:
+            began = monotonic()
+            done = drain_servers([server], server.limiter, 0.1)
+            assert monotonic() - began < 0.1 + KILL_S + LONG / 2
+            assert (done.active, done.killed, done.left) == (2, 2, 2)
+            assert {outcome(sock) for sock in held} <= {"closed", "reset"}  # cut off all the same
+            assert server.stats.active == 2  # and their slots are still taken
+            handler.release.set()
+            eventually(lambda: server.stats.active == 0)
+            assert server.stats.balanced
+
+
+def test_no_greenlet_and_no_gevent_socket_is_made_for_a_rejected_client(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G10."""
+    made = Made()
+    with running(variant.server(Holding(), 3, spawn=made.pool(3))) as server:
+        made.count_sockets(monkeypatch)
+        with variant.admitted(server.address, 3):
+            assert made == {"socket": 3, "greenlet": 3}
+            with which_run() as ran:
+                with load("burst", server, 300, speaks=variant.speaks) as burst:
+                    seen = burst.read()
+            assert sum(seen[how] for how in variant.turned_away & seen.keys()) == 300
+            assert made == {"socket": 3, "greenlet": 3}
+            assert ran == {id(gevent.getcurrent()), id(gevent.get_hub())}
 
 
 def test_the_books_balance_at_every_step_under_load(

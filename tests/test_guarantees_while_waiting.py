@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from every_rule import put_in_force
 from support import LOCAL, Holding, clients, load, running
-from test_books import LimiterMachine, checked_at_every_step
+from test_books import checked_at_every_step
 from test_cheap import test_no_greenlet_and_no_gevent_socket_is_made_for_a_rejected_client
 from test_endings import test_socket_closes_then_slot_comes_back_when
 from test_exact import (

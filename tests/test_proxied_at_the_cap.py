@@ -82,14 +82,17 @@ def test_waiter_is_counted_for_no_source_also_under_other_limits() -> None:
 
 
 def test_waiters_are_bounded_and_their_time_too() -> None:
-    limits = Limits(max_connections=1, wait=0.1, wait_queue=1)
-    with served_by_proxy(greet, limits=limits) as server:
+    def limits(wait: float) -> Limits:
+        return Limits(max_connections=1, wait=wait, wait_queue=1)
+
+    with served_by_proxy(greet, limits=limits(3600.0)) as server:
         with by_proxy(server, v1("192.0.2.1")) as one:
             assert outcome(one) == "served"
             with connect(server) as two:
                 eventually(lambda: server.stats.waiting == 1)
                 with connect(server) as three:
                     assert outcome(three) == "closed"
+                server.limiter.limits = limits(0.01)
                 assert outcome(two) == "closed"
         books = server.stats
         assert (books.rejected[Reason.WAIT_FULL], books.rejected[Reason.WAIT_TIMEOUT]) == (1, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import gevent.ssl
 import pytest
-from gevent.pool import Pool
+from counting import Made
 from proxied import GARBAGE, V2, behind_proxies, by_proxy, served_by_proxy, v1, v2
 from support import (
     Holding,
@@ -57,22 +57,10 @@ def test_slot_is_taken_before_the_header_and_nobody_is_admitted_yet() -> None:
 def test_no_greenlet_and_no_gevent_socket_is_made_before_the_client_is_classified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: Counter[str] = Counter()
-
-    class CountedSocket(gevent.socket.socket):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made["socket"] += 1
-            super().__init__(*args, **kwargs)
-
-    class CountedGreenlet(gevent.Greenlet):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made["greenlet"] += 1
-            super().__init__(*args, **kwargs)
-
+    made = Made()
     limits = Limits(max_connections=3, deny=["203.0.113.0/24"])
-    pool = Pool(3, greenlet_class=CountedGreenlet)
-    with served_by_proxy(greet, spawn=pool, limits=limits) as server:
-        monkeypatch.setattr(gserver.server, "GeventSocket", CountedSocket)  # not the listener
+    with served_by_proxy(greet, spawn=made.pool(3), limits=limits) as server:
+        made.count_sockets(monkeypatch)
         for words in (v1("203.0.113.1"), GARBAGE):
             with by_proxy(server, words) as sock:
                 assert outcome(sock) in ("closed", "reset")

@@ -310,9 +310,8 @@ def test_newcomers_do_not_put_off_the_look_at_who_has_left() -> None:
 
 def test_who_has_left_is_not_counted_as_timed_out() -> None:
     with running(waiting_server(greet, wait=0.05)) as server, clients(server, 1):
-        with queue(server, 1) as (sock,):
-            sock.close()
-            eventually(lambda: server.stats.abandoned == 1)
+        connect(server).close()
+        eventually(lambda: server.stats.abandoned == 1)
         assert server.stats.rejected[Reason.WAIT_TIMEOUT] == 0
 
 

@@ -214,7 +214,12 @@ class Gate:
     def lacks_only_a_slot(self, source: Source, *, in_use: int, unclassified: int = 0) -> bool:
         """Whether such a client could be admitted if one more slot were free. Takes nothing."""
         over = self._is_over(source) and Reason.SOURCE not in self._rules.dry_run
-        return not over and not self._has_room(source, in_use, unclassified)
+        return (
+            not over
+            and not self._has_room(source, in_use, unclassified)
+            # A slot that comes free may be a reserved one, and of no use to it.
+            and self._has_room(source, in_use - 1, unclassified)
+        )
 
     def recheck_or_wait(
         self, client: Any, source: Source, now: float, *, in_use: int, unclassified: int = 0

@@ -60,6 +60,7 @@ class Model:
     source_rates: dict[str, Tokens] = field(default_factory=dict)
     debts: dict[str, tuple[float, bool]] = field(default_factory=dict)  # until when, shut out
     would: dict[str, int] = field(default_factory=dict)
+    offences: int = 0
     excused: dict[str, float] = field(default_factory=dict)  # until when
     everybody_excused: float = float("-inf")
 
@@ -220,6 +221,7 @@ class Model:
 
     def offend(self, client: Client) -> None:
         limits = self.limits
+        self.offences += 1
         if not limits.penalty or self.is_exempt(client):
             return
         name = self.name(client)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
-from gserver.admission.verdict import Receipt, Rejected
+from gserver.admission.verdict import ENDINGS_MAKE_ROOM, Receipt, Rejected
 from gserver.admission.waiting import Waiter
 
 from .model import DENIED, EXEMPT, OPERATORS, Client, Model
@@ -32,7 +35,8 @@ RULES = {
 
 
 @st.composite
-def limits(draw: st.DrawFn) -> Limits:
+def limits(draw: st.DrawFn, **always: Any) -> Limits:
+    """``always``: settings that are not drawn."""
     reserved = draw(st.sampled_from([0, 0, 1, 2]))
     given = {
         "max_connections": reserved + draw(st.integers(1, 5)),
@@ -50,6 +54,7 @@ def limits(draw: st.DrawFn) -> Limits:
         "wait_queue": draw(st.integers(1, 3)),
         "wait_order": draw(st.sampled_from(["fifo", "lifo"])),
     }
+    given |= always
     for name in ("rate", "source_rate"):
         if given[name]:
             given[f"{name}_burst"] = draw(st.integers(1, 3))
@@ -59,12 +64,16 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 class GateMachine(RuleBasedStateMachine):
-    @initialize(first=limits())
-    def begin(self, first: Limits) -> None:
+    #: Settings of all the rules that it is given.
+    always: Mapping[str, Any] = {}
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        first = data.draw(limits(**self.always))
         self.drawn = 0.0
         self.gate = Gate.from_limits(first, draw=lambda: self.drawn)
         self.model = Model(first)
-        self.held: list[Client] = []  # rejected for capacity, asked for again: settle
+        self.held: list[Client] = []  # rejected for what endings may change, and asked for again
         self.books: collections.Counter[str] = collections.Counter()
 
     @property
@@ -73,8 +82,14 @@ class GateMachine(RuleBasedStateMachine):
 
     # -- arrivals
 
-    def note(self, client: Client, verdict: object, expected: str) -> None:
-        """Compare a verdict, and let the model have what it led to."""
+    def note(
+        self, client: Client, verdict: object, expected: str, *, wait: bool, hold: bool
+    ) -> None:
+        """Compare a verdict, and let the model have what it led to.
+
+        :param wait: it would wait for a slot.
+        :param hold: ask again later if endings may change it.
+        """
         model = self.model
         if isinstance(verdict, Receipt):
             outcome = "admitted"
@@ -83,10 +98,13 @@ class GateMachine(RuleBasedStateMachine):
         else:
             assert isinstance(verdict, Rejected)
             outcome = verdict.reason.value
-        if expected == "capacity" and outcome.startswith("wait"):
+        if expected == "capacity" and wait and model.limits.wait:
             full = len(model.waiting) >= model.limits.wait_queue
             expected = "wait_full" if full else "waiting"
         assert outcome == expected
+        if hold and verdict in ENDINGS_MAKE_ROOM:
+            self.held.append(client)
+            return
         if outcome in ("admitted", "waiting"):
             model.hold(client)
             client.handle, client.arrived = verdict, model.now
@@ -100,13 +118,14 @@ class GateMachine(RuleBasedStateMachine):
         hosts=st.lists(st.sampled_from(HOSTS), min_size=1, max_size=6),
         drawn=st.floats(0, 1, exclude_max=True),
         wait=st.booleans(),
+        hold=st.booleans(),
         ahead=st.sampled_from([0, 0, 0, 1, 2]),
     )
-    def arrive(self, hosts: list[str], drawn: float, wait: bool, ahead: int) -> None:
+    def arrive(self, hosts: list[str], drawn: float, wait: bool, hold: bool, ahead: int) -> None:
         for host in hosts:
-            self.one_arrives(host, drawn, wait, ahead)
+            self.one_arrives(host, drawn, wait, hold, ahead)
 
-    def one_arrives(self, host: str, drawn: float, wait: bool, ahead: int) -> None:
+    def one_arrives(self, host: str, drawn: float, wait: bool, hold: bool, ahead: int) -> None:
         client, model, gate = Client(host), self.model, self.gate
         self.books["arrived"] += 1
         self.drawn = drawn
@@ -114,29 +133,34 @@ class GateMachine(RuleBasedStateMachine):
         source = gate.source((host, 1))
         if wait:
             verdict = gate.decide_or_wait(client, source, model.now, ahead=ahead, **self.slots)
-            if model.limits.wait:
-                assert not (isinstance(verdict, Rejected) and verdict.reason == "capacity")
         else:
             verdict = gate.decide(source, model.now, ahead=ahead, **self.slots)
-            if expected == "capacity":
-                self.held.append(client)
-                assert isinstance(verdict, Rejected)
-                assert verdict.reason == "capacity"
-                return
-        self.note(client, verdict, expected)
+        self.note(client, verdict, expected, wait=wait, hold=hold)
 
     @precondition(lambda self: self.held)
-    @rule(give_up=st.booleans())
-    def ask_again(self, give_up: bool) -> None:
+    @rule(wait=st.booleans(), hold=st.booleans())
+    def ask_again(self, wait: bool, hold: bool) -> None:
         client, model = self.held.pop(0), self.model
         expected = model.verdict_again(client)
         source = self.gate.source((client.host, 1))
-        verdict = self.gate.recheck(source, model.now, **self.slots)
-        if expected == "capacity" and not give_up:
-            assert verdict.reason == "capacity"
-            self.held.append(client)
+        if wait:
+            verdict = self.gate.recheck_or_wait(client, source, model.now, **self.slots)
         else:
-            self.note(client, verdict, expected)
+            verdict = self.gate.recheck(source, model.now, **self.slots)
+        self.note(client, verdict, expected, wait=wait, hold=hold)
+
+    @rule(host=st.sampled_from(HOSTS))
+    def ask_whether_it_lacks_only_a_slot(self, host: str) -> None:
+        client, model = Client(host), self.model
+        over = model.is_over(client) and "source" not in model.limits.dry_run
+
+        def has_room(in_use: int) -> bool:
+            pending = len(model.pending)
+            return model.is_served_behind(model.waiting, client, in_use, pending)
+
+        expected = not over and not has_room(model.in_use) and has_room(model.in_use - 1)
+        source = self.gate.source((host, 1))
+        assert self.gate.lacks_only_a_slot(source, **self.slots) == expected
 
     # -- the PROXY protocol: a slot first, the source later
 
@@ -173,8 +197,8 @@ class GateMachine(RuleBasedStateMachine):
             self.books[verdict.reason.value] += 1
 
     @precondition(lambda self: self.model.pending)
-    @rule(drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans())
-    def classify(self, drawn: float, wait: bool) -> None:
+    @rule(drawn=st.floats(0, 1, exclude_max=True), wait=st.booleans(), hold=st.booleans())
+    def classify(self, drawn: float, wait: bool, hold: bool) -> None:
         model = self.model
         client = model.pending[0]
         model.unclassified.discard(client)
@@ -187,11 +211,9 @@ class GateMachine(RuleBasedStateMachine):
         else:
             verdict = self.gate.classify(source, model.now, **slots)
         model.pending.remove(client)
-        if expected == "capacity" and not wait:
-            assert isinstance(verdict, Rejected)
-            self.held.append(client)  # as one that came by itself
-            return
-        self.note(client, verdict, expected)
+        self.note(
+            client, verdict, expected, wait=wait, hold=hold
+        )  # held as one that came by itself
 
     # -- endings
 
@@ -228,14 +250,14 @@ class GateMachine(RuleBasedStateMachine):
         assert not self.gate.leave(client.handle)
         self.books["abandoned"] += 1
 
-    @rule(quarters=st.integers(0, 12))
-    def time_passes(self, quarters: int) -> None:
+    @rule(quarters=st.integers(0, 12), most=st.sampled_from([None, None, 1, 2]))
+    def time_passes(self, quarters: int, most: int | None) -> None:
         model = self.model
         model.now += quarters / 4
         expired = [
             client for client in model.waiting if client.arrived + model.limits.wait <= model.now
-        ]
-        assert [waiter.client for waiter in self.gate.expire(model.now)] == expired
+        ][:most]
+        assert [waiter.client for waiter in self.gate.expire(model.now, most)] == expired
         model.waiting = [client for client in model.waiting if client not in expired]
         self.books["wait_timeout"] += len(expired)
         for client in expired:
@@ -260,16 +282,21 @@ class GateMachine(RuleBasedStateMachine):
     def resize(self, cap: int) -> None:
         self.gate.max_connections = self.model.cap = cap
 
-    @rule(new=limits(), recount=st.booleans())
-    def other_rules(self, new: Limits, recount: bool) -> None:
-        model = self.model
+    @rule(data=st.data(), recount=st.booleans())
+    def other_rules(self, data: st.DataObject, recount: bool) -> None:
+        model, new = self.model, data.draw(limits(**self.always))
         self.gate.replace(new)
         model.replace(new)
         assert self.gate.limits == new
         if recount:
-            for client in model.active:
+            for client in model.active + model.waiting:
+                if client in model.unclassified:
+                    continue  # it counts for nobody
                 source = self.gate.source((client.host, 1))
-                client.handle = self.gate.recount(client.handle, source)
+                if client in model.active:
+                    client.handle = self.gate.recount(client.handle, source)
+                else:
+                    client.handle.receipt = self.gate.recount(client.handle.receipt, source)
                 counts = new.per_source is not None and not model.is_exempt(client)
                 client.counted_as = model.name(client) if counts else None
 
@@ -298,7 +325,11 @@ class GateMachine(RuleBasedStateMachine):
         figures = self.gate.figures()
         assert figures.sources_counted == len(expected)
         assert figures.waiting == self.gate.waiting == len(model.waiting)
+        arrived = [client.arrived for client in model.waiting]
+        next_deadline = min(arrived) + model.limits.wait if arrived else None
+        assert self.gate.next_deadline == next_deadline
         assert {k.value: v for k, v in figures.would_reject.items() if v} == model.would
+        assert sum(figures.offences.values()) == model.offences
 
     def teardown(self) -> None:
         self.gate.dismiss()
@@ -307,10 +338,23 @@ class GateMachine(RuleBasedStateMachine):
         assert self.gate.figures().sources_counted == 0
 
 
-TestGate = GateMachine.TestCase
-TestGate.settings = settings(
+class HurriedMachine(GateMachine):
+    """Clients are in a hurry, some for others' sake, which is no offence; and all may wait."""
+
+    always = MappingProxyType({"source_rate": 0.5, "penalty": 8, "wait": 1.0})
+
+
+bounds = settings(
     max_examples=75,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+class TestGate(GateMachine.TestCase):  # type: ignore[misc]
+    settings = bounds
+
+
+class TestGateInAHurry(HurriedMachine.TestCase):  # type: ignore[misc]
+    settings = bounds
