@@ -258,6 +258,7 @@ class _Search:
         """Go past the limit at once; come back to it one by one; close one: one more fits."""
         over = sum(self._open(min(max(3, len(self.held) // 4), 32, self.biggest_step)))
         if self._they_are_in_line():
+            self._look_at_the_queue()
             self._confirm_with_queue()
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before
@@ -303,6 +304,16 @@ class _Search:
             if self._over or self.late or len(self.held) >= self.maximum:
                 break
         return len(self.held)
+
+    def _look_at_the_queue(self) -> None:
+        if self.engine.oracle is None:
+            return
+        rows = self.engine.oracle.listeners(self.engine.target.address[1])
+        if rows:  # several with SO_REUSEPORT, each with a queue of its own
+            self.finding.listen_queue = (
+                sum(row.waiting for row in rows),
+                sum(row.backlog for row in rows),
+            )
 
     def _confirm_with_queue(self) -> None:
         before = self.promoted

@@ -122,6 +122,9 @@ def test_stock_gevent_pool_queues(start_server: Callable[..., int], cap: int) ->
     finding = find(start_server("pool_server", cap))
     assert (finding.limit, finding.peak, finding.fits_after_close) == (cap, cap, 1)
     assert set(finding.turned_away) == {Outcome.QUEUED}
+    assert finding.listen_queue is not None
+    waiting, most = finding.listen_queue
+    assert 0 < waiting <= most
 
 
 def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..., int]) -> None:
