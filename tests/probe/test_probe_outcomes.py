@@ -117,7 +117,9 @@ def test_a_rate_for_a_time_is_that_many_arrivals() -> None:
     assert [ConstantRate(4, 1.0).at(k) for k in range(4)] == [0, 250e6, 500e6, 750e6]
 
 
-@pytest.mark.parametrize("text", ["", "6379", "host:", "h:0", "h:65536", "h:x", "a b:80"])
+@pytest.mark.parametrize(
+    "text", ["", "6379", "host:", "h:0", "h:65536", "h:x", "a b:80", "unix:/x"]
+)
 def test_a_bad_target_is_one_line(text: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_target(text)
