@@ -11,7 +11,7 @@ admitted; the search then goes on from those who are left, and waits long enough
 from __future__ import annotations
 
 from collections import Counter
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Final
 
 from gserver.probe.attempt import Attempt, too_many_at_once
@@ -74,6 +74,7 @@ class _Search:
         self.too_many = False  # the last that were opened at once
         self.usual_s = calibration.admitted_s
         self.promoted = 0
+        self.freed_at = 0  # when we last made a place, monotonic ns
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -98,6 +99,10 @@ class _Search:
         self.waiting.discard(attempt)
         if attempt.is_held:
             self.promoted += 1
+            if attempt.outcome is Outcome.SYN_PENDING and attempt.started > self.freed_at:
+                # In without a place made for it: the server had room, the kernel had dropped its
+                # handshake, and the next came through.
+                self._was_overtaken(attempt)
             self._hold(attempt)
         elif attempt in self.held:
             self.held.discard(attempt)
@@ -149,17 +154,21 @@ class _Search:
         if self.waiting - before:
             return True
         for attempt in before & self.waiting:
-            assert attempt.outcome is not None
-            self.finding.turned_away[attempt.outcome] -= 1
-            self.finding.overtaken += 1
+            self._was_overtaken(attempt)
             self.engine.end(attempt)
-        self.finding.turned_away += Counter()  # without those of 0
         self.waiting.clear()
         return False
+
+    def _was_overtaken(self, attempt: Attempt) -> None:
+        assert attempt.outcome is not None
+        self.finding.turned_away[attempt.outcome] -= 1
+        self.finding.turned_away += Counter()  # without those of 0
+        self.finding.overtaken += 1
 
     def _close_one(self) -> None:
         attempt = next(iter(self.held))
         self.held.discard(attempt)
+        self.freed_at = monotonic_ns()
         self.engine.end(attempt, reset=False)
 
     @property

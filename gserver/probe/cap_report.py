@@ -71,8 +71,8 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         say(
             (
                 "overtaken",
-                f"{finding.overtaken} who came at once with others got no answer, who came later "
-                "did: a short backlog; fewer came at once from then on",
+                f"{finding.overtaken} who came at once with others got no answer by their "
+                "deadline, who came later did: a short backlog; fewer came at once from then on",
             )
         )
     if finding.dropped_while_held:

@@ -35,8 +35,9 @@ class CapFinding:
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
     :param slots_lost: how many did not come back when their clients had left.
     :param dropped_while_held: ended by the server after it had served them.
-    :param overtaken: came at once with others and got no answer, when who came after them did: a
-        backlog too short for them. They are not among ``turned_away``.
+    :param overtaken: came at once with others and got no answer by their deadline, when who came
+        after them did, or they themselves with no place made for them: a backlog too short. They
+        are not among ``turned_away``.
     :param listen_queue: connections that waited in it with the server full and knocked at, and how
         many may; None: nobody who was left waiting shows it.
     :param late_s: the longest that somebody whom silence had admitted was left open before the

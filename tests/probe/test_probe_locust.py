@@ -84,7 +84,8 @@ def test_worker_hands_its_figures_to_the_master(start_server: Callable[..., int]
     assert done.returncode == 0, done.stdout + done.stderr + said
     assert worker.returncode == 0, said
     found = rows(done.stdout)
-    assert set(found) == {"admitted", "fin"}
+    # RST: closed later than quiet-time, on a busy machine, when our probe lies unread.
+    assert set(found) - {"rst"} == {"admitted", "fin"}
     assert found["admitted"][0] == 3
     count, p50, _, p99, _ = found["fin"]
     assert count > 50
