@@ -152,6 +152,7 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
     report, rows = tmp_path / "storm.json", tmp_path / "storm.csv"
     done = probe(
         "storm", target, "--rate", 200, "--duration", "2s", "--json", report, "--csv", rows,
+        "--quiet-time", "100ms",  # spoken to, a busy machine's server would reset
         "--threshold", "hangs==0", "--threshold", "over_admissions==0",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
