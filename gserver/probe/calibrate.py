@@ -229,7 +229,7 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
     outcome = attempt.outcome
     if outcome is Outcome.ADMITTED:
         return
-    where = f"{target.text}, profile {profile.name}"
+    where = f"{target.tried}, profile {profile.name}"
     text = attempt.received[:60]
     reasons = {
         Outcome.REFUSED: "the connection is refused: is the server running there?",
@@ -250,6 +250,16 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
 
 
 def _detect(target: Target, patience: Patience) -> Profile:
+    found = _ask(target, patience, PROBE_LINE)
+    if found is not None:
+        return found
+    # Ended for a line of text: by a server that waits for binary, TLS above all.
+    tls = PROFILES["tls"]
+    return _ask(target, patience, tls.send) or PROFILES["silent"]
+
+
+def _ask(target: Target, patience: Patience, line: bytes) -> Profile | None:
+    """What the server speaks, by its greeting or its answer to *line*; None: that ended it."""
     sock = gsocket.socket(target.family, socket.SOCK_STREAM)
     try:
         sock.settimeout(patience.deadline_s)
@@ -262,15 +272,19 @@ def _detect(target: Target, patience: Patience) -> Profile:
         named = PROFILE_BY_PORT.get(target.address[1])
         if named is not None:
             return PROFILES[named]
-        sock.sendall(PROBE_LINE)
-        return _who_replies(_hear(sock, _REPLY_S) or b"")
+        try:
+            sock.sendall(line)
+            reply = _hear(sock, _REPLY_S)
+        except ConnectionError:  # as it ended, what we had sent was unread
+            return None
+        return None if reply is None else _who_replies(reply)
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, ConnectionRefusedError):
             reason = "connection refused: is the server running there?"
         elif isinstance(error, TimeoutError):
             reason = "no answer to the handshake: is the address right?"
-        raise TargetError(f"{target.text}: {reason}") from None
+        raise TargetError(f"{target.tried}: {reason}") from None
     finally:
         sock.close()
 
@@ -299,6 +313,8 @@ def _who_replies(reply: bytes) -> Profile:
         profile = PROFILES[name]
         if profile.expect is not None and profile.expect.search(reply):
             return profile
+    if reply.startswith((b"\x15\x03", b"\x16\x03")):  # an alert, or a handshake
+        return PROFILES["tls"]
     if reply.startswith(b"HTTP/"):
         return PROFILES["http"]
     if not reply:

@@ -11,7 +11,7 @@ admitted; the search then goes on from those who are left, and waits long enough
 from __future__ import annotations
 
 from collections import Counter
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Final
 
 from gserver.probe.attempt import Attempt, too_many_at_once
@@ -74,6 +74,7 @@ class _Search:
         self.too_many = False  # the last that were opened at once
         self.usual_s = calibration.admitted_s
         self.promoted = 0
+        self.freed_at = 0  # when we last made a place, monotonic ns
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -98,6 +99,10 @@ class _Search:
         self.waiting.discard(attempt)
         if attempt.is_held:
             self.promoted += 1
+            if attempt.outcome is Outcome.SYN_PENDING and attempt.started > self.freed_at:
+                # In without a place made for it: the server had room, the kernel had dropped its
+                # handshake, and the next came through.
+                self._was_overtaken(attempt)
             self._hold(attempt)
         elif attempt in self.held:
             self.held.discard(attempt)
@@ -149,17 +154,21 @@ class _Search:
         if self.waiting - before:
             return True
         for attempt in before & self.waiting:
-            assert attempt.outcome is not None
-            self.finding.turned_away[attempt.outcome] -= 1
-            self.finding.overtaken += 1
+            self._was_overtaken(attempt)
             self.engine.end(attempt)
-        self.finding.turned_away += Counter()  # without those of 0
         self.waiting.clear()
         return False
+
+    def _was_overtaken(self, attempt: Attempt) -> None:
+        assert attempt.outcome is not None
+        self.finding.turned_away[attempt.outcome] -= 1
+        self.finding.turned_away += Counter()  # without those of 0
+        self.finding.overtaken += 1
 
     def _close_one(self) -> None:
         attempt = next(iter(self.held))
         self.held.discard(attempt)
+        self.freed_at = monotonic_ns()
         self.engine.end(attempt, reset=False)
 
     @property
@@ -258,6 +267,7 @@ class _Search:
         """Go past the limit at once; come back to it one by one; close one: one more fits."""
         over = sum(self._open(min(max(3, len(self.held) // 4), 32, self.biggest_step)))
         if self._they_are_in_line():
+            self._look_at_the_queue()
             self._confirm_with_queue()
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before
@@ -303,6 +313,16 @@ class _Search:
             if self._over or self.late or len(self.held) >= self.maximum:
                 break
         return len(self.held)
+
+    def _look_at_the_queue(self) -> None:
+        if self.engine.oracle is None:
+            return
+        rows = self.engine.oracle.listeners(self.engine.target.address[1])
+        if rows:  # several with SO_REUSEPORT, each with a queue of its own
+            self.finding.listen_queue = (
+                sum(row.waiting for row in rows),
+                sum(row.backlog for row in rows),
+            )
 
     def _confirm_with_queue(self) -> None:
         before = self.promoted

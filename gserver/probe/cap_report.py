@@ -44,6 +44,9 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         say(("policy", text))
         counts = ", ".join(f"{n} {o.value}" for o, n in finding.turned_away.most_common())
         say(("turned away", f"{sum(finding.turned_away.values())}: {counts}"))
+    if finding.listen_queue is not None:
+        waiting, most = finding.listen_queue
+        say(("listen queue", f"{waiting} wait in it to be accepted, of {most} who may"))
     if finding.fits_after_close is not None:
         result.figures["fits_after_close"] = finding.fits_after_close
         result.figures["tries_after_close"] = finding.tries_after_close or 0
@@ -68,8 +71,8 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         say(
             (
                 "overtaken",
-                f"{finding.overtaken} who came at once with others got no answer, who came later "
-                "did: a short backlog; fewer came at once from then on",
+                f"{finding.overtaken} who came at once with others got no answer by their "
+                "deadline, who came later did: a short backlog; fewer came at once from then on",
             )
         )
     if finding.dropped_while_held:

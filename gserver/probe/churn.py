@@ -316,6 +316,6 @@ class _Churn:
             text += f"; {self.skipped} skipped: the cap was not full just then"
         result.lines.append(("leavers", f"{text}; client at {share:.0%} of a core"))
         if not self.run.stopped:
-            warnings, invalid = judge(ClientHealth([share], 0, 0, 0, None, None, 0))
+            warnings, invalid = judge(ClientHealth([share], 0, 0, 0, None, None, 0), "churn")
             result.warnings += warnings
             result.invalid += invalid

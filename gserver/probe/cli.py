@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -150,18 +151,23 @@ def storm(target: str, **flags: Any) -> None:
     ConstantRate(flags["rate"], flags["duration"])
     source_addresses(parse_target(target), flags["sources"])
 
-    def settings(cap: int, pid: int | None) -> StormSettings:
-        return StormSettings(
-            cap=cap,
-            rate=flags["rate"],
-            duration_s=flags["duration"],
-            processes=flags["processes"],
-            sources=flags["sources"],
-            reset_on_close=flags["client_close"] == "rst",
-            pid=pid,
-        )
-
-    at_the_cap("storm", target, flags, flags["duration"], settings, run_storm, floods=True)
+    settings = partial(
+        StormSettings,
+        rate=flags["rate"],
+        duration_s=flags["duration"],
+        processes=flags["processes"],
+        sources=flags["sources"],
+        reset_on_close=flags["client_close"] == "rst",
+    )
+    at_the_cap(
+        "storm",
+        target,
+        flags,
+        flags["duration"],
+        lambda cap, pid: settings(cap=cap, pid=pid),
+        run_storm,
+        floods=True,
+    )
 
 
 @probe.command()
@@ -190,19 +196,17 @@ def churn(target: str, **flags: Any) -> None:
     """
     ConstantRate(flags["rate"], flags["duration"])
 
-    def settings(cap: int, pid: int | None) -> ChurnSettings:
-        return ChurnSettings(
-            cap=cap,
-            tries=flags["tries"],
-            rate=flags["rate"],
-            duration_s=flags["duration"],
-            joiners=flags["joiners"],
-            seed=flags["seed"],
-        )
-
+    settings = partial(
+        ChurnSettings,
+        tries=flags["tries"],
+        rate=flags["rate"],
+        duration_s=flags["duration"],
+        joiners=flags["joiners"],
+        seed=flags["seed"],
+    )
     # Each try lasts a quiet-time where the server does not speak first.
     duration = flags["duration"] + flags["tries"] * (flags["quiet_time"] + 0.005)
-    at_the_cap("churn", target, flags, duration, settings, run_churn)
+    at_the_cap("churn", target, flags, duration, lambda cap, _: settings(cap=cap), run_churn)
 
 
 @probe.command()
@@ -217,11 +221,14 @@ def slow(target: str, **flags: Any) -> None:
 
     Clients that are silent, that trickle, and that half-close; and for how long.
     """
-
-    def settings(cap: int, pid: int | None) -> SlowSettings:
-        return SlowSettings(cap, min(flags["clients"], cap), flags["duration"])
-
-    at_the_cap("slow", target, flags, flags["duration"] * 3 + 3, settings, run_slow)
+    at_the_cap(
+        "slow",
+        target,
+        flags,
+        flags["duration"] * 3 + 3,
+        lambda cap, _: SlowSettings(cap, min(flags["clients"], cap), flags["duration"]),
+        run_slow,
+    )
 
 
 @probe.command()
@@ -250,19 +257,23 @@ def isolation(target: str, **flags: Any) -> None:
     ConstantRate(flags["rate"], flags["duration"])
     ConstantRate(flags["victim_rate"], flags["duration"], setting="--victim-rate")
 
-    def settings(cap: int, pid: int | None) -> IsolationSettings:
-        return IsolationSettings(
-            cap=cap,
-            victims=flags["victims"],
-            victim_rate=flags["victim_rate"],
-            rate=flags["rate"],
-            duration_s=flags["duration"],
-            processes=flags["processes"],
-            pid=pid,
-        )
-
-    duration = flags["duration"] * 4 + 3
-    at_the_cap("isolation", target, flags, duration, settings, run_isolation, floods=True)
+    settings = partial(
+        IsolationSettings,
+        victims=flags["victims"],
+        victim_rate=flags["victim_rate"],
+        rate=flags["rate"],
+        duration_s=flags["duration"],
+        processes=flags["processes"],
+    )
+    at_the_cap(
+        "isolation",
+        target,
+        flags,
+        flags["duration"] * 4 + 3,
+        lambda cap, pid: settings(cap=cap, pid=pid),
+        run_isolation,
+        floods=True,
+    )
 
 
 @probe.command()

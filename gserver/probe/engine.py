@@ -1,24 +1,21 @@
 """The engine: connection attempts on hub callbacks over raw ``_socket``, no greenlet anywhere.
 
-One attempt is one non-blocking connect, one READ watcher and, once it has been quiet for
-quiet-time, an entry in a queue that a single timer sweeps. What the bytes and errors mean is
-decided in ``outcomes.py``. Against a C epoll client this shape had 0.77 of the throughput, a
-greenlet over a raw socket 0.68, ``gevent.socket`` 0.52.
+One attempt is one non-blocking connect, one READ watcher and an entry in the queues of
+``waits.py``, which a single timer sweeps. What the bytes and errors mean is decided in
+``outcomes.py``. Against a C epoll client this shape had 0.77 of the throughput, a greenlet over a
+raw socket 0.68, ``gevent.socket`` 0.52.
 """
 
 from __future__ import annotations
 
-import _socket
 import errno
-import socket
-from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 from time import monotonic_ns
 from typing import Any, Final
 
 from gevent import get_hub
 
+from gserver.probe import sockets
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import (
@@ -33,13 +30,11 @@ from gserver.probe.outcomes import (
 )
 from gserver.probe.profiles import Profile, Speaks
 from gserver.probe.target import Target
+from gserver.probe.waits import Waits
 
 __all__ = ["Engine", "ignore"]
 
 _READ: Final = 1
-_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: take the port at connect, by four-tuple
-_LINGER_RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}: close sends RST
 _CHUNK: Final = 16_384
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS)
 _LEAVES_OPEN: Final = frozenset(Outcome) - {*REJECTIONS, Outcome.LOCAL}
@@ -88,15 +83,10 @@ class Engine:
         self.reset_on_close = reset_on_close
         self.failure: Exception | None = None
         self.in_flight = 0
-        self._sources = [(host, 0) for host in sources]
+        self._sources = sockets.Sources(target.family, sources)
         self._note_sources = note_sources
-        self._source_bits = [int(IPv4Address(host)) << 16 for host in sources] or [0]
-        self._quiet_ns = int(patience.quiet_s * 1e9)
-        self._deadline_ns = int(patience.deadline_s * 1e9)
         self._count = 0
-        # Both first in, first out: every entry waits equally long, so the head is the earliest.
-        self._quiet: deque[tuple[int, Attempt]] = deque()
-        self._deadline: deque[tuple[int, Attempt]] = deque()
+        self._waits = Waits(patience)
         self._open: set[Attempt] = set()
         self._loop: Any = get_hub().loop
         tick = min(max(patience.quiet_s / 4, 0.001), 0.025)
@@ -114,21 +104,18 @@ class Engine:
         """
         index = self._count
         self._count = index + 1
-        attempt = Attempt(index, intended, keep)
+        attempt = Attempt(index, intended or monotonic_ns(), keep)
         self.in_flight += 1
-        attempt.started = now = monotonic_ns()
-        if not intended:
-            attempt.intended = now
         try:
-            attempt.sock = sock = _socket.socket(self.target.family, _STREAM, 0)
-            if self._sources:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind(self._sources[index % len(self._sources)])
+            attempt.sock = sock = self._sources.socket(index)
+            # Latency is counted from the connect call: what this machine needed before that, for
+            # the socket and its address, is slip.
+            attempt.started = now = monotonic_ns()
             number = sock.connect_ex(self.target.address)
             if self._note_sources:
-                bits = self._source_bits
-                attempt.source = bits[index % len(bits)] | sock.getsockname()[1]
+                attempt.source = self._sources.of(index, sock)
         except OSError:
+            attempt.started = attempt.started or monotonic_ns()
             self._finish(attempt, Outcome.LOCAL)
             return attempt
         if number not in _IN_PROGRESS:
@@ -137,7 +124,7 @@ class Engine:
         self._open.add(attempt)
         attempt.watcher = watcher = self._loop.io(sock.fileno(), _READ)
         watcher.start(self._readable, attempt)
-        self._listen(attempt, now)
+        self._waits.listen(attempt, now)
         return attempt
 
     def end(self, attempt: Attempt, *, reset: bool | None = None) -> None:
@@ -148,12 +135,7 @@ class Engine:
         self._unwatch(attempt)
         attempt.sock = None
         self._open.discard(attempt)
-        if self.reset_on_close if reset is None else reset:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-            except OSError:  # EINVAL: the other side has reset it already
-                pass
-        sock.close()
+        sockets.close(sock, reset=self.reset_on_close if reset is None else reset)
         if attempt.outcome is None:  # given up by the caller: no outcome is reported
             self.in_flight -= 1
 
@@ -227,7 +209,7 @@ class Engine:
         if outcome is None:
             # Whatever it is, it has just come: what follows gets a whole quiet-time.
             attempt.heard = now = monotonic_ns()
-            self._listen(attempt, now)
+            self._waits.listen(attempt, now)
         elif attempt.outcome is None:
             self._finish(attempt, outcome)
         elif outcome is Outcome.ADMITTED:
@@ -254,39 +236,24 @@ class Engine:
                     failed = 0  # end of file came first
             self._finish(attempt, of_close(attempt.received, failed))
 
-    def _listen(self, attempt: Attempt, now: int) -> None:
-        """Look again when a whole quiet-time has passed from *now*."""
-        attempt.quiet_at = due = now + self._quiet_ns
-        self._quiet.append((due, attempt))
-
     def _sweep(self) -> None:
         try:
             now = monotonic_ns()
-            quiet, deadline = self._quiet, self._deadline
-            while quiet and quiet[0][0] <= now:
-                due, attempt = quiet.popleft()
-                if attempt.sock is None or attempt.served:
-                    continue
-                if not attempt.timed:
-                    attempt.timed = True
-                    deadline.append((attempt.started + self._deadline_ns, attempt))
-                if due != attempt.quiet_at:  # heard from since
-                    continue
+            for attempt in self._waits.quiet(now):
+                due = attempt.quiet_at
                 # The verdict may lie unread: a hub that is late must not take that for quiet,
                 # nor speak to a server that has closed already.
                 self._receive(attempt)
                 if attempt.sock is not None and not attempt.served and due == attempt.quiet_at:
                     self._on_quiet(attempt, now)
-            while deadline and deadline[0][0] <= now:
-                attempt = deadline.popleft()[1]
-                if attempt.outcome is None and attempt.sock is not None:
-                    self._on_deadline(attempt)
+            for attempt in self._waits.overdue(now):
+                self._on_deadline(attempt)
         except Exception as error:
             self.failure = error
 
     def _on_quiet(self, attempt: Attempt, now: int) -> None:
-        if not self._is_connected(attempt):
-            self._listen(attempt, now)
+        if not sockets.is_connected(attempt.sock):
+            self._waits.listen(attempt, now)
             return
         accepted = None
         if self.profile.speaks is Speaks.NOBODY:
@@ -295,7 +262,7 @@ class Engine:
                 # Between accept and a rejection lies the server's own work: quiet-time counts
                 # anew from when the connection was first seen accepted.
                 attempt.heard = now
-                self._listen(attempt, now)
+                self._waits.listen(attempt, now)
                 return
         step = of_quiet(self.profile, attempt.received, probed=attempt.probed, accepted=accepted)
         if step is Next.SEND:
@@ -303,7 +270,7 @@ class Engine:
         elif step is Next.WAIT:
             if self.oracle is not None and self.profile.speaks is Speaks.NOBODY:
                 # Only asking again can tell.
-                self._listen(attempt, now)
+                self._waits.listen(attempt, now)
         elif attempt.outcome is None:
             self._finish(attempt, step, attempt.heard)
         else:
@@ -321,21 +288,14 @@ class Engine:
         outcome = of_deadline(
             self.profile,
             attempt.received,
-            connected=not half_open and self._is_connected(attempt),
+            connected=not half_open and sockets.is_connected(attempt.sock),
             accepted=accepted,
         )
         self._finish(attempt, outcome)
 
-    def _is_connected(self, attempt: Attempt) -> bool:
-        try:
-            attempt.sock.getpeername()
-        except OSError:
-            return False
-        return True
-
     def _finish(self, attempt: Attempt, outcome: Outcome, at: int = 0) -> None:
         attempt.finished = at or monotonic_ns()
-        if outcome is Outcome.ADMITTED and self._is_self_connected(attempt):
+        if outcome is Outcome.ADMITTED and sockets.is_self_connected(attempt.sock):
             outcome = Outcome.REFUSED
         attempt.outcome = outcome
         self.in_flight -= 1
@@ -344,11 +304,6 @@ class Engine:
         if not (attempt.keep and outcome in _LEAVES_OPEN):
             self.end(attempt)
         self.on_outcome(attempt)
-
-    def _is_self_connected(self, attempt: Attempt) -> bool:
-        # A connect to a free port of the ephemeral range can be given that very port as its own;
-        # TCP's simultaneous open (RFC 9293, 3.5) then joins the socket to itself, and it echoes.
-        return bool(attempt.sock.getsockname() == attempt.sock.getpeername())
 
     def _unwatch(self, attempt: Attempt) -> None:
         # The collector is off while measuring: the watcher holds the attempt and the attempt the

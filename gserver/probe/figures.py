@@ -69,7 +69,7 @@ FIGURES: Final = {
             *_names("rate rejected admitted hangs queued syn_pending unknown dropped"),
             *_names("over_admissions dropped_while_held client_cpu cpu_per_rejection"),
             *_names("machine_cpu_per_attempt memory_per_held socket_memory_per_held"),
-            *_names("time_wait_per_rejection time_wait_overflow server_cpu"),
+            *_names("time_wait_per_rejection time_wait_overflow server_cpu machine_cpu"),
         ),
         ("reject", "reject.response", *_ALL, *(f"{name}.response" for name in _ALL), "slip"),
     ),
@@ -77,7 +77,7 @@ FIGURES: Final = {
         (
             *_each("reconnect", "tries first_try rejected slots_lost"),
             *_each("false_rejections", "certain possible"),
-            *_names("over_admissions dropped_while_held server_cpu client_cpu"),
+            *_names("over_admissions dropped_while_held server_cpu machine_cpu client_cpu"),
             *_names("leavers leavers_skipped leavers_rate"),
             *_ALL,
         ),
@@ -87,7 +87,7 @@ FIGURES: Final = {
         (
             *_each("silent trickle half_close", "slots slots_at_end closed closed_after_max"),
             *_each("silent trickle half_close", "answered"),
-            "server_cpu",
+            *_names("server_cpu machine_cpu"),
         )
     ),
     "isolation": Figures(
@@ -95,7 +95,7 @@ FIGURES: Final = {
             *_each("isolation", "p50 p99 goodput"),
             *_each("quiet control flood recovery", "goodput late missed lost"),
             *_names("victims_lost dropped_while_held admitted rejected rate"),
-            *_names("cpu_per_rejection server_cpu"),
+            *_names("cpu_per_rejection machine_cpu_per_attempt server_cpu machine_cpu"),
         ),
         (*_PHASES, *(f"{phase}.service" for phase in _PHASES)),
     ),

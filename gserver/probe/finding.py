@@ -35,8 +35,11 @@ class CapFinding:
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
     :param slots_lost: how many did not come back when their clients had left.
     :param dropped_while_held: ended by the server after it had served them.
-    :param overtaken: came at once with others and got no answer, when who came after them did: a
-        backlog too short for them. They are not among ``turned_away``.
+    :param overtaken: came at once with others and got no answer by their deadline, when who came
+        after them did, or they themselves with no place made for them: a backlog too short. They
+        are not among ``turned_away``.
+    :param listen_queue: connections that waited in it with the server full and knocked at, and how
+        many may; None: nobody who was left waiting shows it.
     :param late_s: the longest that somebody whom silence had admitted was left open before the
         server turned them away after all, seconds; 0: nobody.
     :param watched_s: how long those who are held were watched, where only silence shows it.
@@ -53,6 +56,7 @@ class CapFinding:
     slots_lost: int = 0
     local_errors: int = 0
     expected: int | None = None
+    listen_queue: tuple[int, int] | None = None
     late_s: float = 0.0
     watched_s: float = 0.0
     steps: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, held, tried
@@ -83,6 +87,7 @@ class CapFinding:
             "dropped_while_held": self.dropped_while_held,
             "slots_lost": self.slots_lost,
             "overtaken": self.overtaken,
+            "listen_queue": self.listen_queue,
             "turned_away_late_after_s": self.late_s,
             "watched_s": self.watched_s,
             "steps": self.steps,

@@ -23,7 +23,7 @@ from gserver.probe.holders import Holders
 from gserver.probe.open_loop import OpenLoop
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.pacing import ConstantRate
-from gserver.probe.procstat import measure
+from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run, collector_off
 from gserver.probe.stats import Summary, summarise
@@ -181,10 +181,8 @@ def _phase(
     after = measure(settings.pid)
     if got is not None:
         _report_flood(result, phase, got, judged=not run.stopped)
-        rejected = sum(row[3] in REJECTIONS for row in got.records.rows())
-        used = after.server_cpu_s - before.server_cpu_s
-        if phase == "flood" and rejected and used > 0:
-            result.figures["cpu_per_rejection"] = used / rejected  # the victims' answers included
+        if phase == "flood":
+            _report_cost(result, got, before, after)
     if not run.stopped:
         health = ClientHealth(
             [share],
@@ -197,7 +195,7 @@ def _phase(
             ).percentiles.get("p99"),
             0,
         )
-        warnings, invalid = judge(health)
+        warnings, invalid = judge(health, "isolation, victims")
         result.warnings += [f"{phase}, victims: {text}" for text in warnings]
         result.invalid += [f"{phase}, victims: {text}" for text in invalid]
     found = _after_warm_up(pings, start_ns, end_ns)
@@ -209,6 +207,19 @@ def _phase(
         f"{phase}.lost": found.lost,
     }
     return found, pings
+
+
+def _report_cost(result: Result, got: FloodResult, before: Usage, after: Usage) -> None:
+    """CPU time of the flood's phase, the victims' answers included; the machine's beside ours."""
+    rows = list(got.records.rows())
+    rejected = sum(row[3] in REJECTIONS for row in rows)
+    if not rejected:
+        return
+    machine = (after.machine_cpu_s - before.machine_cpu_s) / len(rows)
+    result.figures["machine_cpu_per_attempt"] = machine
+    used = after.server_cpu_s - before.server_cpu_s
+    if used > 0:  # less than before: the process has ended
+        result.figures["cpu_per_rejection"] = used / rejected
 
 
 def _after_warm_up(pings: Pings, start_ns: int, end_ns: int) -> _Phase:
@@ -235,7 +246,7 @@ def _report_flood(result: Result, phase: str, got: FloodResult, *, judged: bool)
     if judged:
         p99 = summarise([r[2] - r[1] for r in rows]).percentiles.get("p99")
         slip = summarise([r[1] - r[0] for r in rows]).percentiles.get("p99")
-        warnings, invalid = judge(got.health(slip, p99))
+        warnings, invalid = judge(got.health(slip, p99), "isolation")
         result.warnings += [f"{phase}: {text}" for text in warnings]
         result.invalid += [f"{phase}: {text}" for text in invalid]
     if phase != "flood":
@@ -296,6 +307,11 @@ def _report(
     if "cpu_per_rejection" in result.figures:
         each = result.figures["cpu_per_rejection"] * 1e6
         result.lines.append(("server CPU", f"{each:.1f} us a rejection, the victims' included"))
+    if "machine_cpu_per_attempt" in result.figures:
+        each = result.figures["machine_cpu_per_attempt"] * 1e6
+        result.lines.append(
+            ("machine CPU", f"{each:.1f} us an attempt, client, victims and all else included")
+        )
 
 
 def _against_control(result: Result, found: dict[str, _Phase]) -> str:

@@ -11,6 +11,9 @@ __all__ = ["ConstantRate"]
 
 _NS = 1_000_000_000
 
+#: Arrivals whose records are kept: 40 bytes each, and some ten times that while they are judged.
+_MOST = 10_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class ConstantRate:
@@ -35,6 +38,13 @@ class ConstantRate:
             )
         if not 0 < self.duration_s <= 86_400:
             raise SettingError("--duration", self.duration_s, "must be above 0 and at most a day")
+        if self.rate * self.duration_s > _MOST:
+            raise SettingError(
+                "--duration",
+                self.duration_s,
+                f"at {self.rate:g} a second these are more than {_MOST} attempts, all of which are "
+                f"kept; lower it or {self.setting}",
+            )
 
     @property
     def planned(self) -> int:

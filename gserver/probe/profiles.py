@@ -63,6 +63,27 @@ def _postgres_startup() -> bytes:
     return (len(body) + 4).to_bytes(4, "big") + body
 
 
+def _sized(size: int, body: bytes) -> bytes:
+    return len(body).to_bytes(size, "big") + body
+
+
+def _client_hello() -> bytes:
+    # RFC 8446, 4.1.2, which every version from 1.2 on answers. The suites, groups and signatures
+    # are what servers usually have. No key share: a server of 1.3 asks for one, and that it asks
+    # is answer enough.
+    suites = bytes.fromhex("130113021303c02bc02fc02cc030cca9cca8009c009d002f0035")
+    extensions = (
+        bytes.fromhex("000a") + _sized(2, _sized(2, bytes.fromhex("001d00170018")))
+        + bytes.fromhex("000b") + _sized(2, _sized(1, b"\0"))
+        + bytes.fromhex("000d")
+        + _sized(2, _sized(2, bytes.fromhex("040305030603080408050806040105010601")))
+        + bytes.fromhex("002b") + _sized(2, _sized(1, bytes.fromhex("03040303")))
+        + bytes.fromhex("0033") + _sized(2, _sized(2, b""))
+    )  # fmt: skip
+    body = b"\x03\x03" + bytes(range(32)) + b"\0" + _sized(2, suites) + b"\x01\0"
+    return b"\x16\x03\x01" + _sized(2, b"\x01" + _sized(3, body + _sized(2, extensions)))
+
+
 PROFILES: Final = {
     p.name: p
     for p in (
@@ -105,6 +126,13 @@ PROFILES: Final = {
             ping=b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: keep-alive\r\n\r\n",
         ),
         Profile(
+            "tls",
+            Speaks.CLIENT,
+            send=_client_hello(),
+            expect=_pattern(rb"^\x16\x03"),  # a handshake record
+            reject=_pattern(rb"^\x15\x03"),  # an alert
+        ),
+        Profile(
             "smtp",
             Speaks.SERVER,
             expect=_pattern(rb"^220[ -]"),
@@ -120,7 +148,9 @@ PROFILES: Final = {
 }
 
 #: Tried first when no profile is named: protocols whose server waits for more than a line.
-PROFILE_BY_PORT: Final = {22: "ssh", 25: "smtp", 587: "smtp", 3306: "mysql", 5432: "postgres"}
+PROFILE_BY_PORT: Final = {
+    22: "ssh", 25: "smtp", 443: "tls", 587: "smtp", 3306: "mysql", 5432: "postgres"
+}  # fmt: skip
 
 
 def _compiled(setting: str, text: str | None) -> re.Pattern[bytes] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from gevent.event import Event
 __all__ = ["Run", "Stopped", "collector_off"]
 
 _STEP_S = 0.002
+_USUAL_COLUMNS = 80
 
 T = TypeVar("T")
 
@@ -153,7 +155,16 @@ class Run:
             return
         self._told, self._shown = now, text
         line = f"[{now - self.began:5.1f} s] {text}"
-        self._write(f"\r\033[K{line[:118]}" if self._rewrites else line + "\n")
+        self._write(f"\r\033[K{line[: self._width()]}" if self._rewrites else line + "\n")
+
+    def _width(self) -> int:
+        """What fits into one line of the terminal: a line that wraps could not be rewritten."""
+        assert self._stream is not None
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            columns = 0
+        return (columns or _USUAL_COLUMNS) - 1  # the last column would wrap in some
 
     def _write(self, text: str) -> None:
         if self._stream is None:

@@ -64,7 +64,7 @@ def _latencies(found: FloodResult) -> tuple[list[int], list[int]]:
 
 def _faults(found: FloodResult) -> list[str]:
     """Why a flood does not count, one sentence each; late arrivals alone are no reason."""
-    return judge(found.health(None, None))[1]
+    return judge(found.health(None, None), "selftest")[1]
 
 
 def _overhead(run: Run, result: Result, port: int, rate: float) -> None:
@@ -78,7 +78,7 @@ def _overhead(run: Run, result: Result, port: int, rate: float) -> None:
     result.figures |= summary.flat("fin") | slips.flat("slip")
     health = found.health(slips.percentiles.get("p99"), summary.percentiles.get("p99"))
     if not run.stopped:
-        warnings, invalid = judge(health)
+        warnings, invalid = judge(health, "selftest")
         result.warnings += warnings
         result.invalid += invalid
     result.records, result.start_ns = found.records, found.start_ns

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, monotonic_ns
+from typing import Any
 
 import gevent
 from gevent import socket as gsocket
@@ -38,13 +39,22 @@ class SlowSettings:
 
 @dataclass(slots=True)
 class _Client:
-    """One slow client. ``closed_s``: seconds from connect until the server ended it."""
+    """One slow client. Times are monotonic ns: of its connect, and of the server's end of it.
+
+    ``ended_by``: how it did that; None, and ``ended`` 0, when it did not. ``received``: bytes.
+    """
 
     kind: str
     sock: gsocket.socket
-    began: float = field(default_factory=monotonic)
-    closed_s: float | None = None
+    began: int = field(default_factory=monotonic_ns)
+    ended: int = 0
+    ended_by: Outcome | None = None
     received: int = 0
+
+    @property
+    def closed_s(self) -> float | None:
+        """Seconds from connect until the server ended it; None: it did not."""
+        return (self.ended - self.began) / 1e9 if self.ended else None
 
     def behave(self, profile: Profile) -> None:
         """Until the server ends the connection, or this greenlet is killed."""
@@ -60,9 +70,10 @@ class _Client:
             finally:
                 if sender is not None:
                     sender.kill()
-        except OSError:
-            pass
-        self.closed_s = monotonic() - self.began
+            self.ended_by = Outcome.FIN
+        except OSError as error:
+            self.ended_by = of_errno(error.errno or 0)
+        self.ended = monotonic_ns()
 
     def _trickle(self, text: bytes) -> None:
         # The first half of the probe over and over, never its end: a request that does not finish.
@@ -174,6 +185,18 @@ def _one_kind(
         "watched_s": watched_s,
         "closed_after_s": closed,
         "turned_away": sorted(others),
+        "records": _raw(clients, result.start_ns),
+    }
+
+
+def _raw(clients: list[_Client], origin_ns: int) -> dict[str, Any]:
+    """Columns, a row a slow client: the run's other records are of the ordinary ones."""
+    return {
+        "unit": "ns since the start",
+        "started": [client.began - origin_ns for client in clients],
+        "ended": [client.ended - origin_ns if client.ended else None for client in clients],
+        "ended_by": [client.ended_by for client in clients],
+        "received_bytes": [client.received for client in clients],
     }
 
 

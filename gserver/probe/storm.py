@@ -13,7 +13,7 @@ from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
-from gserver.probe.stats import most_at_once, summarise
+from gserver.probe.stats import Summary, most_at_once, summarise
 from gserver.probe.target import Target
 from gserver.probe.time_wait import left_in_time_wait
 from gserver.probe.validity import judge
@@ -22,6 +22,8 @@ __all__ = ["StormSettings", "report_flood", "run_storm"]
 
 #: Below that, a page more or less is most of the difference.
 _ENOUGH_FOR_MEMORY = 100
+
+_UNANSWERED = (Outcome.QUEUED, Outcome.HANG, Outcome.SYN_PENDING, Outcome.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def report_flood(result: Result, found: FloodResult) -> None:
     outcome_p99 = summarise([row[2] - row[1] for row in rows]).percentiles.get("p99")
     health = found.health(slip.percentiles.get("p99"), outcome_p99)
     if not result.partial:
-        warnings, invalid = judge(health)
+        warnings, invalid = judge(health, "storm")
         result.warnings += warnings
         result.invalid += invalid
     result.details["client"] = health.as_json()
@@ -145,23 +147,29 @@ def report_flood(result: Result, found: FloodResult) -> None:
         ),
         ("outcomes", ", ".join(f"{n} {o.value}" for o, n in counts.most_common()) or "none"),
     ]
-    unanswered = sum(
-        counts[o] for o in (Outcome.HANG, Outcome.QUEUED, Outcome.SYN_PENDING, Outcome.UNKNOWN)
-    )
+    unanswered = ", ".join(f"{counts[o]} {o.value}" for o in _UNANSWERED if counts[o])
     if unanswered:
         result.lines.append(
-            ("without an answer", f"{unanswered} clients waited their whole deadline for nothing")
+            ("without an answer", f"{unanswered}: clients waited their whole deadline for nothing")
         )
-    shown = [
-        f"{name} {reject.percentiles[name] * 1e6:.0f} us"
-        for name in ("p50", "p99")
-        if name in reject.percentiles
-    ]
-    result.headline = f"{len(rejections)} of {len(rows)} told that they are rejected, " + (
-        f"after {', '.join(shown)}" if shown else "too few for a latency"
+    told = [_how_soon(kind, outcome_table[kind]) for kind in REJECTIONS if counts[kind]]
+    result.headline = "; ".join(
+        [f"{len(rejections)} of {len(rows)} told that they are rejected", *told]
+        + ([f"without an answer: {unanswered}"] if unanswered else [])
     )
     result.records, result.start_ns = found.records, found.start_ns
     result.warm_up_s = found.duration_s / 10
+
+
+def _how_soon(kind: Outcome, latency: Summary) -> str:
+    """Of one kind of rejection: a quick kind must not make a slow one look quick."""
+    shown = [
+        f"{name} {latency.percentiles[name] * 1e6:.0f} us"
+        for name in ("p50", "p99")
+        if name in latency.percentiles
+    ]
+    after = f"after {', '.join(shown)}" if shown else "too few for a latency"
+    return f"{latency.count} {kind.value} {after}"
 
 
 def _report_holding(
@@ -182,11 +190,13 @@ def _report_holding(
     result.lines.append(("over-admissions", f"{over} certain (most served at once: {served})"))
     sockets = (memory[1].socket_memory - memory[0].socket_memory) / settings.cap
     result.figures["socket_memory_per_held"] = sockets
+    text = f"{sockets / 1024:.1f} KiB of TCP buffers (the machine's)"
     if settings.pid is not None and memory[1].server_pss:
         each = (memory[1].server_pss - memory[0].server_pss) / settings.cap
         result.figures["memory_per_held"] = each
-        if settings.cap >= _ENOUGH_FOR_MEMORY:
-            result.lines.append(("memory a held client", f"{each / 1024:.1f} KiB (PSS)"))
+        text = f"{each / 1024:.1f} KiB of the server (PSS), {text}"
+    if settings.cap >= _ENOUGH_FOR_MEMORY:
+        result.lines.append(("memory a held client", text))
 
 
 def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usage) -> None:

@@ -35,6 +35,7 @@ from gserver.probe.validity import ClientHealth, judge
 __all__ = ["Scenario", "Swarm", "load_scenario", "run_scenario"]
 
 _TICK_S: Final = 0.1
+_MOST_STARTED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,20 @@ def scenario_of(module: ModuleType, name: str) -> Scenario:
 
 
 class Swarm:
-    """The users of one run. What they may use: :attr:`engine`, :attr:`profile`."""
+    """The users of one run. What they may use: :attr:`engine`, :attr:`profile`.
 
-    def __init__(self, target: Target, calibration: Calibration, seed: int) -> None:
+    :attr:`peak`: the most sessions open at once; beyond *cap*, those that the server had not ended.
+    """
+
+    def __init__(
+        self, target: Target, calibration: Calibration, seed: int, cap: int | None = None
+    ) -> None:
         self.profile = calibration.profile
         self.records = Records()
         self.answers: list[int] = []
-        self.held = 0
         self.peak = 0
+        self._cap = cap
+        self._sessions: set[Session] = set()
         self.failures: Counter[str] = Counter()
         self.timeline: list[tuple[float, int, int]] = []  # seconds, users, connections held
         self._patience = calibration.patience
@@ -131,12 +138,22 @@ class Swarm:
 
     def session_began(self, session: Session) -> None:
         """An admitted session is open."""
-        self.held += 1
-        self.peak = max(self.peak, self.held)
+        self._sessions.add(session)
+        if len(self._sessions) > self.peak:
+            if self._cap is not None and len(self._sessions) > self._cap:
+                # Users may look late, or never: before so many count as served at once, those go
+                # that the server has ended. Below the cap it would be work without a question.
+                self._sessions -= {each for each in self._sessions if not each.is_open}
+            self.peak = max(self.peak, len(self._sessions))
 
     def session_ended(self, session: Session) -> None:
         """It is closed."""
-        self.held -= 1
+        self._sessions.discard(session)
+
+    @property
+    def held(self) -> int:
+        """Sessions that their users have not closed."""
+        return len(self._sessions)
 
     # -- for the runner -----------------------------------------------------------------------
 
@@ -191,10 +208,16 @@ def run_scenario(
 
     :param users: how many, when there is no shape; *spawn_rate*: starts a second.
     :param cap: the server's limit, for over-admissions; None: not counted.
+    :raises SettingError: no such *spawn_rate*.
     """
+    if not 0 < spawn_rate <= _MOST_STARTED:
+        raise SettingError(
+            "--spawn-rate", spawn_rate, f"must be above 0 and at most {_MOST_STARTED} a second"
+        )
     calibration = calibrate(target, profile, patience, run)
-    swarm = Swarm(target, calibration, seed)
+    swarm = Swarm(target, calibration, seed, cap)
     result.details["calibration"] = calibration.as_json()
+    result.warnings += calibration.caveats(2 * calibration.patience.quiet_s)
     cpu, began = time.process_time(), time.monotonic()
     result.start_ns = time.monotonic_ns()
     events.test_start.fire()
@@ -273,8 +296,6 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
     }
     if counts[Outcome.UNKNOWN]:  # any of them may be one: no threshold on these is met
         del result.figures["hangs"], result.figures["queued"]
-    if cap is not None:
-        result.figures["over_admissions"] = max(0, swarm.peak - cap)
     result.latencies["outcome latency (connect to outcome)"] = table
     result.latencies["request to answer"] = {"answered": answers}
     result.headline = f"held at most {swarm.peak} at once; {len(rows)} attempts"
@@ -284,10 +305,15 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         ("held", f"at most {swarm.peak} connections at once"),
         ("client", f"{share:.0%} of a core"),
     ]
+    if cap is not None:
+        over = result.figures["over_admissions"] = max(0, swarm.peak - cap)
+        result.lines.append(
+            ("over-admissions", f"{over} certain (most served at once: {swarm.peak})")
+        )
     for text, count in swarm.failures.most_common(5):
         result.warnings.append(f"{count} users failed: {text}")
     health = ClientHealth([share], 0, 0, 0, None, None, counts[Outcome.LOCAL])
-    warnings, invalid = judge(health)
+    warnings, invalid = judge(health, "run")
     result.warnings += warnings
     result.invalid += invalid
     result.records = swarm.records

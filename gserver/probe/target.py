@@ -17,16 +17,28 @@ PORTS_PER_SOURCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect: resolved once, so that no resolver is in any figure."""
+    """Where to connect: resolved once, so that no resolver is in any figure.
+
+    :param others: further addresses of the same name, which are not tried: what is measured is one
+        listener.
+    """
 
     text: str
     family: int
     address: tuple[str, int]
+    others: tuple[str, ...] = ()
 
     @property
     def is_loopback(self) -> bool:
         """Whether the address is of 127.0.0.0/8 or ::1."""
         return ipaddress.ip_address(self.address[0].partition("%")[0]).is_loopback
+
+    @property
+    def tried(self) -> str:
+        """The text, and where a name has several addresses, which of them was taken."""
+        if not self.others:
+            return self.text
+        return f"{self.text} ({self.address[0]}; the name is {', '.join(self.others)}, too)"
 
 
 def parse_target(text: str) -> Target:
@@ -34,6 +46,8 @@ def parse_target(text: str) -> Target:
 
     :raises SettingError: not of that form, or the name does not resolve.
     """
+    if text.startswith("unix:"):
+        raise SettingError("TARGET", text, "only TCP can be measured; give HOST:PORT")
     host, colon, port_text = text.rpartition(":")
     if not colon or not port_text.isascii() or not port_text.isdecimal():
         raise SettingError("TARGET", text, "give HOST:PORT, such as 127.0.0.1:6379")
@@ -46,7 +60,8 @@ def parse_target(text: str) -> Target:
     except (OSError, UnicodeError) as error:
         raise SettingError("TARGET", text, f"the name does not resolve: {error}") from None
     family, _, _, _, address = found[0]
-    return Target(text, family, (str(address[0]), port))
+    hosts = dict.fromkeys(str(row[4][0]) for row in found)
+    return Target(text, family, (str(address[0]), port), tuple(hosts)[1:])
 
 
 def source_addresses(target: Target, count: int) -> list[str]:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from time import monotonic, monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, overload
 
 import gevent
 from gevent import socket as gsocket
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from gserver.probe.swarm import Swarm
 
 __all__ = ["Session", "SocketUser", "between", "constant", "constant_pacing", "task"]
+
+#: ESTABLISHED, and FIN_WAIT1 and 2 of who has half-closed: in any other state the server's FIN or
+#: RST has come (include/net/tcp_states.h). First byte of struct tcp_info.
+_STILL_SERVED: Final = (1, 4, 5)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +88,16 @@ class Session:
     def admitted(self) -> bool:
         """Whether the server let us in."""
         return self.outcome is Outcome.ADMITTED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has ended it, by the kernel's account: unread data hides no end."""
+        try:
+            return self._sock is not None and (
+                self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _STILL_SERVED
+            )
+        except OSError:  # a scenario has closed the socket itself
+            return False
 
     @property
     def sock(self) -> gsocket.socket:

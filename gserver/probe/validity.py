@@ -6,13 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ClientHealth", "judge"]
+__all__ = ["REMEDIES", "ClientHealth", "Remedies", "judge"]
 
 _WARN_CPU: Final = 0.75  # share of a core: latency bends from here on
 _INVALID_CPU: Final = 0.90
 _RATE_REACHED: Final = 0.99
 _SLIP_FLOOR_S: Final = 0.0005
 _SLIP_SHARE: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """What the user can do about it, by options that the command has.
+
+    :param load: when the client is the bottleneck; *local*: when attempts fail on this machine.
+    """
+
+    load: str
+    local: str = "raise the limit on open files (`ulimit -n`)"
+
+
+_FLOOD: Final = "lower --rate or raise --processes"
+
+#: By command; ``run`` is a scenario's.
+REMEDIES: Final = {
+    "storm": Remedies(_FLOOD, "raise --sources, or the limit on open files (`ulimit -n`)"),
+    "churn": Remedies("lower --rate or --joiners"),
+    "isolation": Remedies(_FLOOD),
+    "isolation, victims": Remedies("lower --victim-rate"),
+    "selftest": Remedies("lower --rate"),  # where it judges, one process makes the load
+    "run": Remedies("take fewer --users"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +69,30 @@ class ClientHealth:
         }
 
 
-def judge(health: ClientHealth) -> tuple[list[str], list[str]]:
-    """Warnings, and reasons why the run is invalid, one sentence each."""
+def judge(health: ClientHealth, command: str) -> tuple[list[str], list[str]]:
+    """Warnings, and reasons why the run is invalid, one sentence each.
+
+    :param command: as in :data:`REMEDIES`.
+    """
+    remedies = REMEDIES[command]
     warnings, invalid = [], []
     busiest = max(health.cpu_shares, default=0.0)
     if busiest >= _INVALID_CPU:
         invalid.append(
             f"the client was saturated: {busiest:.0%} of a core (invalid from {_INVALID_CPU:.0%}); "
-            "lower --rate or raise --processes"
+            f"{remedies.load}"
         )
     elif busiest >= _WARN_CPU:
         warnings.append(f"the client used {busiest:.0%} of a core: its own latency bends figures")
     if health.planned and health.started < _RATE_REACHED * health.planned:
         invalid.append(
             f"the rate was not kept: {health.started} of {health.planned} arrivals started in "
-            f"time ({health.dropped} dropped); lower --rate or raise --processes"
+            f"time ({health.dropped} dropped); {remedies.load}"
         )
     if health.local_errors:
         invalid.append(
             f"{health.local_errors} attempts failed on this machine (descriptors or ports); "
-            "raise --sources, or the limit on open files"
+            f"{remedies.local}"
         )
     if health.slip_p99_s is not None:
         bound = max(_SLIP_FLOOR_S, _SLIP_SHARE * (health.outcome_p99_s or 0.0))

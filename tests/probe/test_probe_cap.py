@@ -85,6 +85,15 @@ def test_a_short_backlog_is_no_limit_and_no_policy(start_server: Callable[..., i
     assert finding.fits_after_close == 1
 
 
+def test_who_comes_in_late_was_not_turned_away(start_server: Callable[..., int]) -> None:
+    """Dropped by a short backlog, and in with the next SYN, a second later: past the deadline."""
+    port = start_server("limited_server", 10_000, "narrow")
+    patience = Patience(quiet_s=0.02, deadline_s=0.95)
+    finding = find(port, PROFILES["echo"], maximum=30, patience=patience)
+    assert (finding.limit, finding.peak, finding.policy) == (None, 30, None)
+    assert finding.overtaken > 0
+
+
 def test_holders_fill_a_server_with_a_short_backlog_in_their_time(
     start_server: Callable[..., int],
 ) -> None:
@@ -122,6 +131,9 @@ def test_stock_gevent_pool_queues(start_server: Callable[..., int], cap: int) ->
     finding = find(start_server("pool_server", cap))
     assert (finding.limit, finding.peak, finding.fits_after_close) == (cap, cap, 1)
     assert set(finding.turned_away) == {Outcome.QUEUED}
+    assert finding.listen_queue is not None
+    waiting, most = finding.listen_queue
+    assert 0 < waiting <= most
 
 
 def test_a_silent_server_is_judged_by_the_kernels_rows(start_server: Callable[..., int]) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import platform
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from gserver.probe.figures import FIGURES
+from gserver.probe.oracle import Oracle
+from gserver.probe.version import version
 
 pytestmark = pytest.mark.long
 
@@ -57,8 +63,14 @@ def read(report: Path) -> dict[str, Any]:
         (["cap", "127.0.0.1:1", "--quiet-time", "3s"], "--quiet-time"),
         (["cap", "127.0.0.1:1", "--cap", "50", "--max", "50"], "--max"),
         (["storm", "127.0.0.1:1", "--rate", "0"], "--rate"),
+        (["storm", "127.0.0.1:1", "--rate", "1000000", "--duration", "60m"], "--duration 3600.0"),
+        (["isolation", "127.0.0.1:1", "--victim-rate", "1e6", "--duration", "9m"], "--victim-rate"),
         (["storm", "127.0.0.1:1", "--cap", "0"], "--cap"),
         (["storm", "127.0.0.1:1", "--pid", "99999999"], "--pid"),
+        (["storm", "127.0.0.1:1", "--sources", "60001"], "--sources"),
+        (["storm", "[::1]:1", "--sources", "2"], "--sources"),
+        (["cap", "127.0.0.1:1", "--send", "x", "--profile", "redis", "--expect", "("], "--expect"),
+        (["cap", "127.0.0.1:1", "--send", r"\x"], "--send"),
     ],
 )
 def test_usage_is_status_2_and_names_the_setting(arguments: list[str], word: str) -> None:
@@ -81,14 +93,24 @@ def test_cap_reports_limit_policy_and_thresholds(
 ) -> None:
     target = f"127.0.0.1:{start_server('limited_server', 5, 'fin')}"
     report = tmp_path / "cap.json"
-    done = probe("cap", target, "--json", report, "--threshold", "limit==5")
+    words = ["cap", target, "--json", report, "--threshold", "limit==5", "--seed", 7]
+    done = probe(*words)
     assert done.returncode == 0, done.stderr
     assert "5 connections served at once" in done.stdout
     assert "FIN" in done.stdout
     found = read(report)
     assert found["figures"]["limit"] == 5
     assert found["details"]["cap"]["policy"] == "fin"
-    assert found["environment"]["kernel"]
+    assert found["version"] == version()
+    where = found["environment"]
+    assert where["command_line"][1:] == [str(word) for word in words]
+    assert where["seed"] == 7
+    assert (where["kernel"], where["python"]) == (platform.release(), platform.python_version())
+    assert where["gevent"] == gevent.__version__
+    assert where["cpu"]
+    assert where["cpus"] >= 1
+    assert where["sysctls"]["net.core.somaxconn"].isdecimal()
+    assert re.fullmatch(r"\d+ \d+", where["sysctls"]["net.ipv4.ip_local_port_range"])
     assert probe("cap", target, "--threshold", "limit>5").returncode == 99
 
 
@@ -130,6 +152,7 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
     report, rows = tmp_path / "storm.json", tmp_path / "storm.csv"
     done = probe(
         "storm", target, "--rate", 200, "--duration", "2s", "--json", report, "--csv", rows,
+        "--quiet-time", "100ms",  # spoken to, a busy machine's server would reset
         "--threshold", "hangs==0", "--threshold", "over_admissions==0",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -173,6 +196,38 @@ def test_storm_at_a_silent_server_waits_for_its_late_rejections(
     assert any("silence is the only evidence" in text for text in found["warnings"])
 
 
+def test_probe_and_answer_of_ones_own_tell_the_admitted(
+    start_server: Callable[..., int], zoo: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "cap.json"
+    target = f"127.0.0.1:{start_server('limited_server', 4, 'message')}"
+    own = ["--send", r"HELLO\x20you\r\n", "--expect", "^HELLO you\r\n$"]
+    done = probe("cap", target, *own, "--json", report)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = read(report)["details"]["cap"]
+    assert (found["limit"], found["policy"], found["over_admissions"]) == (4, "message", 0)
+    # Nobody answers so: who is not told what was expected is not admitted.
+    none = probe("cap", target, "--send", "HELLO", "--expect", "^WELCOME", "--deadline", "500ms")
+    assert none.returncode == 1, none.stdout
+    assert "--expect" in none.stderr.splitlines()[-1]
+    greets = probe("cap", f"127.0.0.1:{zoo('banner_late')}", "--expect", "^220", "--max", 5)
+    assert greets.returncode == 0, greets.stdout + greets.stderr
+    assert "none found: 5 served at once" in greets.stdout
+
+
+def test_storm_comes_from_as_many_addresses_as_were_asked_for(
+    start_server: Callable[..., int],
+) -> None:
+    port = start_server("limited_server", 2, "fin")
+    words = ["--cap", 2, "--rate", 60, "--duration", "1s", "--sources", 3, "--processes", 2]
+    done = probe("storm", f"127.0.0.1:{port}", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with closing(Oracle()) as oracle:  # the server closes first, and remembers who came
+        seen = {IPv4Address(client >> 16) for client in oracle.time_waits(port)}
+    ours = {IPv4Address(f"127.1.0.{i}") for i in (1, 2, 3)}
+    assert seen - {IPv4Address("127.0.0.1")} == ours
+
+
 def test_storm_by_two_processes_makes_every_arrival_once(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -201,7 +256,8 @@ def test_a_queueing_server_is_reported_as_unanswered_clients(
         "--threshold", "queued==0",
     )  # fmt: skip
     assert done.returncode == 99, done.stdout
-    assert "clients waited their whole deadline for nothing" in done.stdout
+    assert re.search(r"\d+ queued: clients waited their whole deadline for nothing", done.stdout)
+    assert re.search(r"0 of \d+ told that .*; without an answer: \d+ queued", done.stdout)
 
 
 def test_a_rate_that_cannot_be_kept_is_invalid(start_server: Callable[..., int]) -> None:
@@ -335,11 +391,18 @@ def test_slow_clients_hold_slots_until_they_end(
     target = f"127.0.0.1:{start_server('limited_server', 4, 'fin')}"
     done = probe("slow", target, "--cap", 4, "--duration", "1s", "--json", report)
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = read(report)["figures"]
+    found = read(report)
+    figures = found["figures"]
     assert (figures["silent.slots"], figures["silent.closed"]) == (3, 0)
     assert (figures["trickle.slots"], figures["trickle.closed"]) == (3, 0)
     # Echo returns at end of file: a client that half-closes gives its slot back.
     assert (figures["half_close.slots"], figures["half_close.closed"]) == (0, 3)
+    for kind, ended_by in (("silent", None), ("trickle", None), ("half_close", "fin")):
+        raw = found["details"]["slow"][kind]["records"]
+        assert raw["ended_by"] == [ended_by] * 3
+        assert [at is None for at in raw["ended"]] == [ended_by is None] * 3
+        assert all(at > 0 for at in raw["started"])
+    assert all(count > 0 for count in raw["received_bytes"])  # half-closed: answered first
 
 
 def test_isolation_compares_the_flood_with_a_control_flood(
@@ -358,3 +421,7 @@ def test_isolation_compares_the_flood_with_a_control_flood(
     assert figures["victims_lost"] == 0
     assert figures["isolation.p50"] > 0
     assert figures["isolation.goodput"] > 0.7
+    # Loopback charges the client with handshakes: neither figure goes without the other.
+    assert figures["machine_cpu_per_attempt"] > 0
+    assert figures["machine_cpu"] > figures["server_cpu"] > 0
+    assert "us an attempt, client, victims and all else included" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -68,11 +69,42 @@ def test_a_socket_connected_to_itself_is_refused_not_admitted() -> None:
     seen: list[Attempt] = []
     target = parse_target(f"127.0.0.1:{port}")
     with closing(Engine(target, PROFILES["echo"], QUICK, on_outcome=seen.append)) as engine:
-        engine._sources = [("127.0.0.1", port)]
+        engine._sources._hosts = [("127.0.0.1", port)]
         engine.start()
         wait_for(lambda: seen)
     assert [a.outcome for a in seen] == [Outcome.REFUSED]
     assert seen[0].probed
+
+
+def test_latency_is_counted_from_the_connect_call(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this machine needs for the socket and its address is slip, not the server's doing."""
+    target = parse_target(f"127.0.0.1:{listener.getsockname()[1]}")
+    needed_s = 0.05
+    with closing(Engine(target, PROFILES["echo"], QUICK)) as engine:
+        make = engine._sources.socket
+
+        def slowly(index: int) -> object:
+            time.sleep(needed_s)
+            return make(index)
+
+        monkeypatch.setattr(engine._sources, "socket", slowly)
+        attempt = engine.start()
+    assert attempt.started - attempt.intended >= needed_s * 1e9
+
+
+def test_address_that_is_not_ours_is_local_and_leaves_no_socket(listener: socket.socket) -> None:
+    target = parse_target(f"127.0.0.1:{listener.getsockname()[1]}")
+    seen: list[Attempt] = []
+    with closing(
+        Engine(target, PROFILES["echo"], QUICK, sources=["192.0.2.1"], on_outcome=seen.append)
+    ) as engine:
+        before = len(os.listdir("/proc/self/fd"))
+        engine.start()
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert [a.outcome for a in seen] == [Outcome.LOCAL]
+    assert 0 < seen[0].intended <= seen[0].started <= seen[0].finished
 
 
 def test_no_descriptor_left_is_local(listener: socket.socket) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +26,21 @@ from gserver.probe.result import Result
 from gserver.probe.run import Run, Stopped
 from gserver.probe.target import parse_target
 
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from gserver.probe.cli import probe; probe()"]
 AT_A_CAP = ("storm", "churn", "slow", "isolation")
 
 
-def interrupted(arguments: list[str], at: str, folder: Path) -> tuple[int, str, dict[str, Any]]:
+def interrupted(
+    arguments: list[str], at: str, folder: Path, *, command: list[str] = COMMAND
+) -> tuple[int, str, dict[str, Any]]:
     """Run until the progress matches *at*, then SIGINT: status, output, the JSON report."""
     files = {kind: folder / f"report.{kind}" for kind in ("json", "csv", "html")}
     wanted = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
     with subprocess.Popen(
-        [*COMMAND, *arguments, *wanted], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+        [*command, *arguments, *wanted],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
         try:
             assert child.stderr is not None
             while re.search(at, line := child.stderr.readline()) is None:
@@ -91,6 +97,33 @@ def test_interrupted_while_filling(
     assert status == 3
     assert report["partial"] == "interrupted by SIGINT"
     assert time.monotonic() - began < 18  # no deadline is waited for
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("at", ["overhead", "ceiling", "A/A block 1"])
+def test_interrupted_selftest(at: str, tmp_path: Path) -> None:
+    status, out, report = interrupted(["selftest", "--blocks", "2"], at, tmp_path)
+    assert status == 3
+    assert "PARTIAL: interrupted by SIGINT; figures are of what had happened by then" in out
+    assert report["partial"] == "interrupted by SIGINT"
+    assert "noise.p50.low" not in report["figures"]
+    assert ("ceiling" in report["figures"]) == (at == "A/A block 1")
+
+
+@pytest.mark.parametrize(
+    ("at", "measured"), [("calibrating", False), ("[1-9] users, [1-9] connections held", True)]
+)
+def test_interrupted_scenario(
+    at: str, measured: bool, start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"
+    words = ["bench/scenarios/full_house.py", target, "--users", "9", "--run-time", "60s"]
+    run = [sys.executable, "-m", "bench", "run"]
+    status, out, report = interrupted(words, at, tmp_path, command=run)
+    assert status == 3
+    assert "PARTIAL: interrupted by SIGINT" in out
+    assert report["partial"] == "interrupted by SIGINT"
+    assert (report["figures"].get("admitted.count", 0) > 0) == measured
 
 
 @pytest.mark.long
@@ -183,6 +216,20 @@ def test_a_stopped_churn_waits_for_no_deadline(start_server: Callable[..., int])
         run_churn(target, calibration, run, settings, Result("churn", "t"))
         calibration.close()
     assert time.monotonic() - began < 15
+
+
+def test_progress_stays_in_one_line_of_a_narrow_terminal() -> None:
+    """A line that wraps would be left behind when the next takes its place."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 30))
+    with open(slave, "w") as terminal, open(master, "rb", buffering=0) as screen:
+        with Run(60, stream=terminal) as run:
+            run.tell("holding 4095 of 5000, and so on for longer than there is room")
+        shown = screen.read(4096)
+    lines = [line for line in shown.split(b"\r\x1b[K") if line]
+    assert lines
+    assert all(len(line) < 30 for line in lines)
+    assert lines[0].startswith(b"[  0.0 s] holding 4095")
 
 
 def test_a_reader_of_the_progress_that_has_gone_does_not_end_the_run() -> None:

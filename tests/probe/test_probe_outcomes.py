@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 from hypothesis import given
@@ -117,7 +118,21 @@ def test_a_rate_for_a_time_is_that_many_arrivals() -> None:
     assert [ConstantRate(4, 1.0).at(k) for k in range(4)] == [0, 250e6, 500e6, 750e6]
 
 
-@pytest.mark.parametrize("text", ["", "6379", "host:", "h:0", "h:65536", "h:x", "a b:80"])
+def test_name_of_several_addresses_says_which_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """localhost may be ::1 first, where nobody listens."""
+    rows = [
+        (family, socket.SOCK_STREAM, 6, "", (host, 80))
+        for family, host in ((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1"))
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **more: rows)
+    target = parse_target("localhost:80")
+    assert (target.family, target.address) == (socket.AF_INET6, ("::1", 80))
+    assert target.tried == "localhost:80 (::1; the name is 127.0.0.1, too)"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "6379", "host:", "h:0", "h:65536", "h:x", "a b:80", "unix:/x"]
+)
 def test_a_bad_target_is_one_line(text: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_target(text)

@@ -1,156 +1,108 @@
-"""``probe cap`` against servers that others wrote: each started by hand on loopback."""
+"""``gserver probe cap``, as a stranger calls it, against every server of the comparison.
+
+Each peer limits in its own way, and several count in ways of their own. The right limit, the right
+policy, exactly one more after one has left: and nobody called admitted who was not.
+"""
 
 from __future__ import annotations
 
-import socket
+import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import sys
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
-from missing import missing, needs
+from missing import missing
+from support import CERTIFICATE, KEY
 
-from gserver.probe.attempt import Patience
-from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import find_cap
-from gserver.probe.finding import CapFinding
-from gserver.probe.outcomes import Outcome
-from gserver.probe.run import Run
-from gserver.probe.target import parse_target
+from bench.peers import PEERS, Missing, Peer, Policy, start
+from bench.peers.base import HOST, Launch, Site
+from bench.peers.ours import GserverClose, GserverReply
 
 pytestmark = pytest.mark.long
 
 CAP = 10
-NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+#: Where there is no limit to find.
+MOST = 120
+
+OUTCOME = {
+    Policy.FIN: "fin",
+    Policy.RST: "rst",
+    Policy.MESSAGE: "message",
+    Policy.REFUSED: "refused",
+    Policy.QUEUE: "queued",
+}
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+class Says(GserverReply):
+    """Ours with another busy message: one that comes before the client has spoken."""
+
+    asked = False
+
+    def __init__(self, rejection: str, message: bytes) -> None:
+        # Of the instance, where a peer's are of its class: these are no rows of the comparison.
+        self.name = f"gserver-{rejection.partition(' ')[0]}"  # type: ignore[misc]
+        self.rejection = rejection  # type: ignore[misc]
+        self.message = message  # type: ignore[misc]
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens there; a client that tries would take a slot."""
-    return any(
-        row.laddr.port == port and row.status == psutil.CONN_LISTEN
-        for row in psutil.net_connections("tcp4")
-    )
+class SpeaksTls(GserverClose):
+    """Ours once more: nothing but a handshake shows who was admitted."""
+
+    name = "gserver-tls"
+    profile = "tls"
+
+    def render(self, site: Site) -> Launch:
+        files = ["--tls-cert", str(CERTIFICATE), "--tls-key", str(KEY)]
+        return Launch([*super().render(site).argv, *files])
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[list[str], int], None]]:
-    """Start a server in the foreground and wait until it listens on the port."""
-    children: list[subprocess.Popen[bytes]] = []
-
-    def run(command: list[str], port: int) -> None:
-        log = (tmp_path / "log").open("wb")
-        with log:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        children.append(child)
-        deadline = time.monotonic() + 20
-        while not listens(port):
-            assert child.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    yield run
-    for child in children:
-        child.terminate()
-        child.wait(20)
+ROWS: list[Peer] = [
+    *PEERS.values(),
+    SpeaksTls(),
+    Says("reply:redis", b"-ERR max number of clients"),
+    Says("reply:smtp", b"421 "),
+    Says("reply-text:full up", b"full up"),
+]
 
 
-def find(port: int) -> CapFinding:
-    target = parse_target(f"127.0.0.1:{port}")
-    with Run(60, stream=None) as run:
-        calibration = calibrate(target, None, Patience(0.05, 1.0), run)
-        try:
-            return find_cap(target, calibration, run, maximum=200, expected=CAP)
-        finally:
-            calibration.close()
-
-
-def check(finding: CapFinding, outcome: Outcome) -> None:
-    assert (finding.limit, finding.peak, finding.over_admissions) == (CAP, CAP, 0)
-    assert finding.policy is outcome
-    # RST: closed later than quiet-time, on a busy machine, when our probe lies unread.
-    assert set(finding.turned_away) - {Outcome.RST} == {outcome} - {Outcome.RST}
-    assert finding.fits_after_close == 1
-
-
-def test_redis_says_so(start: Callable[[list[str], int], None]) -> None:
-    needs("redis-server", "redis-server")
-    port = free_port()
-    start(
-        ["redis-server", "--port", f"{port}", "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp",
-         "--maxclients", f"{CAP}"],
-        port,
+def probe_cap(port: int, report: Path) -> dict[str, Any]:
+    """What the command finds, told nothing but where: not even what the server speaks."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gserver", "probe", "cap", f"{HOST}:{port}",
+         "--max", f"{MOST}", "--quiet-time", "50ms", "--deadline", "1s", "--json", str(report)],
+        capture_output=True, text=True, timeout=90,
     )  # fmt: skip
-    finding = find(port)
-    check(finding, Outcome.MESSAGE)
-    assert finding.message == b"-ERR max number of clients reached\r\n"
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(report.read_text())
+    assert found["invalid"] == []
+    return found
 
 
-def test_nginx_limit_conn_closes(
-    start: Callable[[list[str], int], None], zoo: Callable[..., int], tmp_path: Path
-) -> None:
-    needs("nginx", "nginx libnginx-mod-stream")
-    if not NGINX_STREAM.exists():
-        missing("nginx has no stream module: apt-get install libnginx-mod-stream")
-    port, upstream = free_port(), zoo("echo")
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"""
-        daemon off; pid {tmp_path}/pid; error_log stderr; worker_processes 1; user root;
-        load_module {NGINX_STREAM};
-        events {{ worker_connections 1024; }}
-        stream {{
-            limit_conn_zone $server_port zone=all:1m;
-            server {{ listen 127.0.0.1:{port}; limit_conn all {CAP};
-                     proxy_pass 127.0.0.1:{upstream}; }}
-        }}
-        """
-    )
-    start(["nginx", "-c", str(config)], port)
-    check(find(port), Outcome.FIN)
-
-
-@pytest.mark.parametrize(
-    ("rule", "outcome"),
-    [
-        (f"maxconn {CAP}", Outcome.QUEUED),
-        (f"tcp-request connection reject if {{ fe_conn gt {CAP} }}", Outcome.RST),
-    ],
-    ids=["maxconn", "reject"],
-)
-def test_haproxy_queues_or_resets(
-    start: Callable[[list[str], int], None],
-    zoo: Callable[..., int],
-    tmp_path: Path,
-    rule: str,
-    outcome: Outcome,
-) -> None:
-    needs("haproxy", "haproxy")
-    port, upstream = free_port(), zoo("echo")
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(
-        f"""
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-frontend limited
-    bind 127.0.0.1:{port}
-    {rule}
-    default_backend echo
-backend echo
-    server echo 127.0.0.1:{upstream}
-"""
-    )
-    start(["haproxy", "-db", "-f", str(config)], port)
-    check(find(port), outcome)
+@pytest.mark.parametrize("peer", ROWS, ids=lambda peer: peer.name)
+def test_the_limit_and_the_policy_of_every_peer_are_found(peer: Peer, tmp_path: Path) -> None:
+    try:
+        peer.find()
+    except Missing as error:
+        missing(f"{peer.name}: {error}", error.install)
+    with start(peer, CAP) as running:
+        report = probe_cap(running.port, tmp_path / "report.json")
+    found, figures = report["details"]["cap"], report["figures"]
+    assert report["details"]["calibration"]["profile"] == peer.profile
+    assert found["dropped_while_held"] == 0
+    if peer.policy is Policy.UNLIMITED:
+        assert (found["limit"], found["peak"], found["turned_away"]) == (None, MOST, {})
+        return
+    limit = peer.capacity(CAP)
+    # The peak is of those who were proven served: one more would be an admission that never was.
+    assert (found["limit"], found["peak"], found["over_admissions"]) == (limit, limit, 0)
+    assert (found["fits_after_close"], found["slots_lost"]) == (1, 0)
+    outcome = OUTCOME[peer.policy]
+    assert found["policy"] == outcome
+    # RST, too: of who came as the port was shut, or was closed when our probe lay unread.
+    assert set(found["turned_away"]) - {"rst"} == {outcome} - {"rst"}
+    assert figures[outcome] > 0
+    if peer.message:
+        assert found["message"].encode("latin-1").startswith(peer.message)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from dataclasses import astuple
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.scenario_run import run
 from gserver.errors import SettingError
+from gserver.probe.cli import probe
 from gserver.probe.flood import FloodResult
 from gserver.probe.html_report import write_html
 from gserver.probe.outcomes import CODE_OF, Outcome
@@ -23,7 +26,7 @@ from gserver.probe.storm import report_flood
 from gserver.probe.svg import Axis, log_ticks, nice_ticks
 from gserver.probe.text_report import render
 from gserver.probe.threshold import parse_threshold
-from gserver.probe.validity import ClientHealth, judge
+from gserver.probe.validity import REMEDIES, ClientHealth, judge
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,38 @@ def health(**changes: object) -> ClientHealth:
     ],
 )
 def test_when_a_run_does_not_count(changes: dict[str, object], warned: int, invalid: int) -> None:
-    assert tuple(map(len, judge(health(**changes)))) == (warned, invalid)
+    assert tuple(map(len, judge(health(**changes), "storm"))) == (warned, invalid)
+
+
+@pytest.mark.parametrize("command", REMEDIES)
+def test_what_is_advised_are_options_that_the_command_has(command: str) -> None:
+    name = command.partition(",")[0]
+    known = run if name == "run" else probe.commands[name]
+    options = {option for parameter in known.params for option in parameter.opts}
+    advised = set(re.findall(r"--[a-z-]+", " ".join(astuple(REMEDIES[command]))))
+    assert advised
+    assert advised <= options
+    bad = health(cpu_shares=[0.95], started=1, local_errors=1)
+    said = " ".join(judge(bad, command)[1])
+    assert set(re.findall(r"--[a-z-]+", said)) == advised
+
+
+def test_each_kind_of_rejection_has_its_own_latency_in_the_headline() -> None:
+    """A refused client is told in microseconds: it must not make who is replied to look quick."""
+    records = Records(6000)
+    for i in range(6000):
+        outcome, ns = [
+            (Outcome.REFUSED, 20_000), (Outcome.MESSAGE, 900_000), (Outcome.QUEUED, 2_000_000_000)
+        ][i % 3]  # fmt: skip
+        records.intended[i] = records.started[i] = 1000 + i
+        records.finished[i] = records.started[i] + ns
+        records.outcome[i] = CODE_OF[outcome]
+    result = Result("storm", "t")
+    report_flood(result, FloodResult(records, 1000, 1.0, [0.1], 6000, 6000, 0, []))
+    assert result.headline == (
+        "3600 of 5401 told that they are rejected; 1800 message after p50 900 us, p99 900 us; "
+        "1800 refused after p50 20 us, p99 20 us; without an answer: 1801 queued"
+    )
 
 
 def storm_result(count: int = 3000) -> Result:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import gevent
 import pytest
 
 from gserver.errors import SettingError
@@ -163,6 +164,40 @@ def test_fixed_counts_come_first_and_held_sessions_count(
     assert result.figures["over_admissions"] == 0
 
 
+def test_who_was_ended_by_the_server_is_not_held_though_nobody_looked(
+    start_server: Callable[..., int],
+) -> None:
+    """Users that never read: the server ends each after 400 ms, and its answer lies before that."""
+
+    class Blind(SocketUser):
+        wait_time = constant(0.01)
+
+        @task
+        def sit(self) -> None:
+            with self.connect() as session:
+                if session.admitted:
+                    session.sock.sendall(b"unread")
+                    gevent.sleep(1.0)
+
+    port = start_server("limited_server", 3, "brief", 0.4)
+    result = drive(scenario(Blind), port, users=12, seconds=3, cap=3)
+    assert result.figures["admitted.count"] > 6
+    assert result.figures["peak"] == 3
+    assert result.figures["over_admissions"] == 0
+
+
+def test_over_admissions_of_a_scenario_are_counted(start_server: Callable[..., int]) -> None:
+    class Holder(SocketUser):
+        @task
+        def hold(self) -> None:
+            with self.connect() as session:
+                session.hold(60)
+
+    result = drive(scenario(Holder), start_server("limited_server", 5, "fin"), users=5, cap=3)
+    assert (result.figures["peak"], result.figures["over_admissions"]) == (5, 2)
+    assert ("over-admissions", "2 certain (most served at once: 5)") in result.lines
+
+
 def test_a_shape_sets_the_users_and_ends_the_run(start_server: Callable[..., int]) -> None:
     class Idle(SocketUser):
         @task
@@ -204,6 +239,8 @@ def test_a_task_that_raises_ends_its_user_and_is_counted(start_server: Callable[
     [
         (["127.0.0.1:1"], 1, "connection refused"),
         (["127.0.0.1:0"], 2, "127.0.0.1:0"),
+        (["127.0.0.1:1", "--spawn-rate", "-1"], 2, "--spawn-rate -1.0: must be above 0"),
+        (["127.0.0.1:1", "--spawn-rate", "nan"], 2, "--spawn-rate"),
         (["127.0.0.1:1", "--cap", "3", "--threshold", "limit==1"], 2, "--threshold"),
     ],
 )

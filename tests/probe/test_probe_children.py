@@ -1,0 +1,50 @@
+"""The processes that a run starts end with it, in whatever way it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.long
+
+SELFTEST = [
+    sys.executable, "-c", "from gserver.probe.cli import probe; probe()",
+    "selftest", "--blocks", "2",
+]  # fmt: skip
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; a zombie has, and waits for its new parent to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_no_child_outlives_a_parent_that_is_killed() -> None:
+    """Killed, it can tell nobody: the kernel must (PR_SET_PDEATHSIG). A rejecter has no end."""
+    children: list[psutil.Process] = []
+    with subprocess.Popen(
+        SELFTEST, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        try:
+            assert parent.stderr is not None
+            while "overhead" not in (line := parent.stderr.readline()):
+                assert line
+            children = psutil.Process(parent.pid).children(recursive=True)
+            assert len(children) == 3  # two rejecters, and a flood
+            parent.kill()
+            parent.wait(20)
+            deadline = time.monotonic() + 20
+            while any(map(runs, children)):
+                assert time.monotonic() < deadline, children
+                time.sleep(0.01)
+        finally:
+            parent.kill()
+            for child in children:
+                if runs(child):
+                    child.kill()
