@@ -19,7 +19,7 @@ from gserver.probe.target import parse_target
 TOOL = "bench run"
 
 #: Users a second that start or stop: at least one in a minute.
-RATE = click.FloatRange(1 / 60, 1_000_000)
+RATE = click.FloatRange(1 / 60, 100_000)
 
 
 @click.command("run", cls=Command)

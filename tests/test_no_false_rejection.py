@@ -116,8 +116,11 @@ def test_control_without_a_poll_after_the_accept_churners_are_turned_away(
     monkeypatch.setattr(gserver.accept, "_loops_epoll", Blind)
     monkeypatch.setattr(gserver.candidates, "iteration", count().__next__)
     with running(StreamServer(LOCAL, greet, max_connections=10)) as server:
-        with load("churn", server, 10, 20000) as churn:
-            assert churn.read().get("closed", 0) > 0
+        for _ in range(10):  # it takes two in one batch, which a busy machine may not see soon
+            with load("churn", server, 10, 20000) as churn:
+                if churn.read().get("closed", 0):
+                    return
+    pytest.fail("nobody was turned away: the poll is not what keeps the promise")
 
 
 class Lingering:
