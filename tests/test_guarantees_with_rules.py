@@ -90,7 +90,7 @@ def test_control_without_being_candidates_those_churners_are_turned_away(
     monkeypatch.setattr(gserver.limiter, "ENDINGS_MAKE_ROOM", (REJECTED[Reason.CAPACITY],))
     limits = Limits(max_connections=100, per_source=10)
     with running(StreamServer(LOCAL, greet, limits=limits)) as server:
-        for _ in range(10):
+        for _ in range(40):
             with load("churn", server, 10, 2000) as churn:
                 churn.read()
             if server.stats.rejected[Reason.SOURCE]:
