@@ -425,6 +425,7 @@ class Limiter:
     def _joined(self) -> None:
         """One more waits."""
         self._waiting.joined()
+        self._occupancy.note()  # other work in the pool does not tell
         self._occupancy.await_others()
 
     def _next_waiter(self) -> Waiter | None:

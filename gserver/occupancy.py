@@ -69,6 +69,8 @@ class Occupancy:
         if full is not self._was_full:
             self._was_full = full
             for callback in tuple(self._on_full):
+                if self._was_full is not full:  # one of them has led to a change: all know by now
+                    return
                 callback(full)
             if full:
                 self.await_others()  # for the books, and for a door that is shut
