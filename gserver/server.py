@@ -119,8 +119,10 @@ class _Capped(_GeventServer):
         :param proxy_timeout: seconds a proxy has for the header, which takes a slot meanwhile.
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
-            newcomer if it has been idle for so many seconds; None: never. Idle as in
-            :class:`gserver.Timeouts`. Goes without ``Limits.wait``. Behind proxies a newcomer's
+            newcomer if it has been idle for so many seconds, and no slot has come back within
+            the newcomer's ``settle``; None: never. Idle as in :class:`gserver.Timeouts`. While
+            more clients settle than may (``gserver/candidates.py``), the oldest are turned away
+            without. Goes without ``Limits.wait``. Behind proxies a newcomer's
             header is read first, so that nobody is ended for one that the rules turn away.
         :param deferred_start: start a client's handler only when its first byte is here: a
             silent client costs its slot and a fifth of the memory. For protocols in which the
