@@ -26,6 +26,7 @@ from gserver.admission.verdict import ENDINGS_MAKE_ROOM, REJECTED, Reason, Recei
 from gserver.admission.waiting import Waiter
 from gserver.candidates import Candidates
 from gserver.errors import SettingError
+from gserver.eviction import Evictor, evict_longest
 from gserver.front import Client, Front
 from gserver.net.listeners import describe_peer
 from gserver.occupancy import Occupancy
@@ -108,8 +109,8 @@ class Limiter:
             hold=self._hold_named,
         )
         self._headers = self._proxied.room
-        #: Each ends an idle connection for a candidate, if there is one idle long enough: True.
-        self.evictors: list[Callable[[], bool]] = []
+        #: Of these servers' connections one may be ended for a candidate, if idle long enough.
+        self.evictors: list[Evictor] = []
 
     # ---- the count -----------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class Limiter:
         in_use, unclassified = len(self.pool), self._headers.with_slot
         return self.gate.lacks_only_a_slot(
             self._source(address), in_use=in_use, unclassified=unclassified
-        ) and any(evict() for evict in self.evictors)
+        ) and evict_longest(self.evictors)
 
     def arrived(self, client: Client, front: Front) -> bool | Rejected:
         """Decide on a client just accepted, while not :attr:`holding`.

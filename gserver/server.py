@@ -371,7 +371,7 @@ class _Capped(_GeventServer):
             self._lingers = [each for each in self._lingers if each.lingering]
             self._lingers += self._accepting.lingers
             if self._reaper.evicts:
-                self._limiter.evictors.append(self._reaper.evict_one)
+                self._limiter.evictors.append(self._reaper)
         self._accepting.start()
 
     def _warn_of_too_few_descriptors(self) -> None:
@@ -406,7 +406,7 @@ class _Capped(_GeventServer):
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
             if self._reaper.evicts:
-                self._capped_limiter().evictors.remove(self._reaper.evict_one)
+                self._capped_limiter().evictors.remove(self._reaper)
             accepting.close()
         super().close()
 

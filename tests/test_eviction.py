@@ -146,8 +146,8 @@ def test_eviction_is_asked_for_only_once_every_ending_under_way_is_over(
     holder = gevent.Greenlet()
     slots.take(limiter.pool, holder)
     verdicts = []
-    evictor = SimpleNamespace(evict_one=lambda: verdicts.append("asked"))
-    limiter.evictors.append(evictor.evict_one)
+    evictor: Any = SimpleNamespace(longest_idle=lambda: verdicts.append("asked"))
+    limiter.evictors.append(evictor)
     front: Any = SimpleNamespace(
         proxies=None,
         admit=lambda *_client: verdicts.append("admitted"),
@@ -202,6 +202,29 @@ def test_servers_that_share_a_cap_evict_for_each_other() -> None:
                 assert outcome(newcomer) == "served"
         first.close()
         assert not limiter.evictors
+
+
+def test_the_longest_idle_of_all_servers_that_share_a_cap_makes_room() -> None:
+    """Whichever of them that is, and whichever was started first."""
+    limiter = Limiter(4)
+    first = StreamServer(LOCAL, echo, limiter=limiter, evict_idle=AGE)
+    second = StreamServer(LOCAL, echo, limiter=limiter, evict_idle=AGE)
+    with running(first), running(second), contextlib.ExitStack() as stack:
+        held = []
+        for server in (second, first, first, second):
+            held.append(stack.enter_context(connect(server)))
+            eventually(lambda: limiter.snapshot().active == len(held))
+            turn(0.03)  # several ticks of the kernel's clocks apart
+        remembered(first, 2)
+        remembered(second, 2)
+        for client in held:
+            with connect(first) as newcomer:
+                assert outcome(newcomer) == "served"
+                assert outcome(client) == "served"
+                assert outcome(client) == "closed"
+            eventually(lambda: limiter.snapshot().active == 3)
+            stack.enter_context(connect(first))  # too young to be evicted
+            eventually(lambda: limiter.snapshot().active == 4)
 
 
 def test_an_eviction_looks_at_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
