@@ -129,12 +129,15 @@ class Gate:
         return self._rules.sources.of(address)
 
     def recount(self, receipt: Receipt, source: Source) -> Receipt:
-        """Count an admitted client as the rules now in force do, whatever the cap for a source.
+        """Count an admitted client as the rules now in force do, whatever the cap for a source;
+        where that is in dry run, one beyond it holds nothing.
 
         :param receipt: what it was admitted with; it is void afterwards.
         :return: the receipt to give back in its stead.
         """
         self._counts.give_back(receipt)
+        if Reason.SOURCE in self._rules.dry_run:
+            return self._take(source)
         if self._rules.per_source is None or source.exempt:
             return _NOTHING_TAKEN
         return self._counts.take(source.name)

@@ -297,7 +297,9 @@ class GateMachine(RuleBasedStateMachine):
                     client.handle = self.gate.recount(client.handle, source)
                 else:
                     client.handle.receipt = self.gate.recount(client.handle.receipt, source)
-                counts = new.per_source is not None and not model.is_exempt(client)
+                client.counted_as = None
+                tried = "source" in new.dry_run and model.is_over(client)
+                counts = new.per_source is not None and not model.is_exempt(client) and not tried
                 client.counted_as = model.name(client) if counts else None
 
     # -- always
