@@ -117,19 +117,19 @@ class Limiter:
     @property
     def max_connections(self) -> int:
         """The cap. Set it at any time: raising admits waiting candidates at once; lowering
-        admits nobody until enough have left, and ends nobody."""
+        admits nobody until enough have left, and ends nobody. More than ``Limits.reserved``."""
         return self.gate.max_connections
 
     @max_connections.setter
     def max_connections(self, value: int) -> None:
+        self.gate.resize(slots.check_cap(value))
         slots.resize(self.pool, value)
-        self.gate.max_connections = value
         self._occupancy.changed()
 
     @property
     def limits(self) -> Limits:
-        """The rules. Set them at any time: they hold for clients from now on, and those admitted
-        already count as the new rules would count them; nobody is ended."""
+        """The rules, with the cap as it is. Set them at any time: they hold for clients from now
+        on, and those admitted already count as the new rules would; nobody is ended."""
         return self.gate.limits
 
     @limits.setter

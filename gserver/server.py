@@ -378,9 +378,7 @@ class _Capped(_GeventServer):
         """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limiter = self._capped_limiter()
-        # The cap may have been changed since the limits were given.
-        waiting = limiter.limits.most_open - limiter.limits.max_connections
-        most = limiter.max_connections + waiting + MOST_HELD
+        most = limiter.limits.most_open + MOST_HELD
         if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
                 "max_connections %s is out of reach: with those who wait it takes %s descriptors "

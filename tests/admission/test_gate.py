@@ -54,9 +54,9 @@ def test_short_way_of_the_bare_cap_agrees_with_the_rule_for_slots():
 def test_cap_may_be_changed_at_any_time():
     for gate in (Gate(2), gate_of(max_connections=2, per_source=100)):
         source = gate.source(HERE)
-        gate.max_connections = 3
+        gate.resize(3)
         assert isinstance(gate.decide(source, 0.0, in_use=2), Receipt)
-        gate.max_connections = 1
+        gate.resize(1)
         assert gate.decide(source, 0.0, in_use=2) is FULL
         assert gate.decide(source, 0.0, in_use=1) is FULL
         assert isinstance(gate.decide(source, 0.0, in_use=0), Receipt)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,6 +19,7 @@ from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
 from gserver.admission.verdict import ENDINGS_MAKE_ROOM, Receipt, Rejected
 from gserver.admission.waiting import Waiter
+from gserver.errors import SettingError
 
 from .model import DENIED, EXEMPT, OPERATORS, Client, Model
 
@@ -280,7 +283,16 @@ class GateMachine(RuleBasedStateMachine):
 
     @rule(cap=st.integers(1, 8))
     def resize(self, cap: int) -> None:
-        self.gate.max_connections = self.model.cap = cap
+        limits = self.model.limits
+        if cap <= limits.reserved:
+            with pytest.raises(SettingError, match="reserved"):
+                self.gate.resize(cap)
+        else:
+            self.gate.resize(cap)
+            self.model.cap = cap
+            self.model.limits = replace(limits, max_connections=cap)
+        assert self.gate.limits == self.model.limits
+        assert self.gate.max_connections == self.model.cap
 
     @rule(data=st.data(), recount=st.booleans())
     def other_rules(self, data: st.DataObject, recount: bool) -> None:
