@@ -121,14 +121,22 @@ class Candidates:
         waits on. None: so does everybody behind it whose time is not over.
     :param make_room: called with one whose time is over, unless there are too many: True: a slot
         is coming free for it, or is free already.
+    :param asked: called when all have been asked who are to be: what is left is for others.
     :param settle: seconds each may wait; 0: one turn of the loop.
     """
 
-    def __init__(self, decide: Decide, make_room: MakeRoom, settle: float) -> None:
+    def __init__(
+        self,
+        decide: Decide,
+        make_room: MakeRoom,
+        asked: Callable[[], object],
+        settle: float,
+    ) -> None:
         self.settle = settle
         self.share = TurnShare()
         self._decide = decide
         self._make_room = make_room
+        self._asked = asked
         # Those accepted in one turn of the loop, by one listener: until when, which, who, and
         # whether they are promised a slot; those are first, each by itself. None is empty.
         self._batches: deque[tuple[float, Front, deque[Client], bool]] = deque()
@@ -270,6 +278,7 @@ class Candidates:
         if self._batches:
             first = min(batch[0] for batch in self._batches)
             self._timer.after(0.0 if crowded > 0 else max(0.0, first - now))
+        self._asked()
 
     def _promise(self, client: Client, front: Front, now: float) -> None:
         """A slot is coming free for it: it waits for that, behind the others who do."""

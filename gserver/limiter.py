@@ -76,7 +76,9 @@ class Limiter:
         self.counters = Counters()
         #: What holds slots, for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
-        self._candidates = Candidates(self._decide_candidate, self._evict_for, float(settle))
+        self._candidates = Candidates(
+            self._decide_candidate, self._evict_for, self._candidates_asked, float(settle)
+        )
         self._waiting = WaitingRoom(
             self._next_waiter,
             self.gate,
@@ -380,6 +382,12 @@ class Limiter:
                 # Who came after this candidate was told that it was ahead, and waits.
                 self._waiting.slot_came_back()
         return over or (None if self.full else False)
+
+    def _candidates_asked(self) -> None:
+        """Who came after them was told that they were ahead, and waits: but they may have failed
+        to start, or found that they have to wait too."""
+        if self.gate.waiting:
+            self._waiting.slot_came_back()
 
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1

@@ -19,7 +19,9 @@ def test_descriptors_of_candidates_are_within_their_bound_however_many_listeners
     dice = random.Random(7)
     turn = 0
     monkeypatch.setattr(gserver.candidates, "iteration", lambda: turn)
-    candidates = Candidates(lambda *given: given[3] or None, lambda *_client: False, 3600.0)
+    candidates = Candidates(
+        lambda *given: given[3] or None, lambda *_client: False, lambda: None, 3600.0
+    )
     fronts: list[Any] = [object() for _ in range(listeners)]
     most = 0
     busy = 1.0
