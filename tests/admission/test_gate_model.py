@@ -358,8 +358,13 @@ class HurriedMachine(GateMachine):
     always = MappingProxyType({"source_rate": 0.5, "penalty": 8, "wait": 1.0})
 
 
+# The same in each run: who changes something else should not meet what luck has found. At random,
+# as after any change of the gate's: without derandomize, which overrules the seed, max_examples at
+# 1,500, and `pytest tests/admission/test_gate_model.py --hypothesis-seed=N` for a few N (a minute
+# each).
 bounds = settings(
-    max_examples=75,
+    derandomize=True,
+    max_examples=200,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
