@@ -245,6 +245,7 @@ class Candidates:
         budget = share = self.share.left(turn)
         crowded = len(self) - MAX_CANDIDATES
         nobody = False  # is admitted any more
+        again = False  # at once
         try:
             for deadline, front, clients, promised in tuple(self._batches):
                 stay = 0  # how many at the end of ``clients`` have been asked
@@ -259,7 +260,10 @@ class Candidates:
                             break
                         # Out first: no error can have it decided twice.
                         client = clients.popleft()
-                        got = decide(*client, front, over and not room, now)
+                        # A slot that is free already is for the first who was promised one.
+                        later = room and self._batches[0][3]
+                        again = again or later
+                        got = not later and decide(*client, front, over and not room, now)
                         if room and not got:
                             self._promise(client, front, now)
                             got = True
@@ -277,7 +281,7 @@ class Candidates:
             self.share.spend(share - budget)
         if self._batches:
             first = min(batch[0] for batch in self._batches)
-            self._timer.after(0.0 if crowded > 0 else max(0.0, first - now))
+            self._timer.after(0.0 if crowded > 0 or again else max(0.0, first - now))
         self._asked()
 
     def _promise(self, client: Client, front: Front, now: float) -> None:
