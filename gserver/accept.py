@@ -210,8 +210,9 @@ class AcceptLoop:
         turned_away, to_turn_away = 0, limiter.may_turn_away()
         for _ in range(most):
             if direct and limiter.holding:
-                self._take_candidates(accept, deque())
-                break
+                # By what somebody's verdict led to. Those collected so far have come before.
+                self._take_candidates(accept, without_slot)
+                return
             try:
                 client = accept()
             except BlockingIOError:

@@ -7,6 +7,10 @@ made *after* the accept is sure to report it. Ten clients that together hold a c
 reconnect were turned away 506 times in 34,707 without that poll, 0 in 55,942 with it
 (``tests/test_no_false_rejection.py``). Where a look into the loop's epoll set after the accept
 shows nothing but more clients, that look is the poll, and nobody waits.
+
+Only a candidate whose time is over without a slot has an idle connection evicted for it, where
+that is wanted: an ending under way costs nobody else a connection. The slot is promised to it: it
+waits on, before everybody who has been promised none.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from gserver.front import Client, Front
 from gserver.one_shot import OneShot
 
 __all__ = [
+    "EVICTION_WAIT_S",
     "MAX_CANDIDATES",
     "MAX_REJECTIONS_PER_TURN",
     "MOST_HELD",
@@ -40,6 +45,9 @@ MAX_CANDIDATES: Final = 128
 #: The most descriptors that takes: a listener takes its clients before the oldest are told, but
 #: never more than may be told in the same turn.
 MOST_HELD: Final = MAX_CANDIDATES + MAX_REJECTIONS_PER_TURN
+#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
+#: handler that returns on end-of-file gives it back in one turn of the loop.
+EVICTION_WAIT_S: Final = 0.1
 #: Batches that are within it however large they are.
 _FEW_BATCHES: Final = MAX_CANDIDATES // MAX_REJECTIONS_PER_TURN
 
@@ -101,6 +109,7 @@ class TurnShare:
 
 #: See :class:`Candidates`.
 Decide = Callable[[int, Any, Front, bool, float], bool | None]
+MakeRoom = Callable[[int, Any, Front], bool]
 
 
 class Candidates:
@@ -110,16 +119,27 @@ class Candidates:
     :param decide: called with a candidate's descriptor, address and front, whether its time is
         over, and the time. True: it has had its verdict, and is no candidate any more. False: it
         waits on. None: so does everybody behind it whose time is not over.
+    :param make_room: called with one whose time is over, unless there are too many: True: a slot
+        is coming free for it, or is free already.
+    :param asked: called when all have been asked who are to be: what is left is for others.
     :param settle: seconds each may wait; 0: one turn of the loop.
     """
 
-    def __init__(self, decide: Decide, settle: float) -> None:
+    def __init__(
+        self,
+        decide: Decide,
+        make_room: MakeRoom,
+        asked: Callable[[], object],
+        settle: float,
+    ) -> None:
         self.settle = settle
         self.share = TurnShare()
         self._decide = decide
-        # Those accepted in one turn of the loop, by one listener: until when, which, who. None is
-        # empty.
-        self._batches: deque[tuple[float, Front, deque[Client]]] = deque()
+        self._make_room = make_room
+        self._asked = asked
+        # Those accepted in one turn of the loop, by one listener: until when, which, who, and
+        # whether they are promised a slot; those are first, each by itself. None is empty.
+        self._batches: deque[tuple[float, Front, deque[Client], bool]] = deque()
         # The turn of the loop that last admitted or decided. In that turn nothing is decided at
         # once: a connection admitted in it is not in the epoll set yet, and its share of
         # rejections may be used up.
@@ -132,7 +152,7 @@ class Candidates:
     def __len__(self) -> int:
         if not self._batches:  # as on every admission below the cap
             return 0
-        return sum(len(clients) for _, _, clients in self._batches)
+        return sum(len(batch[2]) for batch in self._batches)
 
     def may_decide_at_once(self) -> bool:
         """Whether newcomers need not be candidates if no ending is under way: there is none, none
@@ -149,7 +169,7 @@ class Candidates:
 
     def descriptors(self) -> list[int]:
         """Those that the candidates hold."""
-        return [fd for _, _, clients in self._batches for fd, _ in clients]
+        return [fd for batch in self._batches for fd, _ in batch[2]]
 
     def may_take(self) -> int:
         """How many clients a listener may accept for :meth:`hold` now: 1 or more, and no more
@@ -163,20 +183,17 @@ class Candidates:
         """How many clients a listener may turn away now."""
         return self.share.of_a_listener_now(iteration())
 
-    def hold(
-        self, clients: deque[Client], front: Front, *, quiet: bool, at_least: float = 0.0
-    ) -> None:
+    def hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
         """Decide on clients accepted in this turn of the loop, or make candidates of them.
 
         :param clients: not empty, at most MAX_REJECTIONS_PER_TURN; held here from now on.
         :param quiet: whether a poll made after they were accepted reported no connection:
             then no ending is under way, and with ``settle=0`` there is nothing to wait for.
-        :param at_least: seconds that these may wait where ``settle`` is less.
         """
-        settle = max(self.settle, at_least)
+        settle = self.settle
         deadline = monotonic() + settle
         earlier = not any(batch[0] <= deadline for batch in self._batches)
-        self._batches.append((deadline, front, clients))
+        self._batches.append((deadline, front, clients, False))
         if quiet and not settle and len(self._batches) == 1 and self._acted_in != iteration():
             self._settled()
         elif len(self) > MAX_CANDIDATES:
@@ -200,7 +217,7 @@ class Candidates:
     def leave(self, front: Front) -> list[Client]:
         """A listener closes: take its candidates out, and return them in their order."""
         leaving: list[Client] = []
-        for _, whose, clients in self._batches:
+        for _, whose, clients, _ in self._batches:
             if whose is front:
                 leaving += clients
                 clients.clear()  # also for a _decide_all() under way, which this may be called by
@@ -228,17 +245,28 @@ class Candidates:
         budget = share = self.share.left(turn)
         crowded = len(self) - MAX_CANDIDATES
         nobody = False  # is admitted any more
+        again = False  # at once
         try:
-            for deadline, front, clients in tuple(self._batches):
+            for deadline, front, clients, promised in tuple(self._batches):
                 stay = 0  # how many at the end of ``clients`` have been asked
                 try:
                     for _ in range(len(clients)):
                         over = budget > 0 and (deadline <= now or crowded > 0)
                         if not clients or (nobody and not over):
                             break
+                        may_evict = over and not promised and crowded <= 0
+                        room = may_evict and self._make_room(*clients[0], front)
+                        if not clients:  # who was evicted has closed their listener
+                            break
                         # Out first: no error can have it decided twice.
                         client = clients.popleft()
-                        got = decide(*client, front, over, now)
+                        # A slot that is free already is for the first who was promised one.
+                        later = room and self._batches[0][3]
+                        again = again or later
+                        got = not later and decide(*client, front, over and not room, now)
+                        if room and not got:
+                            self._promise(client, front, now)
+                            got = True
                         if not got:
                             clients.append(client)
                             stay += 1
@@ -252,8 +280,14 @@ class Candidates:
             self._drop_empty_batches()
             self.share.spend(share - budget)
         if self._batches:
-            first = min(deadline for deadline, _, _ in self._batches)
-            self._timer.after(0.0 if crowded > 0 else max(0.0, first - now))
+            first = min(batch[0] for batch in self._batches)
+            self._timer.after(0.0 if crowded > 0 or again else max(0.0, first - now))
+        self._asked()
+
+    def _promise(self, client: Client, front: Front, now: float) -> None:
+        """A slot is coming free for it: it waits for that, behind the others who do."""
+        place = sum(batch[3] for batch in self._batches)
+        self._batches.insert(place, (now + EVICTION_WAIT_S, front, deque((client,)), True))
 
 
 def iteration() -> int:

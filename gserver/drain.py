@@ -24,12 +24,14 @@ __all__ = ["KILL_S", "Drained", "drain_servers"]
 KILL_S: Final = 1.0
 #: Seconds between two looks at who has become idle. A look at all of 10,000 takes some 20 ms.
 _LOOK_EVERY_S: Final = 0.1
-#: Seconds between two looks whether one server's own connections have ended: nothing tells.
+#: Seconds between two looks whether one server's own connections have ended, or those that are
+#: being told that it is busy: nothing tells.
 _POLL_S: Final = 0.01
 
 
 class _Server(Protocol):
     def close(self) -> None: ...
+    def lingering_descriptors(self) -> set[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def drain_servers(
     Clients in a server's queue or waiting for a verdict get one at once. An idle connection (the
     reaper's test) is nudged: its handler sees an end-of-file. Others go on, and are nudged once
     they have given their answer. Where the system cannot tell (unix sockets), nobody is nudged.
+    Clients that are being told that a server is busy have the same time, within their own bound:
+    cut off, they might not see the reply.
 
     :param limiter: the servers'.
     :param timeout: seconds; 0: kill at once.
@@ -93,6 +97,10 @@ def drain_servers(
     while holding() and (left := deadline - monotonic()) > 0:
         nudged += _nudge_idle(own(), deadline)
         wait(min(left, _LOOK_EVERY_S))
+    while any(server.lingering_descriptors() for server in servers):
+        if (left := deadline - monotonic()) <= 0:
+            break
+        gevent.sleep(min(_POLL_S, left))
     killed = holding()
     if killed:
         holders = [c.greenlet for c in own()] if others_go_on else list(pool)

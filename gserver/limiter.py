@@ -26,6 +26,7 @@ from gserver.admission.verdict import ENDINGS_MAKE_ROOM, REJECTED, Reason, Recei
 from gserver.admission.waiting import Waiter
 from gserver.candidates import Candidates
 from gserver.errors import SettingError
+from gserver.eviction import Evictor, evict_longest
 from gserver.front import Client, Front
 from gserver.net.listeners import describe_peer
 from gserver.occupancy import Occupancy
@@ -35,13 +36,10 @@ from gserver.stats import Counters, Ending, Snapshot
 from gserver.timeouts import check_seconds
 from gserver.waiting_room import WaitingRoom
 
-__all__ = ["EVICTION_WAIT_S", "Limiter"]
+__all__ = ["Limiter"]
 
 log = logging.getLogger("gserver")
 
-#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
-#: handler that returns on end-of-file gives it back in one turn of the loop.
-EVICTION_WAIT_S: Final = 0.1
 _CAPACITY: Final = Reason.CAPACITY  # a global: an Enum's attribute takes longer to find
 _DENIED: Final = REJECTED[Reason.DENIED]
 _WAIT_TIMEOUT: Final = REJECTED[Reason.WAIT_TIMEOUT]
@@ -78,7 +76,9 @@ class Limiter:
         self.counters = Counters()
         #: What holds slots, for the audit. The pool, not this, is the count.
         self.connections: set[Any] = set()
-        self._candidates = Candidates(self._decide_candidate, float(settle))
+        self._candidates = Candidates(
+            self._decide_candidate, self._evict_for, self._candidates_asked, float(settle)
+        )
         self._waiting = WaitingRoom(
             self._next_waiter,
             self.gate,
@@ -111,27 +111,27 @@ class Limiter:
             hold=self._hold_named,
         )
         self._headers = self._proxied.room
-        #: Each ends an idle connection for a candidate, if there is one idle long enough: True.
-        self.evictors: list[Callable[[], bool]] = []
+        #: Of these servers' connections one may be ended for a candidate, if idle long enough.
+        self.evictors: list[Evictor] = []
 
     # ---- the count -----------------------------------------------------------------------
 
     @property
     def max_connections(self) -> int:
         """The cap. Set it at any time: raising admits waiting candidates at once; lowering
-        admits nobody until enough have left, and ends nobody."""
+        admits nobody until enough have left, and ends nobody. More than ``Limits.reserved``."""
         return self.gate.max_connections
 
     @max_connections.setter
     def max_connections(self, value: int) -> None:
+        self.gate.resize(slots.check_cap(value))
         slots.resize(self.pool, value)
-        self.gate.max_connections = value
         self._occupancy.changed()
 
     @property
     def limits(self) -> Limits:
-        """The rules. Set them at any time: they hold for clients from now on, and those admitted
-        already count as the new rules would count them; nobody is ended."""
+        """The rules, with the cap as it is. Set them at any time: they hold for clients from now
+        on, and those admitted already count as the new rules would; nobody is ended."""
         return self.gate.limits
 
     @limits.setter
@@ -257,31 +257,25 @@ class Limiter:
             self._hold(clients, front, quiet=quiet)
 
     def _hold(self, clients: deque[Client], front: Front, *, quiet: bool) -> None:
-        evicted = self._evict_for(clients, front) if self.evictors else 0
-        self._candidates.hold(
-            clients, front, quiet=quiet, at_least=EVICTION_WAIT_S if evicted else 0.0
-        )
+        self._candidates.hold(clients, front, quiet=quiet)
         if not self.full:
-            # The evicted had no handler yet and is gone already; or those ahead wait for another
-            # slot than these: it is reserved, or their own sources hold too many.
+            # Those ahead wait for another slot than these: it is reserved, or their own sources
+            # hold too many.
             self._candidates.slot_came_back()
 
     def _hold_named(self, clients: deque[Client], front: Front) -> None:
         """The same with clients that their proxy has told apart."""
         self._hold(clients, front, quiet=False)
 
-    def _evict_for(self, clients: deque[Client], front: Front) -> int:
-        """Evict an idle connection for each client that only a slot is missing to; how many."""
-        gate, evicted = self.gate, 0
-        for fd, address in clients:
-            if self._proxied.is_unnamed(fd, front):  # it may be one that is denied
-                continue
-            in_use, unclassified = len(self.pool), self._headers.with_slot
-            if gate.lacks_only_a_slot(
-                self._source(address), in_use=in_use, unclassified=unclassified
-            ) and any(evict() for evict in self.evictors):
-                evicted += 1
-        return evicted
+    def _evict_for(self, fd: int, address: Any, front: Front) -> bool:
+        """Evict an idle connection for a candidate, if only a slot is missing to it. True: that
+        is coming free, or is free already."""
+        if not self.evictors or self._proxied.is_unnamed(fd, front):  # it may be one that is denied
+            return False
+        in_use, unclassified = len(self.pool), self._headers.with_slot
+        return self.gate.lacks_only_a_slot(
+            self._source(address), in_use=in_use, unclassified=unclassified
+        ) and evict_longest(self.evictors)
 
     def arrived(self, client: Client, front: Front) -> bool | Rejected:
         """Decide on a client just accepted, while not :attr:`holding`.
@@ -388,6 +382,12 @@ class Limiter:
                 # Who came after this candidate was told that it was ahead, and waits.
                 self._waiting.slot_came_back()
         return over or (None if self.full else False)
+
+    def _candidates_asked(self) -> None:
+        """Who came after them was told that they were ahead, and waits: but they may have failed
+        to start, or found that they have to wait too."""
+        if self.gate.waiting:
+            self._waiting.slot_came_back()
 
     def _admit(self, fd: int, address: Any, front: Front, receipt: Receipt) -> None:
         self.counters.admitted += 1

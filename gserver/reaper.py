@@ -189,19 +189,24 @@ class Reaper:
 
     # ---- eviction --------------------------------------------------------------------------
 
-    def evict_one(self) -> bool:
-        """End the connection that has been idle longest, if it is over the age. True: its slot
-        is on its way back. One of ``Limiter.evictors``.
+    def longest_idle(self) -> float | None:
+        """Seconds for which the connection has been idle that has been so longest, if they are
+        over the age; None: there is none.
 
-        Takes what the last sweep found, and looks again before it ends one: constant cost.
+        Takes what the last sweep found, and looks again, at some: constant cost.
         """
         for _ in range(min(_MAX_LOOKS, len(self._longest))):
-            _, _, connection = self._longest.pop()
-            if connection.ended:
-                continue
-            idle = idle_seconds(connection)
-            if idle is None or self.evict_idle is None or idle < self.evict_idle:
-                continue
-            if self._end(connection, Ending.EVICTED):
-                return True
-        return False
+            _, _, connection = self._longest[-1]
+            told = self._told is not None and connection in self._told
+            idle = None if connection.ended or told else idle_seconds(connection)
+            if idle is not None and self.evict_idle is not None and idle >= self.evict_idle:
+                return idle
+            self._longest.pop()
+        return None
+
+    def evict_one(self) -> bool:
+        """End the one that :meth:`longest_idle` told of. True: its slot is on its way back."""
+        if self.longest_idle() is None:
+            return False
+        _, _, connection = self._longest.pop()
+        return self._end(connection, Ending.EVICTED)

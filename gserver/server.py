@@ -119,8 +119,10 @@ class _Capped(_GeventServer):
         :param proxy_timeout: seconds a proxy has for the header, which takes a slot meanwhile.
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
-            newcomer if it has been idle for so many seconds; None: never. Idle as in
-            :class:`gserver.Timeouts`. Goes without ``Limits.wait``. Behind proxies a newcomer's
+            newcomer if it has been idle for so many seconds, and no slot has come back within
+            the newcomer's ``settle``; None: never. Idle as in :class:`gserver.Timeouts`. While
+            more clients settle than may (``gserver/candidates.py``), the oldest are turned away
+            without. Goes without ``Limits.wait``. Behind proxies a newcomer's
             header is read first, so that nobody is ended for one that the rules turn away.
         :param deferred_start: start a client's handler only when its first byte is here: a
             silent client costs its slot and a fifth of the memory. For protocols in which the
@@ -369,16 +371,14 @@ class _Capped(_GeventServer):
             self._lingers = [each for each in self._lingers if each.lingering]
             self._lingers += self._accepting.lingers
             if self._reaper.evicts:
-                self._limiter.evictors.append(self._reaper.evict_one)
+                self._limiter.evictors.append(self._reaper)
         self._accepting.start()
 
     def _warn_of_too_few_descriptors(self) -> None:
         """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limiter = self._capped_limiter()
-        # The cap may have been changed since the limits were given.
-        waiting = limiter.limits.most_open - limiter.limits.max_connections
-        most = limiter.max_connections + waiting + MOST_HELD
+        most = limiter.limits.most_open + MOST_HELD
         if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
                 "max_connections %s is out of reach: with those who wait it takes %s descriptors "
@@ -404,7 +404,7 @@ class _Capped(_GeventServer):
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
             if self._reaper.evicts:
-                self._capped_limiter().evictors.remove(self._reaper.evict_one)
+                self._capped_limiter().evictors.remove(self._reaper)
             accepting.close()
         super().close()
 

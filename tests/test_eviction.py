@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import socket as socket_module
+from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
-from support import LOCAL, clients, connect, echo, eventually, greet, outcome, running, turn
+from support import (
+    DEADLINE,
+    LOCAL,
+    clients,
+    connect,
+    echo,
+    eventually,
+    greet,
+    outcome,
+    running,
+    turn,
+)
 
-from gserver import Ending, Limiter, Limits, Reason, Refuse, SettingError, StreamServer
+from gserver import Ending, Limiter, Limits, Reason, Refuse, SettingError, StreamServer, slots
 from gserver.reaper import Reaper
 from gserver.timeouts import Timeouts
 
@@ -82,15 +97,68 @@ def test_nobody_who_has_become_busy_since_the_sweep_is_evicted() -> None:
         assert server.stats.rejected[Reason.CAPACITY] == 1
 
 
-def test_as_many_newcomers_as_there_are_idle_are_served() -> None:
-    with running(StreamServer(LOCAL, echo, max_connections=20, evict_idle=AGE)) as server:
-        with clients(server, 20):
-            remembered(server, 20)
-            with contextlib.ExitStack() as stack:
-                came = [stack.enter_context(connect(server)) for _ in range(20)]
-                assert [outcome(client) for client in came] == ["served"] * 20
-            assert server.stats.finished[Ending.EVICTED] == 20
-            assert server.stats.peak == 20
+@pytest.mark.parametrize("deferred", [False, True], ids=["started", "deferred"])
+def test_as_many_newcomers_as_there_are_idle_are_served(deferred: bool) -> None:
+    server = StreamServer(LOCAL, echo, max_connections=20, evict_idle=AGE, deferred_start=deferred)
+    with running(server), contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(connect(server))
+        remembered(server, 20)
+        # At once: a plain socket's connect() does not let the loop turn.
+        plain = [socket_module.create_connection(server.address) for _ in range(20)]
+        came = [stack.enter_context(socket.socket(fileno=sock.detach())) for sock in plain]
+        for client in came:
+            client.settimeout(DEADLINE)
+            with contextlib.suppress(OSError):  # turned away already
+                client.sendall(b"x")
+        assert [outcome(client) for client in came] == ["served"] * 20
+        assert server.stats.finished[Ending.EVICTED] == 20
+        assert server.stats.peak == 20
+
+
+def test_nobody_is_evicted_for_a_client_that_an_ending_under_way_makes_room_for() -> None:
+    def lingering(sock: Any, address: Any) -> None:
+        echo(sock, address)
+        turn(0.003)
+
+    # Long enough for that handler also on a machine that is busy with other things.
+    server = StreamServer(LOCAL, lingering, max_connections=4, settle=5.0, evict_idle=AGE)
+    with running(server), clients(server, 3) as bystanders:
+        remembered(server, 3)
+        for _ in range(3):
+            with connect(server) as client:
+                client.sendall(b"x")
+                assert outcome(client) == "served"
+                assert outcome(client) == "served"
+        for client in bystanders:
+            client.sendall(b"x")
+            assert outcome(client) == "served"
+        assert server.stats.finished[Ending.EVICTED] == 0
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.01])
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_eviction_is_asked_for_only_once_every_ending_under_way_is_over(
+    settle: float, comes_back: bool
+) -> None:
+    """Also one that the poll of the next turn of the loop tells of."""
+    limiter = Limiter(1, settle=settle)
+    holder = gevent.Greenlet()
+    slots.take(limiter.pool, holder)
+    verdicts = []
+    evictor: Any = SimpleNamespace(longest_idle=lambda: verdicts.append("asked"))
+    limiter.evictors.append(evictor)
+    front: Any = SimpleNamespace(
+        proxies=None,
+        admit=lambda *_client: verdicts.append("admitted"),
+        turn_away={Reason.CAPACITY: lambda _fd: verdicts.append("rejected")},
+    )
+    limiter.hold(deque([(-1, ("192.0.2.1", 1))]), front, quiet=False)
+    assert verdicts == []
+    if comes_back:
+        slots.give_back(limiter.pool, holder)
+    eventually(lambda: not limiter.pending)
+    assert verdicts == (["admitted"] if comes_back else ["asked", "rejected"])
 
 
 def test_a_newcomer_waits_for_a_handler_that_takes_a_moment_to_end() -> None:
@@ -134,6 +202,29 @@ def test_servers_that_share_a_cap_evict_for_each_other() -> None:
                 assert outcome(newcomer) == "served"
         first.close()
         assert not limiter.evictors
+
+
+def test_the_longest_idle_of_all_servers_that_share_a_cap_makes_room() -> None:
+    """Whichever of them that is, and whichever was started first."""
+    limiter = Limiter(4)
+    first = StreamServer(LOCAL, echo, limiter=limiter, evict_idle=AGE)
+    second = StreamServer(LOCAL, echo, limiter=limiter, evict_idle=AGE)
+    with running(first), running(second), contextlib.ExitStack() as stack:
+        held = []
+        for server in (second, first, first, second):
+            held.append(stack.enter_context(connect(server)))
+            eventually(lambda: limiter.snapshot().active == len(held))
+            turn(0.03)  # several ticks of the kernel's clocks apart
+        remembered(first, 2)
+        remembered(second, 2)
+        for client in held:
+            with connect(first) as newcomer:
+                assert outcome(newcomer) == "served"
+                assert outcome(client) == "served"
+                assert outcome(client) == "closed"
+            eventually(lambda: limiter.snapshot().active == 3)
+            stack.enter_context(connect(first))  # too young to be evicted
+            eventually(lambda: limiter.snapshot().active == 4)
 
 
 def test_an_eviction_looks_at_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:

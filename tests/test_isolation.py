@@ -211,12 +211,12 @@ def test_a_candidate_whose_time_is_over_does_not_wait_for_one_ahead_with_more_ti
         decided.append((fd, over))
         return over or None
 
-    candidates = Candidates(decide, 0.0)
+    candidates = Candidates(decide, lambda fd, _address, _front: fd <= 2, lambda: None, 0.0)
     front: Any = object()
-    candidates.hold(deque([(1, None), (2, None)]), front, quiet=False, at_least=3600.0)
-    candidates.hold(deque([(3, None), (4, None)]), front, quiet=False)
+    candidates.hold(deque([(1, None), (2, None), (3, None)]), front, quiet=False)
+    candidates.hold(deque([(4, None)]), front, quiet=False)
     eventually(lambda: len(candidates) == 2)
-    assert decided == [(1, False), (3, True), (4, True)]
+    assert [fd for fd, over in decided if over] == [3, 4]
     assert candidates.descriptors() == [1, 2]
     candidates.leave(front)
 
@@ -234,7 +234,7 @@ def test_a_listener_that_closes_while_candidates_are_decided_on_takes_its_own_ou
         return True
 
     left: list[int] = []
-    candidates = Candidates(decide, 0.0)
+    candidates = Candidates(decide, lambda *_client: False, lambda: None, 0.0)
     candidates.hold(deque([(1, None), (2, None)]), closing, quiet=False)
     candidates.hold(deque([(3, None)]), other, quiet=False)
     candidates.hold(deque([(4, None)]), closing, quiet=False)

@@ -9,9 +9,11 @@ import errno
 import logging
 import os
 import socket
+from dataclasses import replace
 from typing import Any
 
 import gevent
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,7 +21,7 @@ from limiter_model import DENIED, EXEMPT, OPERATORS, PROXY, Client, Model, Place
 from simulated import SimulatedLoop
 from speaking import v1, v2
 
-from gserver import Limiter, Limits, Reason, slots
+from gserver import Limiter, Limits, Reason, SettingError, slots
 from gserver.accept import AcceptLoop
 from gserver.admission.verdict import Receipt
 from gserver.audit import Auditor
@@ -284,8 +286,15 @@ class LimiterModelMachine(RuleBasedStateMachine):
 
     @rule(cap=st.integers(1, 6))
     def resize(self, cap: int) -> None:
+        limits = self.model.limits
+        if cap <= limits.reserved:
+            with pytest.raises(SettingError, match="reserved"):
+                self.limiter.max_connections = cap
+            return
         self.model.cap = cap
+        self.model.limits = replace(limits, max_connections=cap)
         self.limiter.max_connections = cap
+        assert self.limiter.limits == self.model.limits
 
     @rule(data=st.data())
     def other_rules(self, data: st.DataObject) -> None:

@@ -133,6 +133,32 @@ def test_stop_closes_those_who_are_being_told() -> None:
         assert outcome(sock) == "closed"
 
 
+def test_who_is_being_told_has_the_time_of_the_drain_also_when_nobody_is_served() -> None:
+    server = full(Reply("http", timeout=60.0))
+    with running(server), contextlib.ExitStack() as stack:
+        with clients(server, 1):
+            told = stack.enter_context(connect(server))
+            eventually(lambda: len(server.lingering_descriptors()) == 1)
+        eventually(lambda: server.stats.active == 0)
+        stopping = gevent.spawn(server.stop, 60.0)
+        eventually(lambda: server.closed)
+        turn()
+        told.sendall(b"GET / HTTP/1.1\r\n\r\n")  # this reply waits for it
+        assert read_all(told).startswith(b"HTTP/1.1 503 ")
+        told.close()
+        stopping.get(timeout=20)  # and no longer than that
+
+
+def test_a_drain_waits_no_longer_for_who_is_being_told_than_it_may() -> None:
+    server = full(Reply("http", timeout=60.0))
+    with running(server), contextlib.ExitStack() as stack:
+        with clients(server, 1):
+            told = stack.enter_context(connect(server))
+            eventually(lambda: len(server.lingering_descriptors()) == 1)
+        server.stop(0.05)
+        assert outcome(told) == "closed"
+
+
 def test_stopping_one_server_leaves_alone_who_another_is_telling() -> None:
     """Also where both were given the same reply."""
     reply = Reply(b"busy")

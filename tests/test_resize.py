@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -20,7 +22,7 @@ from support import (
     visit,
 )
 
-from gserver import Limiter, SettingError, StreamServer, slots
+from gserver import Limiter, Limits, SettingError, StreamServer, slots
 
 
 def test_raising_admits_a_waiting_candidate_at_once() -> None:
@@ -87,6 +89,23 @@ def test_a_cap_that_is_none_is_refused_and_changes_nothing(cap: object) -> None:
     with pytest.raises(SettingError, match="max_connections"):
         server.max_connections = cap
     assert server.max_connections == server.pool.size == 2
+
+
+def test_a_cap_that_leaves_nothing_but_the_reserve_is_refused_and_changes_nothing() -> None:
+    limiter = Limiter(Limits(max_connections=9, reserved=5, reserved_for=["192.0.2.1"]))
+    with pytest.raises(SettingError, match=r"^reserved 5: leaves nothing of max_connections 3"):
+        limiter.max_connections = 3
+    assert limiter.max_connections == limiter.limits.max_connections == limiter.pool.size == 9
+    limiter.max_connections = 6
+    assert limiter.max_connections == limiter.limits.max_connections == limiter.pool.size == 6
+
+
+def test_another_rule_leaves_the_cap_as_it_was_set() -> None:
+    limiter = Limiter(100)
+    limiter.max_connections = 200
+    assert limiter.limits.max_connections == 200
+    limiter.limits = replace(limiter.limits, per_source=5)
+    assert limiter.max_connections == limiter.limits.max_connections == limiter.pool.size == 200
 
 
 def test_a_server_without_a_cap_cannot_be_given_one() -> None:

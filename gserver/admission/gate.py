@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -48,9 +49,7 @@ class Gate:
 
     ``Gate(cap)`` compares with the cap and does nothing else; :meth:`from_limits` has the rules.
 
-    :param max_connections: the cap, 1 or more. May be changed at any time: raising admits at
-        once, lowering admits nobody until enough have left and ends nobody. With no more slots
-        than are reserved, only those get in for whom they are.
+    :param max_connections: the cap, 1 or more. :meth:`resize` changes it.
     :ivar needs_source: a rule asks who the client is. While false, spare :meth:`source` and pass
         :data:`gserver.admission.sources.ANY`.
     :ivar may_wait: clients may wait: ask :meth:`decide_or_wait` instead of :meth:`decide`.
@@ -94,8 +93,18 @@ class Gate:
 
     @property
     def limits(self) -> Limits:
-        """The settings as they were given; :attr:`max_connections` may have changed since."""
+        """The settings in force."""
         return self._rules.limits
+
+    def resize(self, max_connections: int) -> None:
+        """Change the cap, at any time: raising admits at once, lowering admits nobody until
+        enough have left and ends nobody.
+
+        :raises SettingError: a cap that does not go with the other settings; nothing changes.
+        """
+        limits = replace(self._rules.limits, max_connections=max_connections)
+        self._rules.limits = limits
+        self.max_connections = max_connections
 
     def replace(self, limits: Limits) -> None:
         """Put other rules in force, for clients from now on; nobody admitted is ended.
@@ -129,12 +138,15 @@ class Gate:
         return self._rules.sources.of(address)
 
     def recount(self, receipt: Receipt, source: Source) -> Receipt:
-        """Count an admitted client as the rules now in force do, whatever the cap for a source.
+        """Count an admitted client as the rules now in force do, whatever the cap for a source;
+        where that is in dry run, one beyond it holds nothing.
 
         :param receipt: what it was admitted with; it is void afterwards.
         :return: the receipt to give back in its stead.
         """
         self._counts.give_back(receipt)
+        if Reason.SOURCE in self._rules.dry_run:
+            return self._take(source)
         if self._rules.per_source is None or source.exempt:
             return _NOTHING_TAKEN
         return self._counts.take(source.name)

@@ -66,7 +66,7 @@ class Installed:
             else Holders(limiter, loop)
         )
         if self._reaper.evicts:
-            limiter.evictors.append(self._reaper.evict_one)
+            limiter.evictors.append(self._reaper)
         self._rejections = rejections
         self._service = service
         self._handshake_timeout = handshake_timeout

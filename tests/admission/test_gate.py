@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -53,9 +54,9 @@ def test_short_way_of_the_bare_cap_agrees_with_the_rule_for_slots():
 def test_cap_may_be_changed_at_any_time():
     for gate in (Gate(2), gate_of(max_connections=2, per_source=100)):
         source = gate.source(HERE)
-        gate.max_connections = 3
+        gate.resize(3)
         assert isinstance(gate.decide(source, 0.0, in_use=2), Receipt)
-        gate.max_connections = 1
+        gate.resize(1)
         assert gate.decide(source, 0.0, in_use=2) is FULL
         assert gate.decide(source, 0.0, in_use=1) is FULL
         assert isinstance(gate.decide(source, 0.0, in_use=0), Receipt)
@@ -311,6 +312,25 @@ def test_counts_survive_other_rules():
     assert gate.decide(gate.source(HERE), 0.0, in_use=2) is REJECTED[Reason.SOURCE]
     gate.give_back(receipts[1], 0.0)  # type: ignore[arg-type]
     assert isinstance(gate.decide(gate.source(HERE), 0.0, in_use=2), Receipt)
+
+
+def test_recount_lets_whom_a_dry_run_would_have_rejected_hold_nothing():
+    limits = Limits(max_connections=9, per_source=2, dry_run=["source"])
+    gate = Gate.from_limits(limits)
+    receipts = [gate.decide(gate.source(HERE), 0.0, in_use=n) for n in range(5)]
+    assert gate.top_sources(1) == [("192.0.2.1", 2)]
+    gate.replace(replace(limits, rate=100.0))
+    receipts = [gate.recount(receipt, gate.source(HERE)) for receipt in receipts]  # type: ignore[arg-type]
+    assert gate.top_sources(1) == [("192.0.2.1", 2)]
+    gate.replace(replace(limits, dry_run=[]))
+    receipts = [gate.recount(receipt, gate.source(HERE)) for receipt in receipts]
+    assert gate.top_sources(1) == [("192.0.2.1", 5)]  # as they are: the rule holds now
+    gate.replace(limits)
+    receipts = [gate.recount(receipt, gate.source(HERE)) for receipt in receipts]
+    assert gate.top_sources(1) == [("192.0.2.1", 2)]
+    for receipt in receipts:
+        gate.give_back(receipt, 0.0)
+    assert gate.figures().sources_counted == 0
 
 
 def test_recount_makes_counts_right_for_whom_the_old_rules_did_not_count():

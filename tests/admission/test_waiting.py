@@ -123,7 +123,7 @@ def test_between_both_lines_the_order_of_arrival_decides():
         gate.decide_or_wait("o1", other, 0.0, in_use=3)
         gate.decide_or_wait("r1", operator, 0.0, in_use=3)
         gate.decide_or_wait("o2", other, 0.0, in_use=3)
-        gate.max_connections = 10
+        gate.resize(10)
         assert turns(gate, 0) == expected
 
 
