@@ -9,14 +9,16 @@ import resource
 from collections.abc import Callable
 from typing import Any, Final
 
+from gserver.candidates import MOST_HELD
 from gserver.errors import SettingError
 
 __all__ = ["raise_again", "raise_limit"]
 
 #: select(2): descriptors from here on overrun its sets; Python's raises ValueError for them.
 _FD_SETSIZE: Final = 1024
-_SPARE: Final = 64  # for candidates, and for what the program opens besides connections
-
+#: For what the program opens besides connections; a listener has two of them, the one in reserve
+#: (G6) and its look into the loop's epoll set.
+_SPARE: Final = 64
 
 #: What starts another program, or becomes one, without a fork that Python sees. ``os.execvp`` and
 #: the like call these; ``multiprocessing`` spawns its workers by the last one.
@@ -42,7 +44,7 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
     """
     global _needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_connections + others + _SPARE + len(os.listdir("/dev/fd"))
+    needed = max_connections + others + MOST_HELD + _SPARE + len(os.listdir("/dev/fd"))
     if needed <= soft or soft == resource.RLIM_INFINITY:
         return
     most = _FD_SETSIZE if hard == resource.RLIM_INFINITY else min(hard, _FD_SETSIZE)
