@@ -28,6 +28,7 @@ _STARTING: Final = (
 )
 
 _needed = 0  # the soft limit that the cap takes, where it was raised
+_lowered = False  # in this process, a forked child
 
 
 def raise_limit(max_connections: int, *, others: int = 0) -> None:
@@ -59,6 +60,8 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
     _needed = needed
 
     def restore() -> None:
+        global _lowered
+        _lowered = True
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     os.register_at_fork(after_in_child=restore)
@@ -85,8 +88,12 @@ def _with_soft_limit(soft: int, start: Callable[..., Any]) -> Callable[..., Any]
 
 
 def raise_again() -> None:
-    """In a forked child that accepts: it is the program now (in the background), or one of its
-    workers, with the whole cap."""
+    """In a forked child that listens or accepts: it is the program now (in the background), or
+    one of its workers, with the whole cap. Once; elsewhere it does nothing."""
+    global _lowered
+    if not _lowered:
+        return
+    _lowered = False
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _needed:
         most = _needed if hard == resource.RLIM_INFINITY else min(_needed, hard)

@@ -62,6 +62,7 @@ class Listener(Followed, AcceptLoop):
         timeouts: Timeouts,
     ) -> None:
         Followed.__init__(self)
+        raise_again()
         self._holders = holders
         self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address

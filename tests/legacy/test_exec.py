@@ -353,20 +353,38 @@ def test_the_limit_of_descriptors_is_raised_for_the_program_and_not_for_what_it_
 
 IN_THE_BACKGROUND = """
 import os, resource, socket, subprocess, sys
-listener = socket.create_server(("127.0.0.1", 0))
-if not (pid := os.fork()):
+def listen():
+    return socket.create_server(("127.0.0.1", 0))
+def serve(listener):
     client = socket.create_connection(listener.getsockname())
     conn, _ = listener.accept()
     print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= int(sys.argv[1]), flush=True)
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     subprocess.run([sys.executable, "-c", code], check=True)
     os._exit(0)
-os.waitpid(pid, 0)
 """
+FORKS = {
+    "listens before": """
+listener = listen()
+if not (pid := os.fork()): serve(listener)
+os.waitpid(pid, 0)
+""",
+    "listens after": """
+if not (pid := os.fork()):
+    os.setsid()
+    if not (pid := os.fork()): serve(listen())
+    os.waitpid(pid, 0)
+    os._exit(0)
+os.waitpid(pid, 0)
+""",
+}
 
 
-def test_the_limit_of_descriptors_is_raised_for_a_child_that_serves(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(IN_THE_BACKGROUND)
+@pytest.mark.parametrize("forks", FORKS)
+def test_the_limit_of_descriptors_is_raised_for_a_child_that_serves(
+    forks: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(IN_THE_BACKGROUND + FORKS[forks])
     _, out, _ = run(LIMITED, "program.py", "500", cwd=tmp_path)
     assert out == "True\n256\n"
 
