@@ -21,9 +21,10 @@ _FD_SETSIZE: Final = 1024
 _SPARE: Final = 64
 
 #: What starts another program, or becomes one, without a fork that Python sees. ``os.execvp`` and
-#: the like call these; ``multiprocessing`` spawns its workers by the last one.
+#: the like call these; ``multiprocessing`` spawns its workers by the last one. Not ``os.system``,
+#: which lets other threads run, with what they open, until the command has ended.
 _STARTING: Final = (
-    *((os, name) for name in ("system", "posix_spawn", "posix_spawnp", "execv", "execve")),
+    *((os, name) for name in ("posix_spawn", "posix_spawnp", "execv", "execve")),
     (_posixsubprocess, "fork_exec"),
 )
 
@@ -33,8 +34,8 @@ _lowered = False  # in this process, a forked child
 
 def raise_limit(max_connections: int, *, others: int = 0) -> None:
     """See that ``max_connections`` can be open at once. Children, and the programs that this one
-    starts, get the old limit back; children until they turn out to serve themselves
-    (:func:`raise_again`).
+    starts but with ``os.system``, get the old limit back; children until they turn out to serve
+    themselves (:func:`raise_again`).
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
@@ -66,7 +67,11 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
 
     os.register_at_fork(after_in_child=restore)
     for module, name in _STARTING:
-        setattr(module, name, _with_soft_limit(soft, getattr(module, name)))
+        start = getattr(module, name)
+        limited = _with_soft_limit(soft, start)
+        setattr(module, name, limited)
+        if start in os.supports_fd:
+            os.supports_fd.add(limited)
 
 
 def _with_soft_limit(soft: int, start: Callable[..., Any]) -> Callable[..., Any]:

@@ -305,7 +305,6 @@ STARTS = """
     subprocess.run(command, check=True)
     subprocess.run(command, check=True, preexec_fn=lambda: None)
     print(os.popen(shlex.join(command)).read(), end="", flush=True)
-    os.system(shlex.join(command))
     os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)
     os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
     os.spawnv(os.P_WAIT, command[0], command)
@@ -332,13 +331,17 @@ STILL = """
     try: os.execv("/", ["/"])
     except OSError: pass
     print(limit() == ours, flush=True)
+    print(os.execve in os.supports_fd, flush=True)
+    meanwhile = f"resource.prlimit({os.getpid()}, resource.RLIMIT_NOFILE)[0] == {ours}"
+    code = f"import resource; print({meanwhile})"
+    os.system(shlex.join([sys.executable, "-c", code]))
 """
 
 
 @pytest.mark.parametrize(
     ("start", "out"),
     [
-        (STARTS + STILL, "True\n" + "256\n" * 9 + "True\n"),
+        (STARTS + STILL, "True\n" + "256\n" * 8 + "True\n" * 3),
         *((f"    {become}\n", "True\n256\n") for become in BECOMES),
     ],
     ids=("others are started", *BECOMES),
