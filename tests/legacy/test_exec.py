@@ -490,7 +490,7 @@ def test_what_stdin_is_and_how_it_ends_is_as_under_python(way: str, tmp_path: Pa
 
 
 FORKED_MEANWHILE = """
-import multiprocessing, sys, threading, time
+import multiprocessing, os, sys, threading, time
 def work():
     print("worker", sys.stdin.read() == "", flush=True)
 def start():
@@ -500,6 +500,12 @@ def start():
     worker.start()
     worker.join(20)
     print(worker.exitcode, flush=True)
+    if not os.fork():
+        os.dup2(os.open("lines", os.O_RDONLY), 0)
+        print(sys.stdin.readline(), end="", flush=True)
+        os._exit(0)
+    os.wait()
+    print("over", flush=True)
 reading = []
 thread = threading.Thread(target=start)
 thread.start()
@@ -542,8 +548,9 @@ def conversation(script: str, *exchanges: tuple[str, bytes], folder: Path) -> st
             process.kill()
 
 
-def test_a_worker_forked_while_another_thread_waits_for_the_operator_lives(tmp_path: Path) -> None:
-    exchange = ("worker True\n0\n", b"line\n")
+def test_a_child_forked_while_another_thread_waits_for_the_operator_lives(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("its own\n")
+    exchange = ("worker True\n0\nits own\nover\n", b"line\n")
     assert conversation(FORKED_MEANWHILE, exchange, folder=tmp_path) == "'line\\n'\n"
 
 
