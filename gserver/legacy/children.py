@@ -2,8 +2,7 @@
 
 The slot of a connection that a child still has open stays taken until the child closes it or
 ends. Which descriptors a child has is in ``/proc/PID/fd`` (proc(5)); that it has ended is told
-by a pidfd (pidfd_open(2), Linux 5.3), whoever reaps it. The same holds where the parent only
-selects, and the child that it forks then accepts (``Listener.hand_over``).
+by a pidfd (pidfd_open(2), Linux 5.3), whoever reaps it.
 """
 
 from __future__ import annotations

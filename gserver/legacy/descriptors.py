@@ -9,29 +9,33 @@ import resource
 from collections.abc import Callable
 from typing import Any, Final
 
+from gserver.candidates import MOST_HELD
 from gserver.errors import SettingError
 
 __all__ = ["raise_again", "raise_limit"]
 
 #: select(2): descriptors from here on overrun its sets; Python's raises ValueError for them.
 _FD_SETSIZE: Final = 1024
-_SPARE: Final = 64  # for candidates, and for what the program opens besides connections
-
+#: For what the program opens besides connections; a listener has two of them, the one in reserve
+#: (G6) and its look into the loop's epoll set.
+_SPARE: Final = 64
 
 #: What starts another program, or becomes one, without a fork that Python sees. ``os.execvp`` and
-#: the like call these; ``multiprocessing`` spawns its workers by the last one.
+#: the like call these; ``multiprocessing`` spawns its workers by the last one. Not ``os.system``,
+#: which lets other threads run, with what they open, until the command has ended.
 _STARTING: Final = (
-    *((os, name) for name in ("system", "posix_spawn", "posix_spawnp", "execv", "execve")),
+    *((os, name) for name in ("posix_spawn", "posix_spawnp", "execv", "execve")),
     (_posixsubprocess, "fork_exec"),
 )
 
 _needed = 0  # the soft limit that the cap takes, where it was raised
+_lowered = False  # in this process, a forked child
 
 
 def raise_limit(max_connections: int, *, others: int = 0) -> None:
     """See that ``max_connections`` can be open at once. Children, and the programs that this one
-    starts, get the old limit back; children until they turn out to serve themselves
-    (:func:`raise_again`).
+    starts but with ``os.system``, get the old limit back; children until they turn out to serve
+    themselves (:func:`raise_again`).
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
@@ -42,7 +46,7 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
     """
     global _needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_connections + others + _SPARE + len(os.listdir("/dev/fd"))
+    needed = max_connections + others + MOST_HELD + _SPARE + len(os.listdir("/dev/fd"))
     if needed <= soft or soft == resource.RLIM_INFINITY:
         return
     most = _FD_SETSIZE if hard == resource.RLIM_INFINITY else min(hard, _FD_SETSIZE)
@@ -57,11 +61,17 @@ def raise_limit(max_connections: int, *, others: int = 0) -> None:
     _needed = needed
 
     def restore() -> None:
+        global _lowered
+        _lowered = True
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     os.register_at_fork(after_in_child=restore)
     for module, name in _STARTING:
-        setattr(module, name, _with_soft_limit(soft, getattr(module, name)))
+        start = getattr(module, name)
+        limited = _with_soft_limit(soft, start)
+        setattr(module, name, limited)
+        if start in os.supports_fd:
+            os.supports_fd.add(limited)
 
 
 def _with_soft_limit(soft: int, start: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,8 +93,12 @@ def _with_soft_limit(soft: int, start: Callable[..., Any]) -> Callable[..., Any]
 
 
 def raise_again() -> None:
-    """In a forked child that accepts: it is the program now (in the background), or one of its
-    workers, with the whole cap."""
+    """In a forked child that listens or accepts: it is the program now (in the background), or
+    one of its workers, with the whole cap. Once; elsewhere it does nothing."""
+    global _lowered
+    if not _lowered:
+        return
+    _lowered = False
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _needed:
         most = _needed if hard == resource.RLIM_INFINITY else min(_needed, hard)

@@ -38,7 +38,7 @@ class Handshakes:
         self._limiter = limiter
         self._timeout = timeout
         self._wake = wake
-        self._under_way: set[gevent.Greenlet[..., None]] = set()
+        self._under_way: dict[gevent.Greenlet[..., None], GeventSocket] = {}
 
     def begin(self, fd: int, address: Any, server: Any) -> None:
         """With the admitted client ``fd``, which is ours from here on.
@@ -47,9 +47,15 @@ class Handshakes:
         """
         sock = GeventSocket(server.family, server.type, server.proto, fileno=fd)
         greenlet = gevent.Greenlet(self._shake_hands, sock, address, server)
-        self._under_way.add(greenlet)
-        greenlet.rawlink(self._under_way.discard)
+        self._under_way[greenlet] = sock
+        greenlet.rawlink(self._over)
         greenlet.start()
+
+    def _over(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        sock: Any = self._under_way.pop(greenlet)
+        if sock.fileno() >= 0:  # killed before it first ran
+            sock._sock.followed.ending = Ending.KILLED
+            sock.close()
 
     def _shake_hands(self, sock: Any, address: Any, server: Any) -> None:
         holder = _Socket(sock)

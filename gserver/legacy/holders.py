@@ -19,7 +19,6 @@ from typing import Any, Final
 from gserver import slots
 from gserver.admission.verdict import Receipt
 from gserver.legacy.children import Children
-from gserver.legacy.prefork import Prefork
 from gserver.limiter import Limiter
 from gserver.stats import Ending
 
@@ -148,9 +147,6 @@ class Holders:
         self._make_slot = make_slot
         self._taken = taken
         self.children = Children()
-        self.prefork = Prefork()
-        #: During a fork whose child may accept what waits in the listeners.
-        self.hands_over = False
         self._loop = loop
         self._fresh: dict[int, Slot] = {}  # accepted, with no socket object yet
         self._by_inode: dict[int, Followed] = {}
@@ -200,6 +196,14 @@ class Holders:
         """A socket object was collected, and ``fd`` closed with it. The collector may run
         anywhere, in any thread: what follows from it happens in the loop."""
         self._loop.run_callback_threadsafe(followed.closed, fd)
+
+    def unserved(self, fd: int) -> None:
+        """Close ``fd``, accepted and with no socket object yet: nobody will make one."""
+        _socket.close(fd)
+        slot = self._fresh.pop(fd, None)
+        if slot is not None:  # it may have been reaped
+            slot.ending = Ending.KILLED
+            slot.closed(fd)
 
     def closed_soon(self, followed: Followed, fd: int) -> None:
         """``fd`` was closed with gevent's ``os.close``, which closes only after the loop's next
@@ -257,20 +261,9 @@ class Holders:
         yield from list(self._fresh.values())
         yield from [held for held in self._by_inode.values() if isinstance(held, Slot)]
 
-    def hand_over(self, fd: int) -> None:
-        """A client that no socket object was made of is a forked child's from now on."""
-        slot = self._fresh.pop(fd, None)
-        if slot is not None:  # it may have been reaped
-            slot.inode = _inode(fd)
-            self._by_inode[slot.inode] = slot
-        _socket.close(fd)
-        if slot is not None:
-            slot.closed(fd)
-
     def forked(self) -> None:
         """In a forked child: what is held is the parent's, this process counts its own."""
         self.children.forget()
-        self.prefork.forked()
         for slot in self.slots():
             slot.give_back()
 

@@ -77,14 +77,11 @@ class Installed:
 
     def forked(self) -> None:
         """In a forked child: it has the same cap and books of its own."""
-        holders, handed_over = self.holders, self.holders.hands_over
-        holders.hands_over = False
-        holders.forked()
-        listeners = [it for it in holders.listeners() if isinstance(it, Listener)]
-        handed = [listener.forked(handed_over) for listener in listeners]
+        self.holders.forked()
+        for listener in self.holders.listeners():
+            if isinstance(listener, Listener):
+                listener.forked()
         self.limiter.forked()
-        for listener, clients in zip(listeners, handed, strict=True):
-            listener.inherit(clients)
 
     def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:
         if not self._service.includes(raw, frame):

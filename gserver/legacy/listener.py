@@ -23,12 +23,12 @@ from gserver.admission.verdict import Reason, Receipt
 from gserver.candidates import MAX_REJECTIONS_PER_TURN
 from gserver.legacy.descriptors import raise_again
 from gserver.legacy.handshakes import Handshakes
-from gserver.legacy.holders import Followed, Holders, Slot
+from gserver.legacy.holders import Followed, Holders
+from gserver.legacy.prefork import Prefork
 from gserver.net.keepalive import set_inherited
 from gserver.net.listeners import describe, system_backlog
 from gserver.net.rejection import Rejection
 from gserver.net.reply import Reply
-from gserver.stats import Ending
 from gserver.timeouts import Timeouts
 
 __all__ = ["Listener", "nobody_there"]
@@ -62,6 +62,7 @@ class Listener(Followed, AcceptLoop):
         timeouts: Timeouts,
     ) -> None:
         Followed.__init__(self)
+        raise_again()
         self._holders = holders
         self._server: Callable[[], Any] = _none  # of TLS, which may be forgotten
         self._ready: deque[tuple[int, Any]] = deque()  # admitted: descriptor and address
@@ -69,6 +70,7 @@ class Listener(Followed, AcceptLoop):
         self._full = False  # as the limiter told last
         self._rejections = rejections
         self._told_of_text = False
+        self._prefork = Prefork()
         self._inherited = False  # by a fork, and not accepted on since
         self._accepts = False  # this process has called accept() on it
         self._asked = False  # inside the program's accept(), or looking for it
@@ -136,6 +138,23 @@ class Listener(Followed, AcceptLoop):
         """Whether the program's next ``accept()`` finds an admitted client at once."""
         return bool(self._ready or self._handshakes.done)
 
+    def only_watches(self) -> bool:
+        """Whether this process never accepts, and children of its do: it is told what the kernel
+        says, and takes nothing. What it had taken by then is ended here: it would wait for ever
+        for this process's accept()."""
+        if self._accepts or not self._prefork.children_accept:
+            return False
+        if self.ready:
+            log.warning(
+                "%s: process %d selects on it and its children accept: it closes the client that "
+                "it had taken for itself by then",
+                describe(self._address),
+                os.getpid(),
+            )
+            self._end_waiting()
+            self.wake()
+        return True
+
     def accept(self, raw: Any = None) -> tuple[int, Any]:
         """The next admitted client, which holds its slot: descriptor and address.
 
@@ -155,9 +174,8 @@ class Listener(Followed, AcceptLoop):
     def look(self) -> bool:
         """Take clients from the kernel's queue as :meth:`accept` does, but leave the admitted one
         to it. Whether it has something to tell: a client, an error, or that the listener is
-        closed. That a client has come says nothing: it may be one to turn away. A process that
-        never accepts, beside children that do, only watches: it is told, and takes nothing."""
-        if self._closing or (not self._accepts and self._holders.prefork.told):
+        closed. That a client has come says nothing: it may be one to turn away."""
+        if self._closing:
             return True
         if not self._ready and self._error is None:
             self._take_for_program()
@@ -169,7 +187,7 @@ class Listener(Followed, AcceptLoop):
         if self._inherited:
             self._inherited = False
             raise_again()
-            self._holders.prefork.accepts(self._address, self._limiter.max_connections)
+            self._prefork.accepts(self._address, self._limiter.max_connections)
         self._asked = True
         try:
             if self._full:
@@ -190,9 +208,6 @@ class Listener(Followed, AcceptLoop):
             except OSError as error:
                 if not self._go_on_after(error):
                     return
-        self._arrived(client)
-
-    def _arrived(self, client: tuple[int, Any]) -> None:
         got_in = self._limiter.arrived(client, self)
         if not isinstance(got_in, bool):  # an ending may make room: its source's, for one
             self._limiter.hold(deque((client,)), self, quiet=False)
@@ -295,31 +310,20 @@ class Listener(Followed, AcceptLoop):
         self._limiter.off_full(self._overload)
         self.close()
         self._listener.detach()
-        self._handshakes.end()
-        while self._ready:
-            fd, _ = self._ready.popleft()
-            followed = self._holders.at(fd)
-            _socket.close(fd)
-            if followed is not None:
-                self._unserved(followed, fd)
+        self._end_waiting()
         self.wake()
 
-    # ---- forks -------------------------------------------------------------------------------
+    def _end_waiting(self) -> None:
+        """Nobody will serve those who are admitted and wait here."""
+        self._handshakes.end()
+        while self._ready:
+            self._holders.unserved(self._ready.popleft()[0])
 
-    def hand_over(self) -> None:
-        """In the parent: the child accepts the client that this process was told of and left; one,
-        as a child for each is forked. Its slot stays taken until the child has ended it."""
-        if self._ready and not self._accepts:
-            self._holders.hand_over(self._ready.popleft()[0])
-            self.wake()
-
-    def forked(self, handed_over: bool) -> list[tuple[int, Any]]:
-        """In a forked child: the clients that wait here are the parent's.
-
-        :param handed_over: but for the one that the parent was told of and does not accept.
-        :return: this one, which holds no slot of this process yet; for :meth:`inherit`.
-        """
+    def forked(self) -> None:
+        """In a forked child: the clients that wait here are the parent's."""
+        self._prefork.forked()
         self._inherited = True
+        self._accepts = False
         turn_away, self.turn_away = self.turn_away, dict.fromkeys(Reason, _socket.close)
         self.close()
         self.turn_away = turn_away
@@ -327,24 +331,9 @@ class Listener(Followed, AcceptLoop):
             linger.close_all()
         self._take_descriptors()
         self._handshakes.forked()
-        ours = 1 if handed_over and not self._accepts else 0
-        ready = list(self._ready)
-        self._ready.clear()
-        for fd, _ in ready[ours:]:
-            _socket.close(fd)
-        self._accepts = False
+        while self._ready:
+            _socket.close(self._ready.popleft()[0])
         self.wake()
-        return ready[:ours]
-
-    def inherit(self, clients: list[tuple[int, Any]]) -> None:
-        """In a forked child, whose books have begun: clients that its parent left to it."""
-        for client in clients:
-            self._arrived(client)
-
-    def _unserved(self, followed: Followed, fd: int) -> None:
-        if isinstance(followed, Slot):
-            followed.ending = Ending.KILLED
-        followed.closed(fd)
 
 
 def _none() -> None:

@@ -13,7 +13,6 @@ import gevent.socket
 import gevent.subprocess
 
 from gserver.legacy.holders import Holders
-from gserver.legacy.listener import Listener
 
 __all__ = ["patch"]
 
@@ -76,26 +75,12 @@ def _patch_forks(holders: Holders) -> None:
 
         return fork_and_note
 
-    os_fork = noting(os.fork)
-
-    def fork() -> int:
-        holders.hands_over = True
-        try:
-            pid = os_fork()
-        finally:
-            holders.hands_over = False
-        if pid:
-            for listener in holders.listeners():
-                if isinstance(listener, Listener):
-                    listener.hand_over()
-        return pid
-
     def forkpty(*arguments: Any, **keywords: Any) -> tuple[int, int]:
         pid, terminal = os_forkpty(*arguments, **keywords)
         made(pid)
         return pid, terminal
 
-    os.fork = fork
+    os.fork = noting(os.fork)
     os.forkpty = forkpty
     subprocess: Any = gevent.subprocess
     subprocess.fork_and_watch = noting(subprocess.fork_and_watch)

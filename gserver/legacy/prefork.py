@@ -15,27 +15,29 @@ log = logging.getLogger("gserver")
 
 
 class Prefork:
-    """Of this process, and after a fork of each child."""
+    """Of one listener in this process, and after a fork of the child."""
 
     def __init__(self) -> None:
-        self._told = mmap.mmap(-1, 1)  # one byte, which all of them share
         self._process = os.getpid()
         self._parent = 0
+        self._told: mmap.mmap | None = None  # one byte, shared with the parent
+        self._tells = mmap.mmap(-1, 1)  # and one with each child
 
     @property
-    def told(self) -> bool:
-        """Whether some process accepts on a listener that another one has too."""
-        return bool(self._told[0])
+    def children_accept(self) -> bool:
+        """Whether a child of this process accepts on the listener."""
+        return bool(self._tells[0])
 
     def forked(self) -> None:
         """In a forked child."""
         # Not getppid(): the parent may have left by now, and have been replaced.
         self._parent, self._process = self._process, os.getpid()
+        self._told, self._tells = self._tells, mmap.mmap(-1, 1)
 
     def accepts(self, address: Any, cap: int) -> None:
-        """This process, forked with a listener in its hands, accepts on it for the first time."""
+        """This process, forked with the listener in its hands, accepts on it for the first time."""
         # A parent that has left, as when a program goes to the background, accepts nothing.
-        if self._told[0] or os.getppid() != self._parent:
+        if self._told is None or self._told[0] or os.getppid() != self._parent:
             return
         self._told[0] = 1
         log.warning(

@@ -119,11 +119,14 @@ def patch(holders: Holders) -> None:
 
 def _at_most(timeout: Any, listeners: Mapping[Any, Listener]) -> Any:
     """``timeout``, or none if there is something to tell at once."""
-    return 0 if any(listener.ready for listener in listeners.values()) else timeout
+    ready = any(it.ready and not it.only_watches() for it in listeners.values())
+    return 0 if ready else timeout
 
 
 def _tell(listener: Listener, descriptor: Any, readable: bool) -> bool:
     """Whether to tell the program that a client is there, or that ``descriptor`` is closed."""
+    if listener.only_watches():
+        return readable
     return listener.ready or (
         readable and (_fileno(descriptor) not in listener.owners or listener.look())
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from capped import inside
-from legacy_matrix import ECHO, Program, Row, until
+from legacy_matrix import ECHO, Program, Row
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and pidfd are Linux's")
 
@@ -239,6 +239,8 @@ def test_processes_that_share_a_listener_are_told_of_once(
 SELECTS_AND_FORKS = """
 import os, select, signal, socket
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.setpgrp()  # children that found no client wait for one, as without a cap
+signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 while True:
@@ -259,36 +261,44 @@ def answer_of(client: socket.socket) -> bytes:
         return b""
 
 
-def test_a_client_whose_accept_is_a_childs_gets_there_and_counts_against_the_cap(
+def test_a_program_that_selects_in_the_parent_and_accepts_in_children_loses_its_first_client_only(
     tmp_path: Path,
 ) -> None:
-    """The parent only selects, and has the client in its hands when it forks."""
+    """The parent takes it to know whether it is to be told of it. Then it knows better."""
     program = tmp_path / "program.py"
     program.write_text(SELECTS_AND_FORKS)
-    running = Program(Row("selects and forks", str(program), ECHO), "--settle", "5")
+    running = Program(Row("selects and forks", str(program), ECHO))
     clients: list[socket.socket] = []
-
-    def client() -> socket.socket:
-        clients.append(socket.create_connection(("127.0.0.1", running.port), 20.0))
-        return clients[-1]
-
     try:
-        before = running.descriptors()
-        for _ in range(2):
-            for _ in range(5):
-                client()
-            assert [answer_of(it) for it in clients] == [b"+"] * 5
-            sixth = client()
-            clients.pop(0).close()
-            assert answer_of(sixth) == b"+"
-            while clients:
-                clients.pop().close()
-        until(lambda: running.descriptors() <= before)
+        for served in (b"", *[b"+"] * 10):
+            clients.append(socket.create_connection(("127.0.0.1", running.port), 20.0))
+            assert answer_of(clients[-1]) == served
     finally:
-        for it in clients:  # else their children keep its standard error open
+        for it in clients:
             it.close()
-        errors = running.stop()
-    assert "share the listener" not in errors
+        running.process.terminate()
+        _, errors = running.process.communicate(timeout=20)
+    assert errors.count("its children accept") == 1
+
+
+def test_a_client_that_was_told_of_before_a_fork_is_still_the_parents() -> None:
+    assert inside(
+        """
+import select
+service = Service(2)
+client = connect(service.port)
+select.select([service.listener], [], [], 20)
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+conn, _ = service.listener.accept()
+conn.sendall(b"+")
+answer = client.recv(1).decode()
+conn.close()
+found([answer, *service.books()])
+"""
+    ) == ["+", 0, True, 0]
 
 
 WATCHED = """
@@ -335,3 +345,28 @@ def test_a_parent_that_watches_the_listener_of_its_workers_takes_none_of_their_c
     finally:
         running.process.terminate()
         running.process.communicate(timeout=20)
+
+
+def test_a_parent_that_watches_one_listener_takes_the_clients_of_its_other_one() -> None:
+    assert inside(
+        """
+import select
+service = Service(2)
+ours = socket.create_server(("127.0.0.2", service.port))
+told, tell = os.pipe()
+pid = os.fork()
+if not pid:
+    service.listener.settimeout(0.001)
+    try: service.listener.accept()
+    except TimeoutError: os.write(tell, b"x")
+    os._exit(0)
+os.read(told, 1)
+os.waitpid(pid, 0)
+client = socket.create_connection(ours.getsockname(), 20.0)
+select.select([ours], [], [], 20)
+taken = service.taken
+theirs = connect(service.port)
+select.select([service.listener], [], [], 20)
+found([taken, service.taken])
+"""
+    ) == [1, 1]

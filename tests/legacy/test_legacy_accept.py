@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from capped import inside
 
 #: The slot is taken by ``conn``; a client that is to be turned away comes when it is told to.
@@ -328,9 +329,11 @@ found([finished, accepting.ready(), *service.books()])
     ) == [1, False, 0, True, 0]
 
 
-def test_a_listener_closed_during_a_handshake_gives_the_slot_back() -> None:
+@pytest.mark.parametrize("turn", ["None", "gevent.sleep(0)"], ids=["before it ran", "later"])
+def test_a_listener_closed_during_a_handshake_gives_the_slot_back(turn: str) -> None:
     assert inside(
         TLS
+        + f"turn = lambda: {turn}"
         + """
 service = Service(1)
 listener = server_side.wrap_socket(service.listener, server_side=True)
@@ -341,12 +344,14 @@ def begin():
     except BlockingIOError: pass
     return service.taken == 1
 eventually(begin)
+turn()
+keep = list(listener._sock.followed._handshakes._under_way)  # the collector is not to help
 listener.close()
 end = silent.recv(1).decode()
 eventually(lambda: service.taken == 0)
-found([end, *service.books()])
+found([end, service.limiter.snapshot().finished["killed"], *service.books()])
 """
-    ) == ["", 0, True, 0]
+    ) == ["", 1, 0, True, 0]
 
 
 def test_a_handshake_in_the_programs_own_thread_has_a_deadline_too() -> None:

@@ -208,6 +208,23 @@ found([same, taken, *service.books()])
     ) == [True, 1, 0, True, 0]
 
 
+def test_a_client_that_waits_when_the_listener_is_closed_leaves_nothing_behind() -> None:
+    assert inside(
+        """
+import select
+service = Service(2)
+client = connect(service.port)
+select.select([service.listener], [], [], 20)
+taken = service.taken
+service.listener.close()
+ended = client.recv(1).decode()
+left = len(list(service.installed.holders.slots()))
+killed = service.limiter.snapshot().finished["killed"]
+found([taken, ended, left, killed, *service.books()])
+"""
+    ) == [1, "", 0, 1, 0, True, 0]
+
+
 def test_a_listener_may_change_hands_too() -> None:
     assert inside(
         """
