@@ -74,7 +74,7 @@ class _Search:
         self.too_many = False  # the last that were opened at once
         self.usual_s = calibration.admitted_s
         self.promoted = 0
-        self.freed_at = 0  # when we last made a place, monotonic ns
+        self.freed_at = 0  # when we, or the server, last made a place, monotonic ns
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -113,6 +113,7 @@ class _Search:
                     self.late = True
                     self.finding.late_s = max(self.finding.late_s, open_s)
             else:
+                self.freed_at = attempt.ended
                 self.finding.dropped_while_held += 1
 
     def _hold(self, attempt: Attempt) -> None:
