@@ -104,6 +104,13 @@ class Calibration:
 
         :param watched_s: how long a silent connection was watched before it counted.
         """
+        if self.profile.half_way:
+            return [
+                f"profile {self.profile.name} leaves those it holds in the middle of the "
+                "handshake: a server that limits its time ends them, which shows as dropped while "
+                "held and as admissions at a full cap; keep the run shorter than that limit, or "
+                "raise it"
+            ]
         if not self.profile.judges_by_silence:
             return []
         return [

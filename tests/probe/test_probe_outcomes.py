@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gserver.errors import SettingError
+from gserver.probe.attempt import Patience
+from gserver.probe.calibrate import Calibration
 from gserver.probe.outcomes import (
     Next,
     Outcome,
@@ -154,3 +156,14 @@ def test_bad_patterns_and_escapes_are_the_users_fault() -> None:
     with pytest.raises(SettingError):
         profile_named("nonsense")
     assert profile_named("echo", send="hi\\r\\n").send == b"hi\r\n"
+
+
+@pytest.mark.parametrize("name", ["tls", "postgres", "mysql", "ssh"])
+def test_who_is_held_in_the_middle_of_a_handshake_is_said_to_be(name: str) -> None:
+    (said,) = Calibration(PROFILES[name], Patience(), 0.01, None, None).caveats(0.02)
+    assert f"profile {name} leaves those it holds in the middle of the handshake" in said
+
+
+@pytest.mark.parametrize("name", ["echo", "redis", "http"])
+def test_who_has_been_answered_needs_no_caveat(name: str) -> None:
+    assert Calibration(PROFILES[name], Patience(), 0.01, None, None).caveats(0.02) == []
