@@ -7,12 +7,13 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from time import monotonic_ns
 
 import pytest
 
 from gserver.probe.attempt import Attempt, Patience
-from gserver.probe.calibrate import calibrate
+from gserver.probe.calibrate import _detect, calibrate
 from gserver.probe.cap import _Search, find_cap
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.finding import CapFinding
@@ -274,6 +275,34 @@ def test_what_the_server_speaks_is_found_out(zoo: Callable[..., int], kind: str,
     assert calibration.profile.name == name
     assert calibration.closes_after_s is None
     assert calibration.oracle is not None
+
+
+@pytest.mark.parametrize(
+    ("again_s", "name"),
+    [
+        (0.0, "line"),
+        (0.12, "line"),  # the second connection is turned away: one that comes later is not
+        (20.0, "silent"),
+    ],
+)
+def test_a_server_that_ends_who_sends_text_is_asked_in_binary(
+    zoo: Callable[..., int], again_s: float, name: str
+) -> None:
+    """By another connection, which may itself be turned away."""
+    profile = _detect(parse_target(f"127.0.0.1:{zoo('wants_binary', again_s)}"), PATIENCE)
+    assert profile.name == name
+    if name == "line":  # a line of text would end whoever is admitted
+        assert profile.send == profile.ping == PROFILES["tls"].send
+        assert profile.expect is not None
+        assert profile.expect.search(b"\x07no\n")
+
+
+def test_the_address_that_was_tried_is_named(zoo: Callable[..., int]) -> None:
+    for kind, words in (("fin", "turned away"), ("mysql_full", "full already")):
+        target = replace(parse_target(f"127.0.0.1:{zoo(kind)}"), others=("192.0.2.1",))
+        with pytest.raises(TargetError, match=words) as caught:
+            _detect(target, PATIENCE)
+        assert str(caught.value).startswith(f"{target.tried}: ")
 
 
 def test_calibration_sees_that_the_server_closes_by_itself(zoo: Callable[..., int]) -> None:
