@@ -318,7 +318,7 @@ class _Search:
     def _look_at_the_queue(self) -> None:
         if self.engine.oracle is None:
             return
-        rows = self.engine.oracle.listeners(self.engine.target.address[1])
+        rows = self.engine.oracle.listeners(self.engine.target.address)
         if rows:  # several with SO_REUSEPORT, each with a queue of its own
             self.finding.listen_queue = (
                 sum(row.waiting for row in rows),

@@ -160,7 +160,7 @@ def at_the_cap(
 def _listener(calibration: Calibration, target: Target) -> int | None:
     if calibration.oracle is None:
         return None
-    rows = calibration.oracle.listeners(target.address[1])
+    rows = calibration.oracle.listeners(target.address)
     return listening_process([row.inode for row in rows])
 
 
