@@ -11,7 +11,9 @@ import time
 
 import pytest
 
-from gserver.probe.procstat import listening_process, measure, process_tree
+from gserver.probe.measuring import _report_cpu
+from gserver.probe.procstat import Usage, listening_process, measure, process_tree
+from gserver.probe.result import Result
 
 BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 
@@ -100,3 +102,14 @@ def test_the_listening_process_is_found_by_the_sockets_inode() -> None:
         assert listening_process([inode]) == os.getpid()
     assert listening_process([1]) is None
     assert listening_process([0]) is None
+
+
+def test_cpu_has_its_unit_with_and_without_the_servers_process() -> None:
+    before, after = Usage(0.0, 0.0, 0, 0, 0), Usage(0.5, 2.6, 0, 0, 0)
+    result = Result("storm", "127.0.0.1:1")
+    _report_cpu(result, None, before, after, 2.0)
+    _report_cpu(result, 1, before, after, 2.0)
+    assert [text.partition(";")[0] for _, text in result.lines] == [
+        "the whole machine 130% of a core",
+        "server 25% of a core, the whole machine 130% of a core",
+    ]
