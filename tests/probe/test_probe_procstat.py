@@ -96,6 +96,19 @@ def test_memory_and_machine_counters_are_read() -> None:
     assert measure(None).server_cpu_s == 0
 
 
+def test_the_machines_time_is_of_the_processors_that_the_kernel_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not of those that Python was told: of 400, 0.2 s would be 80 s of work."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 400)
+    before, began = measure(None).machine_cpu_s, time.monotonic()
+    while time.monotonic() - began < 0.2:
+        pass
+    used = measure(None).machine_cpu_s - before
+    passed = time.monotonic() - began
+    assert 0 < used < passed * os.sysconf("SC_NPROCESSORS_ONLN") + 1
+
+
 def test_the_listening_process_is_found_by_the_sockets_inode() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         inode = os.fstat(listener.fileno()).st_ino
