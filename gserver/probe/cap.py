@@ -114,7 +114,9 @@ class _Search:
                     self.finding.late_s = max(self.finding.late_s, open_s)
             else:
                 self.freed_at = attempt.ended
-                self.finding.dropped_while_held += 1
+                moment_s = attempt.ended / 1e9 - self.run.began
+                age_s = (attempt.ended - attempt.served) / 1e9
+                self.finding.drops.append((moment_s, age_s))
 
     def _hold(self, attempt: Attempt) -> None:
         self.held.add(attempt)
