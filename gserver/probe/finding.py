@@ -84,9 +84,10 @@ class CapFinding:
         """
         if len(self.drops) < _DROPS_THAT_SHOW:
             return None
-        moments, ages = map(sorted, zip(*self.drops, strict=True))
+        moments = [moment_s for moment_s, _ in self.drops]
+        ages = sorted(age_s for _, age_s in self.drops)
         apart = ages[-1] - ages[0]
-        if apart > _ABOUT_THE_SAME * ages[-1] or apart >= moments[-1] - moments[0]:
+        if apart > _ABOUT_THE_SAME * ages[-1] or apart >= max(moments) - min(moments):
             return None
         return ages[len(ages) // 2]
 
