@@ -320,7 +320,8 @@ class _Search:
     def _look_at_the_queue(self) -> None:
         if self.engine.oracle is None:
             return
-        rows = self.engine.oracle.listeners(self.engine.target.address)
+        host, port = self.engine.target.address
+        rows = self.engine.oracle.listeners(port, host)
         if rows:  # several with SO_REUSEPORT, each with a queue of its own
             self.finding.listen_queue = (
                 sum(row.waiting for row in rows),

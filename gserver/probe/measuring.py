@@ -160,7 +160,8 @@ def at_the_cap(
 def _listener(calibration: Calibration, target: Target) -> int | None:
     if calibration.oracle is None:
         return None
-    rows = calibration.oracle.listeners(target.address)
+    host, port = target.address
+    rows = calibration.oracle.listeners(port, host)
     return listening_process([row.inode for row in rows])
 
 

@@ -155,20 +155,19 @@ class Oracle:
                 return False
         return None
 
-    def listeners(self, server: Address) -> list[Listener]:
-        """The LISTEN rows that a connection to *server* can come to; several with SO_REUSEPORT.
+    def listeners(self, port: int, host: str | None = None) -> list[Listener]:
+        """The LISTEN rows on *port*. Walks the kernel's table of listeners.
 
-        Walks the kernel's table of listeners.
+        :param host: only those that a connection to this address can come to, several with
+            SO_REUSEPORT; None: of any address, IPv4 and IPv6.
         """
-        rows = self._dump(server[1], 1 << _TCP_LISTEN)
-        host = _CONNECTS_TO.get(server[0], server[0])
-        near = [(_nearness(host, row), row) for row in rows]
-        most = max((n for n, _ in near), default=0)
-        return [
-            Listener(row.receive_queue, row.send_queue, row.inode)
-            for n, row in near
-            if n == most > 0
-        ]
+        rows = self._dump(port, 1 << _TCP_LISTEN)
+        if host is not None:
+            host = _CONNECTS_TO.get(host, host)
+            near = [_nearness(host, row) for row in rows]
+            most = max(near, default=0)
+            rows = [row for n, row in zip(near, rows, strict=True) if n == most > 0]
+        return [Listener(row.receive_queue, row.send_queue, row.inode) for row in rows]
 
     def time_waits(self, port: int) -> set[int]:
         """Connections in TIME_WAIT on the server's side of *port*, by the client's end.
