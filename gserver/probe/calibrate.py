@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import gevent
 from gevent import socket as gsocket
 
 from gserver.probe.attempt import Attempt, Patience
@@ -104,6 +105,13 @@ class Calibration:
 
         :param watched_s: how long a silent connection was watched before it counted.
         """
+        if self.profile.half_way:
+            return [
+                f"profile {self.profile.name} leaves those it holds in the middle of the "
+                "handshake: a server that limits its time ends them, which shows as dropped while "
+                "held and as admissions at a full cap; keep the run shorter than that limit, or "
+                "raise it"
+            ]
         if not self.profile.judges_by_silence:
             return []
         return [
@@ -253,22 +261,34 @@ def _detect(target: Target, patience: Patience) -> Profile:
     found = _ask(target, patience, PROBE_LINE)
     if found is not None:
         return found
-    # Ended for a line of text: by a server that waits for binary, TLS above all.
-    tls = PROFILES["tls"]
-    return _ask(target, patience, tls.send) or PROFILES["silent"]
+    # Ended for a line of text: by a server that waits for binary, TLS above all. It may still be
+    # giving back the slot of that connection, or limit how often one source comes.
+    for _ in range(_RETRIES):
+        gevent.sleep(_BETWEEN_S)
+        try:
+            found = _ask(target, patience, PROFILES["tls"].send)
+        except TargetError:
+            continue
+        break
+    return found or PROFILES["silent"]
 
 
 def _ask(target: Target, patience: Patience, line: bytes) -> Profile | None:
-    """What the server speaks, by its greeting or its answer to *line*; None: that ended it."""
+    """What the server speaks, by its greeting or its answer to *line*; None: that ended it.
+
+    :raises TargetError: the connection could not be made, or ended before *line* was sent.
+    """
     sock = gsocket.socket(target.family, socket.SOCK_STREAM)
     try:
         sock.settimeout(patience.deadline_s)
         sock.connect(target.address)
         greeting = _hear(sock, _GREETING_S)
         if greeting is None:
-            raise TargetError(f"{target.text}: a single client is turned away: is it full already?")
+            raise TargetError(
+                f"{target.tried}: a single client is turned away: is it full already?"
+            )
         if greeting:
-            return _who_greets(greeting)
+            return _who_greets(greeting, target)
         named = PROFILE_BY_PORT.get(target.address[1])
         if named is not None:
             return PROFILES[named]
@@ -277,7 +297,7 @@ def _ask(target: Target, patience: Patience, line: bytes) -> Profile | None:
             reply = _hear(sock, _REPLY_S)
         except ConnectionError:  # as it ended, what we had sent was unread
             return None
-        return None if reply is None else _who_replies(reply)
+        return None if reply is None else _who_replies(reply, line)
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, ConnectionRefusedError):
@@ -298,17 +318,19 @@ def _hear(sock: gsocket.socket, seconds: float) -> bytes | None:
         return b""
 
 
-def _who_greets(greeting: bytes) -> Profile:
+def _who_greets(greeting: bytes, target: Target) -> Profile:
     for profile in PROFILES.values():
         if profile.speaks is Speaks.SERVER and profile.expect is not None:
             if profile.reject is not None and profile.reject.search(greeting):
-                raise TargetError(f"a single client is told {greeting[:60]!r}: full already?")
+                raise TargetError(
+                    f"{target.tried}: a single client is told {greeting[:60]!r}: full already?"
+                )
             if profile.expect.search(greeting):
                 return profile
     return PROFILES["banner"]
 
 
-def _who_replies(reply: bytes) -> Profile:
+def _who_replies(reply: bytes, line: bytes) -> Profile:
     for name in ("redis", "echo"):
         profile = PROFILES[name]
         if profile.expect is not None and profile.expect.search(reply):
@@ -321,4 +343,4 @@ def _who_replies(reply: bytes) -> Profile:
         return PROFILES["silent"]
     # Some protocol of lines: an admitted client gets at the cap what it got here.
     same = re.compile(re.escape(reply[:64].splitlines()[0]))
-    return Profile("line", Speaks.CLIENT, send=PROBE_LINE, expect=same, ping=PROBE_LINE)
+    return Profile("line", Speaks.CLIENT, send=line, expect=same, ping=line)

@@ -74,7 +74,7 @@ class _Search:
         self.too_many = False  # the last that were opened at once
         self.usual_s = calibration.admitted_s
         self.promoted = 0
-        self.freed_at = 0  # when we last made a place, monotonic ns
+        self.freed_at = 0  # when we, or the server, last made a place, monotonic ns
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -113,7 +113,10 @@ class _Search:
                     self.late = True
                     self.finding.late_s = max(self.finding.late_s, open_s)
             else:
-                self.finding.dropped_while_held += 1
+                self.freed_at = attempt.ended
+                moment_s = attempt.ended / 1e9 - self.run.began
+                age_s = (attempt.ended - attempt.served) / 1e9
+                self.finding.drops.append((moment_s, age_s))
 
     def _hold(self, attempt: Attempt) -> None:
         self.held.add(attempt)
@@ -317,7 +320,8 @@ class _Search:
     def _look_at_the_queue(self) -> None:
         if self.engine.oracle is None:
             return
-        rows = self.engine.oracle.listeners(self.engine.target.address[1])
+        host, port = self.engine.target.address
+        rows = self.engine.oracle.listeners(port, host)
         if rows:  # several with SO_REUSEPORT, each with a queue of its own
             self.finding.listen_queue = (
                 sum(row.waiting for row in rows),

@@ -76,8 +76,13 @@ def report_cap(result: Result, finding: CapFinding) -> None:
             )
         )
     if finding.dropped_while_held:
-        say(("dropped while held", f"{finding.dropped_while_held} by the server"))
-        result.warnings.append("the server ends connections by itself: the limit may be higher")
+        ages = [age_s for _, age_s in finding.drops]
+        text = f"{len(ages)} by the server, {min(ages):.2g} to {max(ages):.2g} s after being served"
+        what = "connections by itself"
+        if finding.ends_after_s is not None:
+            what = f"silent clients after about {finding.ends_after_s:.2g} s"
+        say(("dropped while held", text))
+        result.warnings.append(f"the server ends {what}: the limit may be higher")
     if finding.slots_lost:
         say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
         result.warnings.append("slots leak: the limit shrinks as clients come and go")

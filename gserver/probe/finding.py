@@ -22,6 +22,9 @@ POLICY: Final = {
     Outcome.UNKNOWN: "cannot be told from here: connected, then silence",
 }
 
+_DROPS_THAT_SHOW: Final = 3
+_ABOUT_THE_SAME: Final = 0.2  # of the longest
+
 
 @dataclass(slots=True)
 class CapFinding:
@@ -34,7 +37,8 @@ class CapFinding:
     :param fits_after_close: how many more were admitted once one was closed (1 is right).
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
     :param slots_lost: how many did not come back when their clients had left.
-    :param dropped_while_held: ended by the server after it had served them.
+    :param drops: of each that the server ended after it had served them, when, and how long it had
+        been served (and silent) then, seconds.
     :param overtaken: came at once with others and got no answer by their deadline, when who came
         after them did, or they themselves with no place made for them: a backlog too short. They
         are not among ``turned_away``.
@@ -51,7 +55,7 @@ class CapFinding:
     message: bytes = b""
     fits_after_close: int | None = None
     tries_after_close: int | None = None
-    dropped_while_held: int = 0
+    drops: list[tuple[float, float]] = field(default_factory=list)
     overtaken: int = 0
     slots_lost: int = 0
     local_errors: int = 0
@@ -65,6 +69,27 @@ class CapFinding:
     def policy(self) -> Outcome | None:
         """The commonest way of being turned away; None: nobody was."""
         return self.turned_away.most_common(1)[0][0] if self.turned_away else None
+
+    @property
+    def dropped_while_held(self) -> int:
+        """How many the server ended after it had served them."""
+        return len(self.drops)
+
+    @property
+    def ends_after_s(self) -> float | None:
+        """How long the server leaves a silent client before it ends it; None: that is not shown.
+
+        It is, where the ages of those it ended lie closer together than the moments it ended them
+        at: by a server that ends everybody at once, ages differ as much as arrivals.
+        """
+        if len(self.drops) < _DROPS_THAT_SHOW:
+            return None
+        moments = [moment_s for moment_s, _ in self.drops]
+        ages = sorted(age_s for _, age_s in self.drops)
+        apart = ages[-1] - ages[0]
+        if apart > _ABOUT_THE_SAME * ages[-1] or apart >= max(moments) - min(moments):
+            return None
+        return ages[len(ages) // 2]
 
     @property
     def over_admissions(self) -> int:
@@ -85,6 +110,7 @@ class CapFinding:
             "fits_after_close": self.fits_after_close,
             "tries_after_close": self.tries_after_close,
             "dropped_while_held": self.dropped_while_held,
+            "ends_silent_clients_after_s": self.ends_after_s,
             "slots_lost": self.slots_lost,
             "overtaken": self.overtaken,
             "listen_queue": self.listen_queue,

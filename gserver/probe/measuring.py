@@ -160,7 +160,8 @@ def at_the_cap(
 def _listener(calibration: Calibration, target: Target) -> int | None:
     if calibration.oracle is None:
         return None
-    rows = calibration.oracle.listeners(target.address[1])
+    host, port = target.address
+    rows = calibration.oracle.listeners(port, host)
     return listening_process([row.inode for row in rows])
 
 
@@ -172,7 +173,7 @@ def _report_cpu(
     # without the other would flatter who is called.
     machine = (after.machine_cpu_s - before.machine_cpu_s) / passed_s
     result.figures["machine_cpu"] = machine
-    text = f"the whole machine {machine:.0%}"
+    text = f"the whole machine {machine:.0%} of a core"
     used = after.server_cpu_s - before.server_cpu_s
     if pid is not None and used > 0:  # less than before: the process has ended
         share = result.figures["server_cpu"] = used / passed_s

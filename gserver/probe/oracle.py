@@ -13,7 +13,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["Listener", "Oracle"]
 
@@ -25,6 +25,7 @@ _NLM_F_DUMP: Final = 0x300
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _INET_DIAG_REQ_BYTECODE: Final = 1
+_INET_DIAG_SKV6ONLY: Final = 11  # comes with every LISTEN row of IPv6
 _BC_S_GE: Final = 2
 _BC_S_LE: Final = 3
 _TCP_TIME_WAIT: Final = 6
@@ -41,8 +42,18 @@ _REQUEST: Final = struct.Struct("=BBBxI")
 _ROW: Final = struct.Struct("=BBBB48sIIIII")  # inet_diag_msg
 
 Address = tuple[str, int]
-_Row = tuple[int, int, int, int, bytes]  # state, receive queue, send queue, inode, inet_diag_sockid
+_CONNECTS_TO: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who connects to a wildcard
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
+
+
+class _Row(NamedTuple):
+    state: int
+    receive_queue: int
+    send_queue: int
+    inode: int
+    ident: bytes  # inet_diag_sockid
+    family: int
+    attributes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,38 @@ def _client(ident: bytes) -> int:
     return int.from_bytes(there[:4], "big") << 16 | port
 
 
+def _row(message: bytes) -> _Row:
+    family, state, _, _, ident, _, receive_queue, send_queue, _, inode = _ROW.unpack_from(message)
+    return _Row(state, receive_queue, send_queue, inode, ident, family, message[_ROW.size :])
+
+
+def _is_v6_only(attributes: bytes) -> bool:
+    at = 0
+    while at + 4 < len(attributes):
+        length, kind = struct.unpack_from("=HH", attributes, at)
+        if kind == _INET_DIAG_SKV6ONLY:
+            return bool(attributes[at + 4])
+        at += max(4, (length + 3) & ~3)
+    return False
+
+
+def _nearness(host: str, row: _Row) -> int:
+    """How near a LISTEN row is to a connection to *host*; 0: it cannot come there.
+
+    The kernel takes its very address before a wildcard, and IPv4 before a dual-stack socket
+    (``inet_lookup_listener()`` and ``compute_score()`` in net/ipv4/inet_hashtables.c).
+    """
+    family, packed = _packed(host)
+    here = row.ident[4:20]
+    if not any(here):
+        if family == row.family:
+            return 2
+        return int(family == socket.AF_INET and not _is_v6_only(row.attributes))
+    if family == row.family:
+        return 4 if here == packed else 0
+    return 3 if family == socket.AF_INET and here == _MAPPED + packed[:4] else 0
+
+
 class Oracle:
     """A netlink socket that answers for connections of this host and network namespace.
 
@@ -105,17 +148,26 @@ class Oracle:
         """
         family, ident = _sock_id(server, client)
         rows = self._ask(family, ident, states=0xFFFFFFFF, flags=_NLM_F_REQUEST)
-        for state, _, _, inode, _ in rows:
-            if inode and state != _TCP_LISTEN:  # without a connection the listener's row comes
+        for row in rows:
+            if row.inode and row.state != _TCP_LISTEN:  # without a connection the listener's comes
                 return True
-            if state in _BEFORE_ACCEPT:
+            if row.state in _BEFORE_ACCEPT:
                 return False
         return None
 
-    def listeners(self, port: int) -> list[Listener]:
-        """The LISTEN rows on *port*, IPv4 and IPv6. Walks the kernel's table of listeners."""
+    def listeners(self, port: int, host: str | None = None) -> list[Listener]:
+        """The LISTEN rows on *port*. Walks the kernel's table of listeners.
+
+        :param host: only those that a connection to this address can come to, several with
+            SO_REUSEPORT; None: of any address, IPv4 and IPv6.
+        """
         rows = self._dump(port, 1 << _TCP_LISTEN)
-        return [Listener(waiting, backlog, inode) for _, waiting, backlog, inode, _ in rows]
+        if host is not None:
+            host = _CONNECTS_TO.get(host, host)
+            near = [_nearness(host, row) for row in rows]
+            most = max(near, default=0)
+            rows = [row for n, row in zip(near, rows, strict=True) if n == most > 0]
+        return [Listener(row.receive_queue, row.send_queue, row.inode) for row in rows]
 
     def time_waits(self, port: int) -> set[int]:
         """Connections in TIME_WAIT on the server's side of *port*, by the client's end.
@@ -124,7 +176,7 @@ class Oracle:
 
         :return: ``address << 16 | port`` each; address 0 for IPv6.
         """
-        return {_client(row[4]) for row in self._dump(port, 1 << _TCP_TIME_WAIT)}
+        return {_client(row.ident) for row in self._dump(port, 1 << _TCP_TIME_WAIT)}
 
     def _dump(self, port: int, states: int) -> list[_Row]:
         # inet_diag_bc_op: code, yes (offset when true), no (offset when false; past the end by
@@ -156,8 +208,7 @@ class Oracle:
                 if seq == self._seq:
                     if kind in (_NLMSG_DONE, _NLMSG_ERROR):  # an error here is ENOENT: no row
                         return rows
-                    row = _ROW.unpack_from(answer, at + 16)
-                    rows.append((row[1], row[6], row[7], row[9], row[4]))
+                    rows.append(_row(answer[at + 16 : at + length]))
                 at += (length + 3) & ~3
             if not flags & _NLM_F_DUMP:
                 return rows

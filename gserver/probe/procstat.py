@@ -129,10 +129,13 @@ def _machine_cpu() -> float:
     # The time there was, less idle and iowait (proc_stat(5)). The kernel measures idleness where
     # the tick stops meanwhile (NO_HZ: get_cpu_idle_time_us in kernel/time/tick-sched.c), while
     # the other fields count who is found running at a tick: a server that a timer wakes is found
-    # always, or never.
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    there_was = time.monotonic() * (os.cpu_count() or 1)
-    return there_was - (int(fields[4]) + int(fields[5])) * _TICK_S
+    # always, or never. The processors are those of the same file: os.cpu_count() is the user's to
+    # set (PYTHON_CPU_COUNT), and in a container the file may be of fewer (lxcfs).
+    text = Path("/proc/stat").read_text()
+    now = time.monotonic()
+    lines = [line.split() for line in text.splitlines() if line.startswith("cpu")]
+    total, *each = lines
+    return now * len(each) - (int(total[4]) + int(total[5])) * _TICK_S
 
 
 def _fields(path: str, start: str) -> dict[str, int]:

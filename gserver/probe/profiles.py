@@ -33,6 +33,9 @@ class Profile:
     :param expect: what an admitted client receives; None: any greeting will do.
     :param reject: what a rejected client is told; None: an unexpected text followed by the end.
     :param ping: sent by a held connection to see that it is still served; empty: cannot be done.
+    :param half_way: an admitted client is left in the middle of a handshake. Servers limit its
+        time: MySQL's ``connect_timeout`` 10 s, PostgreSQL's ``authentication_timeout`` 60 s,
+        OpenSSH's ``LoginGraceTime`` 120 s, our TLS 10 s.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Profile:
     expect: re.Pattern[bytes] | None = None
     reject: re.Pattern[bytes] | None = None
     ping: bytes = b""
+    half_way: bool = False
 
     @property
     def judges_by_silence(self) -> bool:
@@ -110,12 +114,14 @@ PROFILES: Final = {
             send=_postgres_startup(),
             expect=_pattern(rb"^R"),  # an authentication request
             reject=_pattern(rb"^E.*C(53300|57P03)\0"),
+            half_way=True,
         ),
         Profile(
             "mysql",
             Speaks.SERVER,
             expect=_pattern(rb"^....\x0a"),  # handshake, protocol version 10
             reject=_pattern(rb"^....\xff(\x10\x04|\x11\x04)"),  # errors 1040 and 1041
+            half_way=True,
         ),
         Profile(
             "http",
@@ -131,6 +137,7 @@ PROFILES: Final = {
             send=_client_hello(),
             expect=_pattern(rb"^\x16\x03"),  # a handshake record
             reject=_pattern(rb"^\x15\x03"),  # an alert
+            half_way=True,
         ),
         Profile(
             "smtp",
@@ -143,6 +150,7 @@ PROFILES: Final = {
             Speaks.SERVER,
             expect=_pattern(rb"^SSH-"),
             reject=_pattern(rb"^(Exceeded MaxStartups|Not allowed at this time)"),
+            half_way=True,
         ),
     )
 }

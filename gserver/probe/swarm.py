@@ -152,7 +152,10 @@ class Swarm:
 
     @property
     def held(self) -> int:
-        """Sessions that their users have not closed."""
+        """Sessions that their users have not closed, less those that were found to have ended.
+
+        Nobody looks below the cap: there a session that the server has ended still counts.
+        """
         return len(self._sessions)
 
     # -- for the runner -----------------------------------------------------------------------

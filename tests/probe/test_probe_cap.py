@@ -7,12 +7,14 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from time import monotonic_ns
 
 import pytest
 
-from gserver.probe.attempt import Patience
-from gserver.probe.calibrate import calibrate
-from gserver.probe.cap import find_cap
+from gserver.probe.attempt import Attempt, Patience
+from gserver.probe.calibrate import _detect, calibrate
+from gserver.probe.cap import _Search, find_cap
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.finding import CapFinding
 from gserver.probe.holders import Holders
@@ -92,6 +94,33 @@ def test_who_comes_in_late_was_not_turned_away(start_server: Callable[..., int])
     finding = find(port, PROFILES["echo"], maximum=30, patience=patience)
     assert (finding.limit, finding.peak, finding.policy) == (None, 30, None)
     assert finding.overtaken > 0
+
+
+@pytest.mark.parametrize("server_makes_room", [False, True])
+def test_who_comes_in_for_one_that_the_server_ended_was_turned_away_at_the_limit(
+    zoo: Callable[..., int], server_makes_room: bool
+) -> None:
+    """The handshake dropped, then in: by a short backlog only if no place was made meanwhile."""
+    target = parse_target(f"127.0.0.1:{zoo('echo')}")
+    with Run(60, stream=None) as run:
+        calibration = calibrate(target, PROFILES["echo"], PATIENCE, run)
+        search = _Search(target, calibration, run, 10)
+        with closing(calibration), closing(search.engine):
+            holder = search.engine.start(keep=True)
+            run.until(lambda: holder.outcome, 20)
+            assert search.held == {holder}
+            late = Attempt(1, monotonic_ns(), keep=True)
+            late.started, late.outcome = late.intended, Outcome.SYN_PENDING
+            search._on_outcome(late)
+            if server_makes_room:
+                search.engine._closed(holder, 0)
+                assert search.finding.dropped_while_held == 1
+            late.sock, late.served = object(), monotonic_ns()
+            search._on_change(late)
+        assert not run.partial
+    assert late in search.held
+    assert search.finding.overtaken == (0 if server_makes_room else 1)
+    assert search.finding.turned_away[Outcome.SYN_PENDING] == (1 if server_makes_room else 0)
 
 
 def test_holders_fill_a_server_with_a_short_backlog_in_their_time(
@@ -246,6 +275,34 @@ def test_what_the_server_speaks_is_found_out(zoo: Callable[..., int], kind: str,
     assert calibration.profile.name == name
     assert calibration.closes_after_s is None
     assert calibration.oracle is not None
+
+
+@pytest.mark.parametrize(
+    ("again_s", "name"),
+    [
+        (0.0, "line"),
+        (0.12, "line"),  # the second connection is turned away: one that comes later is not
+        (20.0, "silent"),
+    ],
+)
+def test_a_server_that_ends_who_sends_text_is_asked_in_binary(
+    zoo: Callable[..., int], again_s: float, name: str
+) -> None:
+    """By another connection, which may itself be turned away."""
+    profile = _detect(parse_target(f"127.0.0.1:{zoo('wants_binary', again_s)}"), PATIENCE)
+    assert profile.name == name
+    if name == "line":  # a line of text would end whoever is admitted
+        assert profile.send == profile.ping == PROFILES["tls"].send
+        assert profile.expect is not None
+        assert profile.expect.search(b"\x07no\n")
+
+
+def test_the_address_that_was_tried_is_named(zoo: Callable[..., int]) -> None:
+    for kind, words in (("fin", "turned away"), ("mysql_full", "full already")):
+        target = replace(parse_target(f"127.0.0.1:{zoo(kind)}"), others=("192.0.2.1",))
+        with pytest.raises(TargetError, match=words) as caught:
+            _detect(target, PATIENCE)
+        assert str(caught.value).startswith(f"{target.tried}: ")
 
 
 def test_calibration_sees_that_the_server_closes_by_itself(zoo: Callable[..., int]) -> None:

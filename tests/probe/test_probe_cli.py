@@ -147,6 +147,22 @@ def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
     assert "by itself" not in stays.stdout
 
 
+def test_cap_says_after_what_time_the_server_ends_silent_clients(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    """Too late for the calibration to see; those who are held show it."""
+    target = f"127.0.0.1:{start_server('limited_server', 30, 'brief', 0.7)}"
+    report = tmp_path / "cap.json"
+    done = probe(
+        "cap", target, "--profile", "echo", "--quiet-time", "50ms", "--duration", "4s",
+        "--json", report,
+    )  # fmt: skip
+    assert "warning: the server ends silent clients after about 0." in done.stdout, done.stdout
+    assert re.search(r"dropped while held +\d+ by the server, 0\.\d+ to 0\.\d+ s", done.stdout)
+    found = read(report)["details"]["cap"]
+    assert found["ends_silent_clients_after_s"] == pytest.approx(0.7, abs=0.15)
+
+
 def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Path) -> None:
     target = f"127.0.0.1:{start_server('limited_server', 5, 'message')}"
     report, rows = tmp_path / "storm.json", tmp_path / "storm.csv"

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gserver.errors import SettingError
+from gserver.probe.attempt import Patience
+from gserver.probe.calibrate import Calibration
+from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import (
     Next,
     Outcome,
@@ -154,3 +157,32 @@ def test_bad_patterns_and_escapes_are_the_users_fault() -> None:
     with pytest.raises(SettingError):
         profile_named("nonsense")
     assert profile_named("echo", send="hi\\r\\n").send == b"hi\r\n"
+
+
+@pytest.mark.parametrize("name", ["tls", "postgres", "mysql", "ssh"])
+def test_who_is_held_in_the_middle_of_a_handshake_is_said_to_be(name: str) -> None:
+    (said,) = Calibration(PROFILES[name], Patience(), 0.01, None, None).caveats(0.02)
+    assert f"profile {name} leaves those it holds in the middle of the handshake" in said
+
+
+@pytest.mark.parametrize("name", ["echo", "redis", "http"])
+def test_who_has_been_answered_needs_no_caveat(name: str) -> None:
+    assert Calibration(PROFILES[name], Patience(), 0.01, None, None).caveats(0.02) == []
+
+
+@pytest.mark.parametrize(
+    ("drops", "after_s"),
+    [
+        ([], None),
+        ([(3.0, 2.0), (4.0, 2.0)], None),  # two may be chance
+        ([(3.0, 2.00), (3.4, 2.05), (4.0, 2.01)], 2.01),
+        ([(5.0, 2.0), (5.0, 2.2), (5.01, 2.1)], None),  # all at once: the server's own end
+        ([(3.0, 2.0), (4.0, 1.0), (5.0, 2.1)], None),
+    ],
+)
+def test_a_time_limit_is_shown_by_equal_ages_at_different_moments(
+    drops: list[tuple[float, float]], after_s: float | None
+) -> None:
+    finding = CapFinding(drops=drops)
+    assert finding.ends_after_s == after_s
+    assert finding.dropped_while_held == len(drops)

@@ -11,7 +11,9 @@ import time
 
 import pytest
 
-from gserver.probe.procstat import listening_process, measure, process_tree
+from gserver.probe.measuring import _report_cpu
+from gserver.probe.procstat import Usage, listening_process, measure, process_tree
+from gserver.probe.result import Result
 
 BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 
@@ -94,9 +96,33 @@ def test_memory_and_machine_counters_are_read() -> None:
     assert measure(None).server_cpu_s == 0
 
 
+def test_the_machines_time_is_of_the_processors_that_the_kernel_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not of those that Python was told: of 400, 0.2 s would be 80 s of work."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 400)
+    before, began = measure(None).machine_cpu_s, time.monotonic()
+    while time.monotonic() - began < 0.2:
+        pass
+    used = measure(None).machine_cpu_s - before
+    passed = time.monotonic() - began
+    assert 0 < used < passed * os.sysconf("SC_NPROCESSORS_ONLN") + 1
+
+
 def test_the_listening_process_is_found_by_the_sockets_inode() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         inode = os.fstat(listener.fileno()).st_ino
         assert listening_process([inode]) == os.getpid()
     assert listening_process([1]) is None
     assert listening_process([0]) is None
+
+
+def test_cpu_has_its_unit_with_and_without_the_servers_process() -> None:
+    before, after = Usage(0.0, 0.0, 0, 0, 0), Usage(0.5, 2.6, 0, 0, 0)
+    result = Result("storm", "127.0.0.1:1")
+    _report_cpu(result, None, before, after, 2.0)
+    _report_cpu(result, 1, before, after, 2.0)
+    assert [text.partition(";")[0] for _, text in result.lines] == [
+        "the whole machine 130% of a core",
+        "server 25% of a core, the whole machine 130% of a core",
+    ]

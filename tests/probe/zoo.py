@@ -15,6 +15,7 @@ import time
 
 DELAY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.03
 KEPT: list[socket.socket] = []  # neither closed nor collected
+AGAIN_AT = [0.0]
 
 
 def reset(sock: socket.socket) -> None:
@@ -39,6 +40,11 @@ def message_fin(sock: socket.socket) -> None:
 def message_rst(sock: socket.socket) -> None:
     sock.sendall(b"-ERR max number of clients reached\r\n")
     reset(sock)
+
+
+def mysql_full(sock: socket.socket) -> None:
+    sock.sendall(b"\x17\0\0\0\xff\x10\x04Too many connections")
+    sock.close()
 
 
 def text_fin(sock: socket.socket) -> None:
@@ -72,6 +78,19 @@ def echo(sock: socket.socket) -> None:
             sock.sendall(data)
 
 
+def wants_binary(sock: socket.socket) -> None:
+    """Ends who sends text, and answers a TLS record in a protocol of its own.
+
+    Who comes sooner than DELAY after another has left is turned away.
+    """
+    with sock:
+        if time.monotonic() < AGAIN_AT[0]:
+            return
+        while sock.recv(4096).startswith(b"\x16\x03"):
+            sock.sendall(b"\x07no\n")
+        AGAIN_AT[0] = time.monotonic() + DELAY
+
+
 def closes_by_itself(sock: socket.socket) -> None:
     with sock:
         sock.sendall(sock.recv(4096))
@@ -94,12 +113,14 @@ HANDLERS = {
         reset,
         message_fin,
         message_rst,
+        mysql_full,
         text_fin,
         silent,
         silent_until,
         stall,
         banner_late,
         echo,
+        wants_binary,
         closes_by_itself,
         trickle_reply,
     )
