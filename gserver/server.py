@@ -452,7 +452,7 @@ class _Capped(_GeventServer):
     def _tls_body(self, connection: Connection, handle: Handler) -> None:
         wrap: Any = vars(self)["wrap_socket"]
         arguments: Any = self.ssl_args
-        handshake(connection, wrap, arguments, self.handshake_timeout)
+        handshake(connection, wrap, arguments, self.handshake_timeout, connection.header_bytes)
         handle(connection.socket, connection.address)
 
     def _listener_failed(self, error: OSError) -> None:

@@ -33,7 +33,7 @@ class Ending(enum.StrEnum):
     HANDSHAKE_FAILED = "handshake_failed"  # the peer's TLS handshake
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     NOT_STARTED = "not_started"  # the server failed to start the handler: logged
-    LEFT_SILENT = "left_silent"  # deferred start: the client left before its first byte
+    LEFT_SILENT = "left_silent"  # deferred start, TLS: the client left before its first byte
     # Ended by us (gserver/reaper.py), whatever the handler made of it:
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     IDLE_TIMEOUT = "idle_timeout"
