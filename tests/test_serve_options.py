@@ -187,6 +187,10 @@ def test_another_reason_can_have_another_rejection() -> None:
         (["--reject-on", "full=reset"], "--reject-on 'full=reset': give REASON=HOW"),
         (["--reject-on", "denied=x"], "--reject-on 'denied=x': accepted: close"),
         (["--reject-on", "rate=refuse"], "--reject-on 'rate=refuse': is for the reason capacity"),
+        (
+            ["--reject-on", "descriptors=reply:http"],
+            "--reject-on 'descriptors=reply:http': is not for the reason descriptors",
+        ),
         (["--reject-on", "capacity=reset"], "--reject-on 'capacity=reset': give --reject reset"),
         (
             ["--reject-on", "rate=reset", "--reject-on", "rate=close"],
