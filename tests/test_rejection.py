@@ -62,6 +62,13 @@ def test_who_came_without_a_descriptor_left_gets_no_reply(reasons: tuple[str, ..
     assert by_reason(reply)[Reason.DESCRIPTORS].name == "reset"
 
 
+@pytest.mark.parametrize("kind", [Close, Reset, Refuse, Reply])
+def test_a_class_is_no_rejection(kind: Any) -> None:
+    for rejection in (kind, {"capacity": kind}):
+        with pytest.raises(SettingError, match=r"^rejection .* must be Close\(\), "):
+            StreamServer(LOCAL, Holding(), max_connections=1, rejection=rejection)
+
+
 def test_close_is_an_end_of_file(pair: tuple[socket.socket, socket.socket]) -> None:
     accepted, client = pair
     Close().on(socket.AF_INET, LOOP)(accepted.detach())

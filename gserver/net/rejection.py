@@ -134,7 +134,8 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
             raise SettingError(
                 "rejection", reason, f"is no reason; accepted: {', '.join(sorted(known))}"
             )
-        if not hasattr(chosen, "on") or not hasattr(chosen, "name"):
+        is_class = isinstance(chosen, type)  # Reset for Reset(): it has all of the attributes
+        if is_class or not hasattr(chosen, "on") or not hasattr(chosen, "name"):
             raise SettingError(
                 "rejection", chosen, "must be Close(), Reset(), Refuse(), Reply(…) or a mapping"
             )
