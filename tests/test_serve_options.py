@@ -20,7 +20,7 @@ from support import DEADLINE, eventually
 from gserver import Close, Limits, Reason, Refuse, Reply, Reset, SettingError
 from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
-from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors, shares_of
 from gserver.daemon.rejection_options import Rejections, rejection_options
 
 
@@ -214,11 +214,12 @@ def test_the_descriptor_limit_counts_those_who_wait_and_those_who_are_told(
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
     raised: list[int] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _which, both: raised.append(both[0]))
-    ensure_descriptors(1000, others=500)
+    shares = shares_of(Limits(max_connections=1000, wait=1.0, wait_queue=400))
+    ensure_descriptors(shares, others=100)
     ours = MOST_HELD + PER_LISTENER + SPARE
     assert raised == [1500 + ours]
     with pytest.raises(SettingError, match=f"give at most {4096 - 3000 - ours}"):
-        ensure_descriptors(1000, others=3000)
+        ensure_descriptors(shares[:1], others=3000)
 
 
 # ---- the command ---------------------------------------------------------------------------
@@ -291,6 +292,7 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
         (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
         (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--wait-queue", "5000000", "--wait", "1"], "needs 5,000,"),
         (["--tcp-user-timeout", "3000000"], "above 0 and up to 2,147,483"),
     ],
     ids=" ".join,

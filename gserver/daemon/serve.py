@@ -17,7 +17,7 @@ from gevent.event import Event
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
 from gserver.candidates import MAX_CANDIDATES
-from gserver.daemon.descriptors import ensure_descriptors
+from gserver.daemon.descriptors import ensure_descriptors, shares_of
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
@@ -81,11 +81,9 @@ def serve(
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
         ensure_descriptors(
-            limits.max_connections,
+            shares_of(limits),
             listeners=len(listeners),
-            others=limits.most_open
-            - limits.max_connections
-            + rejections.max_lingering * len(listeners)
+            others=rejections.max_lingering * len(listeners)
             # Those whose header is read without a slot, to know whom somebody is evicted for.
             + (MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
         )
