@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import resource
 import select
 import signal
@@ -17,10 +18,21 @@ import click
 import pytest
 from support import DEADLINE, eventually
 
-from gserver import Close, Limits, Reason, Refuse, Reply, Reset, SettingError
+from gserver import (
+    Close,
+    Keepalive,
+    Limits,
+    Reason,
+    Refuse,
+    Reply,
+    Reset,
+    SettingError,
+    Timeouts,
+)
 from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
-from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors, shares_of
+from gserver.daemon.connection_options import TimeoutSettings, timeout_options
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors, shares_of
 from gserver.daemon.rejection_options import Rejections, rejection_options
 
 
@@ -35,6 +47,12 @@ def command(limits: Limits) -> Limits:
 @rejection_options()
 def rejecting(rejections: Rejections) -> Rejections:
     return rejections
+
+
+@click.command()
+@timeout_options
+def timing(of_timeouts: TimeoutSettings) -> TimeoutSettings:
+    return of_timeouts
 
 
 def limits_of(*arguments: str) -> Any:
@@ -85,6 +103,65 @@ def test_every_setting_has_its_flag() -> None:
         for text in texts:
             arguments += [f"--{setting.replace('_', '-')}", text]
     assert limits_of(*arguments) == Limits(**{name: value for name, (value, _) in GIVEN.items()})
+
+
+#: By setting; each with another value than its default.
+OF_TIMEOUTS: dict[str, tuple[Any, list[str]]] = {
+    "first_byte": (3.0, ["--first-byte-timeout", "3"]),
+    "idle": (4.5, ["--idle-timeout", "4.5"]),
+    "lifetime": (60.0, ["--lifetime", "60"]),
+    "keepalive": (None, ["--no-keepalive"]),
+    "user_timeout": (7.0, ["--tcp-user-timeout", "7"]),
+    "grace": (0.5, ["--grace", "0.5"]),
+}
+OF_KEEPALIVE = {"idle": 9, "interval": 8, "count": 7}
+OF_REPLY = {"timeout": 5.0, "max_lingering": 10}
+
+
+def test_every_timeout_has_its_flag() -> None:
+    assert set(OF_TIMEOUTS) == {field.name for field in fields(Timeouts)}
+    arguments = [text for _, texts in OF_TIMEOUTS.values() for text in texts]
+    found = timing.main(arguments, standalone_mode=False)["timeouts"]
+    assert found == Timeouts(**{name: value for name, (value, _) in OF_TIMEOUTS.items()})
+    assert timing.main([], standalone_mode=False)["timeouts"] == Timeouts()
+
+
+def test_every_setting_of_keepalive_has_its_flag() -> None:
+    assert set(OF_KEEPALIVE) == {field.name for field in fields(Keepalive)}
+    arguments = [f"--keepalive-{name}={value}" for name, value in OF_KEEPALIVE.items()]
+    found = timing.main(arguments, standalone_mode=False)["timeouts"]
+    assert found.keepalive == Keepalive(**OF_KEEPALIVE)
+
+
+def test_every_setting_of_a_reply_has_its_flag() -> None:
+    settings = inspect.signature(Reply).parameters.values()
+    assert set(OF_REPLY) == {each.name for each in settings if each.kind is each.KEYWORD_ONLY}
+    flags = [f"--reply-{name.replace('_', '-')}={value}" for name, value in OF_REPLY.items()]
+    rejections = rejections_of(*flags, "--reject", "reply:http", "--reject-on", "source=reply:ftp")
+    rejections.check_replies()
+    for reply in rejections.by_reason.values():
+        assert (reply._timeout, reply.max_lingering) == (5.0, 10)
+    assert rejections.shares() == [Share("--reply-max-lingering", 10, 2)]
+    rejections_of(*flags).or_by_default("reply:http").check_replies()
+    with pytest.raises(SettingError, match=r"^--reply-timeout 5.0: needs a reply"):
+        rejections_of(*flags).check_replies()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keepalive-idle", "0"], "--keepalive-idle 0: must be a whole number, 1 to 32,767"),
+        (["--keepalive-count", "x"], "--keepalive-count 'x': must be a whole number"),
+        (["--keepalive-count", "2", "--no-keepalive"], "--keepalive-count 2: goes without --no-"),
+        (["--grace", "0", "--lifetime", "9"], "--grace '0': must be a number of seconds, above 0"),
+        (["--grace", "2"], "--grace 2.0: needs --first-byte-timeout, --idle-timeout, --lifetime"),
+    ],
+    ids=" ".join,
+)
+def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        timing.main(arguments, standalone_mode=False)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +221,8 @@ def test_a_rejection_is_given_by_name(text: str, kind: Any) -> None:
     rejections = rejections_of("--reject", text)
     assert isinstance(rejections.by_reason["capacity"], kind)
     assert rejections.refuses == (kind is Refuse)
-    assert rejections.max_lingering == (256 if kind is Reply else 0)
+    lingering = [Share("--reply-max-lingering", 256, 3)]
+    assert rejections.shares(listeners=3) == (lingering if kind is Reply else [])
     assert str(rejections) == text
 
 
@@ -292,6 +370,8 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
         (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
         (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--reply-timeout", "1"], "needs a reply"),
+        (["--reply-max-lingering", "100000", "--reject", "reply:http"], "needs 100,"),
         (["--wait-queue", "5000000", "--wait", "1"], "needs 5,000,"),
         (["--tcp-user-timeout", "3000000"], "above 0 and up to 2,147,483"),
     ],

@@ -92,11 +92,12 @@ class ExecSettings:
         :raises SettingError: naming an option.
         """
         limits, rejections = self.limits, self.rejections
-        shares = shares_of(limits)
+        rejections.check_replies()
+        shares = shares_of(limits) + rejections.shares()
         largest = max(shares, key=lambda share: share.descriptors)
         messages.to_stderr()
         descriptors.raise_limit(
-            sum(share.descriptors for share in shares) + rejections.max_lingering,
+            sum(share.descriptors for share in shares),
             largest=(largest.setting, largest.given),
         )
         try:

@@ -75,17 +75,17 @@ def serve(
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
     settings = _of_its_kind(settings, handler)
     limits, rejections = settings.limits, settings.rejections
+    rejections.check_replies()
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
         ensure_descriptors(
-            shares_of(limits),
+            shares_of(limits) + rejections.shares(len(listeners)),
             listeners=len(listeners),
-            others=rejections.max_lingering * len(listeners)
             # Those whose header is read without a slot, to know whom somebody is evicted for.
-            + (MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
+            others=(MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
         )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
