@@ -101,6 +101,8 @@ class AcceptLoop:
         }
         #: Clients that are taking a reply. They are not turned away by :meth:`close`.
         self.lingers = [how.linger for how in made.values() if isinstance(how, Teller)]
+        for linger in self.lingers:
+            linger.counts = limiter.counters.replies
         self.proxies = proxies
         self._header_reader = ProxyReader(loop, timeout=proxies.timeout) if proxies else None
         self._refuses = isinstance(rejections[Reason.CAPACITY], Refuse)

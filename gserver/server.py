@@ -231,12 +231,6 @@ class _Capped(_GeventServer):
         """Those of clients that are being told that the server is busy (``Reply``)."""
         return {fd for linger in self._lingers for fd in linger.descriptors()}
 
-    @property
-    def degraded(self) -> int:
-        """Clients that a ``Reply`` was for, but that were closed without a word, for as many as
-        it allows were taking theirs: since the last start."""
-        return sum(linger.degraded for linger in self._lingers)
-
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:
             raise SettingError("max_connections", None, "a server without a cap keeps no books")
