@@ -152,6 +152,8 @@ class _Capped(_GeventServer):
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._reaper = Reaper(self._timeouts, evict_idle)
         self._deferred_start = deferred_start
+        if proxy_protocol_from is None and proxy_timeout != DEFAULT_TIMEOUT_S:
+            raise SettingError("proxy_timeout", proxy_timeout, "needs proxy_protocol_from")
         self._proxies = (
             None if proxy_protocol_from is None else Proxies(proxy_protocol_from, proxy_timeout)
         )

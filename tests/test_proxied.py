@@ -147,6 +147,7 @@ def test_wsgi_application_is_told_the_clients_address() -> None:
         ({"proxy_protocol_from": []}, "names nobody"),
         ({"proxy_protocol_from": 5}, "must be a list"),
         ({"proxy_protocol_from": ["all"], "proxy_timeout": 0}, "more than 0"),
+        ({"proxy_timeout": -5}, "needs proxy_protocol_from"),
         ({"proxy_protocol_from": ["all"], "max_connections": None}, "needs a cap"),
     ],
     ids=str,
