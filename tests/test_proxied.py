@@ -58,6 +58,18 @@ def test_handler_is_told_the_clients_address_and_gets_its_bytes_alone(
         assert sock.recv(100) == b"its own"
 
 
+@pytest.mark.parametrize(("allow", "told"), [("192.0.2.0/24", ""), ("unix", "'/run/s'")])
+def test_an_allow_list_of_networks_lets_no_proxys_unix_client_in(allow: str, told: str) -> None:
+    limits = Limits(max_connections=1, allow=[allow])
+    header = V2 + b"\x21\x31\x00\xd8" + b"/run/s".ljust(216, b"\0")
+    with served_by_proxy(tell_address, limits=limits) as server, by_proxy(server, header) as sock:
+        if told:
+            assert line(sock) == told
+        else:
+            assert outcome(sock) == "closed"
+        assert server.stats.rejected[Reason.DENIED] == (not told)
+
+
 def test_unix_sockets_peers_are_trusted_where_unix_is_listed(tmp_path: Path) -> None:
     for index, (trusted, expected) in enumerate(
         [("unix", "('192.0.2.1', 50000)"), ("127.0.0.1", "closed")]

@@ -29,7 +29,8 @@ _TIMEOUTS = [
     click.option(
         "--first-byte-timeout",
         type=Time(),
-        help="End a client that has not sent a byte SECONDS after it was admitted. Where the "
+        help="End a client that has not sent a byte SECONDS after it was admitted; not one that "
+        "has sent a byte and dawdles: see --lifetime. Where the "
         "server greets first (SMTP, FTP, SSH, MySQL), give more than its greeting takes.  "
         "[default: never]",
     ),
