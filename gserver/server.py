@@ -29,6 +29,7 @@ from gserver.candidates import MOST_HELD
 from gserver.connection import Connection
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
+from gserver.idleness import warn_of_no_effect, without_effect
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
@@ -351,6 +352,7 @@ class _Capped(_GeventServer):
         if self._accepting is None:
             self._check_limiter(self._limiter)
             self._warn_of_too_few_descriptors()
+            warn_of_no_effect(describe(self.address), self._without_effect())
             self._accepting = AcceptLoop(
                 self.socket,
                 self._limiter,
@@ -383,6 +385,14 @@ class _Capped(_GeventServer):
                 f"{most:,}",
                 f"{soft:,}",
             )
+
+    def _without_effect(self) -> dict[str, float]:
+        return without_effect(
+            self.socket.family,
+            self._timeouts,
+            self._reaper.evict_idle,
+            deferred_start=self._deferred_start,
+        )
 
     def stop_accepting(self) -> None:
         if self._limiter is None:

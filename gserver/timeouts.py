@@ -111,7 +111,8 @@ class Timeouts:
     :raises SettingError: a value that cannot be used.
 
     first_byte and idle need TCP_INFO: on a unix socket, and on systems other than Linux, only
-    lifetime holds, and the others while a deferred start waits.
+    lifetime holds, and the others while a deferred start waits. A server logs which of them have
+    no effect on it.
     """
 
     first_byte: float | None = None

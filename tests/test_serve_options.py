@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -320,7 +321,7 @@ def serving(*arguments: str) -> Iterator[tuple[str, tuple[str, int]]]:
     try:
         assert select.select([process.stdout], [], [], DEADLINE)[0]
         line = process.stdout.readline()
-        yield line, ("127.0.0.1", int(line.split(";")[0].rpartition(":")[2]))
+        yield line, ("127.0.0.1", int(line.split(";")[0].split(",")[0].rpartition(":")[2]))
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
     finally:
@@ -388,3 +389,17 @@ def test_what_does_not_go_together_is_one_line_by_its_flag(
     said = refusal("serve", "--listen", "127.0.0.1:0", *arguments)
     assert said.startswith(f"gserver: {arguments[0]} ")
     assert message in said
+
+
+@pytest.mark.parametrize("option", ["--first-byte-timeout", "--idle-timeout", "--evict-idle"])
+def test_a_timeout_without_effect_on_any_listener_is_one_line(
+    option: str, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    said = refusal("serve", "--listen", f"unix:{tmp_path}/s", option, "9")
+    assert said.startswith(f"gserver: {option} 9.0: has no effect on unix sockets")
+
+
+def test_a_timeout_without_effect_on_one_of_the_listeners_is_no_error(tmp_path: Path) -> None:
+    for more in (["--listen", f"unix:{tmp_path}/s"], ["--deferred-start"]):
+        with serving(*more, "--first-byte-timeout", "9") as (line, _):
+            assert "listening on" in line

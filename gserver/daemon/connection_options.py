@@ -30,8 +30,9 @@ _TIMEOUTS = [
         "--first-byte-timeout",
         type=Time(),
         help="End a client that has not sent a byte SECONDS after it was admitted; not one that "
-        "has sent a byte and dawdles: see --lifetime. Where the "
-        "server greets first (SMTP, FTP, SSH, MySQL), give more than its greeting takes.  "
+        "has sent a byte and dawdles: see --lifetime. Where the server greets first (SMTP, FTP, "
+        "SSH, MySQL), give more than its greeting takes. On unix sockets only with "
+        "--deferred-start.  "
         "[default: never]",
     ),
     click.option(
@@ -39,7 +40,8 @@ _TIMEOUTS = [
         type=Time(),
         help="End a client to which nobody owes an answer after SECONDS without data. Never one "
         "whose handler is working on its answer. Where the server pushes (SSE, WebSocket, IRC, "
-        "MQTT), give more than its longest silence between two messages or pings.  "
+        "MQTT), give more than its longest silence between two messages or pings. On unix "
+        "sockets only with --deferred-start, until the first byte.  "
         "[default: never]",
     ),
     click.option(
@@ -51,7 +53,7 @@ _TIMEOUTS = [
         "--evict-idle",
         type=Time(),
         help="When full, end the client that has been idle longest, if for SECONDS, to make room "
-        "for the next one.  [default: never]",
+        "for the next one. On unix sockets as --idle-timeout.  [default: never]",
     ),
     click.option(
         "--grace",

@@ -26,6 +26,7 @@ from gserver.daemon.signals import StopSignals
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
+from gserver.idleness import without_effect
 from gserver.limiter import Limiter
 from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
@@ -40,6 +41,11 @@ log = logging.getLogger("gserver")
 
 _READ: Final = 1  # gevent's number for it
 _AUDIT_EVERY_S: Final = 60.0
+_FLAGS: Final = {
+    "first_byte": "--first-byte-timeout",
+    "idle": "--idle-timeout",
+    "evict_idle": "--evict-idle",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ def serve(
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
+        _check_effects(settings, listeners)
         ensure_descriptors(
             shares_of(limits) + rejections.shares(len(listeners)),
             listeners=len(listeners),
@@ -122,6 +129,26 @@ def serve(
         finally:
             auditing.kill()
     return not failed.is_set()
+
+
+def _check_effects(settings: ServeSettings, listeners: Sequence[Listener]) -> None:
+    """A setting without effect on some of the listeners is in the log; on all of them, an error."""
+    nowhere: dict[str, float] | None = None
+    for each in listeners:
+        here = without_effect(
+            each.socket.family,
+            settings.timeouts,
+            settings.evict_idle,
+            deferred_start=settings.deferred_start,
+        )
+        nowhere = here if nowhere is None else nowhere
+        nowhere = {setting: value for setting, value in nowhere.items() if setting in here}
+    for setting, value in (nowhere or {}).items():
+        raise SettingError(
+            _FLAGS[setting],
+            value,
+            "has no effect on unix sockets, nor without Linux's TCP_INFO; --lifetime has",
+        )
 
 
 def _of_its_kind(settings: ServeSettings, handler: Any) -> ServeSettings:
