@@ -17,6 +17,7 @@ import click
 
 from bench.costs import Sheet, cost
 from gserver.replies import named
+from gserver.stats import Telling
 
 __all__ = ["main"]
 
@@ -54,7 +55,7 @@ def serve(kind: str, ours: Connection) -> None:
     start = time.process_time()
     ours.send(listener.getsockname())
     asked.wait()
-    ours.send((time.process_time() - start, linger.replied))
+    ours.send((time.process_time() - start, linger.counts[Telling.REPLIED]))
 
 
 def flood(address: tuple[str, int], opening: bytes, clients: int) -> None:

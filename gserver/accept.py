@@ -101,6 +101,8 @@ class AcceptLoop:
         }
         #: Clients that are taking a reply. They are not turned away by :meth:`close`.
         self.lingers = [how.linger for how in made.values() if isinstance(how, Teller)]
+        for linger in self.lingers:
+            linger.counts = limiter.counters.replies
         self.proxies = proxies
         self._header_reader = ProxyReader(loop, timeout=proxies.timeout) if proxies else None
         self._refuses = isinstance(rejections[Reason.CAPACITY], Refuse)
@@ -316,14 +318,14 @@ class AcceptLoop:
             case Fate.SKIP:
                 if not self._skipped_too_many():
                     return True
-                self._tell(name, error)
+                self._tell_pause(name, error)
                 self._back_off()
             case Fate.NO_DESCRIPTORS:
                 self._answer_with_reserve()
             case Fate.FATAL:
                 self._fatal(error)
             case Fate.BACK_OFF:
-                self._tell(name, error)
+                self._tell_pause(name, error)
                 self._back_off()
         return False
 
@@ -335,12 +337,15 @@ class AcceptLoop:
         self._skipped = count, accepted
         return count >= _MOST_SKIPPED
 
-    def _tell(self, name: str, error: OSError) -> None:
+    def _tell_pause(self, name: str, error: OSError) -> None:
+        self._tell(name, "accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
+
+    def _tell(self, name: str, line: str, *arguments: object) -> None:
         """A line at the beginning of an outage, and now and then while it lasts."""
         now = monotonic()
         if now - self._told.get(name, float("-inf")) >= _TELL_EVERY_S:
             self._told[name] = now
-            log.error("accept: %s; pausing up to %.3g s at a time", error, self._max_delay)
+            log.error(line, *arguments)
 
     def _back_off(self) -> None:
         self._pause()
@@ -353,7 +358,7 @@ class AcceptLoop:
             try:
                 self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                log.warning("no descriptor to keep in reserve: %s", error)
+                self._tell("reserve", "no descriptor to keep in reserve: %s", error)
 
     def _answer_with_reserve(self) -> None:
         """Out of descriptors: give up the reserved one, take clients with it, turn them away,

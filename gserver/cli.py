@@ -150,7 +150,7 @@ def serve(
     app_dir: str,
     kind: Kind | None,
     proxy_protocol_from: tuple[str, ...],
-    proxy_timeout: float,
+    proxy_timeout: float | None,
     **of_connections: Any,
 ) -> None:
     """Serve clients with HANDLER, and turn away those over the cap.

@@ -38,11 +38,23 @@ _poll: Final = get_original("select", "poll")  # the patched one would switch gr
 
 
 class HandshakeFailed(Exception):
-    """The peer's TLS handshake did not succeed. ``timed_out`` says whether its time ran out."""
+    """The peer's TLS handshake did not succeed.
 
-    def __init__(self, problem: str, *, timed_out: bool) -> None:
+    :ivar timed_out: its time ran out.
+    :ivar silent: the peer left before its first byte: that is no offence.
+    """
+
+    def __init__(self, problem: str, *, timed_out: bool = False, silent: bool = False) -> None:
         super().__init__(problem)
         self.timed_out = timed_out
+        self.silent = silent
+
+    @property
+    def ending(self) -> Ending:
+        """What the connection's end counts as."""
+        if self.silent:
+            return Ending.LEFT_SILENT
+        return Ending.HANDSHAKE_TIMEOUT if self.timed_out else Ending.HANDSHAKE_FAILED
 
 
 class Server(Protocol):
@@ -252,11 +264,11 @@ class Connection:
         except KeyboardInterrupt:
             raise  # Ctrl-C lands wherever the program is: it is for the program, not for us
         except HandshakeFailed as error:
-            ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
+            ending = error.ending
             log.debug("TLS handshake with %s failed: %s", describe_peer(self.address), error)
             # Nudged by us in the midst of it (drain, eviction, lifetime), it is not the client's
             # fault; but that it had not said a word in time is.
-            if not self.nudged or self._cause is Ending.FIRST_BYTE_TIMEOUT:
+            if not error.silent and (not self.nudged or self._cause is Ending.FIRST_BYTE_TIMEOUT):
                 self._limiter.note_offence(self.address, Offence.HANDSHAKE)
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import _socket
+import logging
 from time import monotonic
 from typing import Final, Protocol
 
 from gserver.net import tcp_info
+from gserver.timeouts import Timeouts
 
-__all__ = ["BUDGET_S", "Watched", "idle_seconds", "look"]
+__all__ = ["BUDGET_S", "Watched", "idle_seconds", "look", "warn_of_no_effect", "without_effect"]
+
+log = logging.getLogger("gserver")
 
 #: Seconds that a walk over many connections may hold the loop before it lets it turn.
 BUDGET_S: Final = 0.001
@@ -50,3 +55,25 @@ def look(connection: Watched, age: float) -> tuple[bool | None, float | None]:
 def idle_seconds(connection: Watched) -> float | None:
     """Seconds for which a connection has been idle; None when it is not, or nobody can tell."""
     return look(connection, monotonic() - connection.admitted_at)[1]
+
+
+def without_effect(
+    family: int, timeouts: Timeouts, evict_idle: float | None, *, deferred_start: bool
+) -> dict[str, float]:
+    """The settings that end nobody on a listener of ``family``, since nobody can tell there who is
+    silent: by name, what was given. While a deferred start waits we know by ourselves."""
+    if deferred_start or (tcp_info.SUPPORTED and family in (_socket.AF_INET, _socket.AF_INET6)):
+        return {}
+    given = {"first_byte": timeouts.first_byte, "idle": timeouts.idle, "evict_idle": evict_idle}
+    return {setting: value for setting, value in given.items() if value is not None}
+
+
+def warn_of_no_effect(where: str, settings: dict[str, float]) -> None:
+    """Log them, if there are any, for the listener at ``where``."""
+    if settings:
+        log.warning(
+            "%s: without effect here: %s (it takes Linux's TCP_INFO, which unix sockets do not "
+            "have); lifetime holds",
+            where,
+            ", ".join(settings),
+        )

@@ -96,7 +96,7 @@ class Limiter:
             lambda: len(self.connections) + self._headers.with_slot,
         )
         self._log = RejectionLog(
-            self._occupancy.look, self.counters.rejected, self.gate.would_reject, self.gate.source
+            self._occupancy.look, self.counters, self.gate.would_reject, self.gate.source
         )
         self._proxied = ProxiedClients(
             self.pool,

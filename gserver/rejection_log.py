@@ -12,6 +12,7 @@ import gevent
 from gserver.admission.sources import Source
 from gserver.admission.verdict import Reason
 from gserver.report import CALM_S, DryRunReport, RejectionReport
+from gserver.stats import Counters, Telling
 
 __all__ = ["RejectionLog"]
 
@@ -22,7 +23,7 @@ class RejectionLog:
     """One cap's log of rejections.
 
     :param occupancy: slots in use, the cap, and whether it is full, now.
-    :param totals: rejections so far by reason; read, never changed.
+    :param counters: the rejections and the replies so far; read, never changed.
     :param would_reject: the same of rules in dry run.
     :param source: who an address is to the rules in force.
     """
@@ -30,12 +31,13 @@ class RejectionLog:
     def __init__(
         self,
         occupancy: Callable[[], tuple[int, int, bool]],
-        totals: Mapping[Reason, int],
+        counters: Counters,
         would_reject: Mapping[Reason, int],
         source: Callable[[object], Source],
     ) -> None:
         self._occupancy = occupancy
-        self._totals = totals
+        self._totals = counters.rejected
+        self._replies = counters.replies
         self._would_reject = would_reject
         self._source = source
         self._report = RejectionReport(source)
@@ -67,7 +69,10 @@ class RejectionLog:
     def _tick(self) -> None:
         in_use, cap, full = self._occupancy()
         now = monotonic()
-        lines = self._report.tick(now, in_use, cap, full=full, totals=self._totals)
+        degraded = self._replies[Telling.DEGRADED]
+        lines = self._report.tick(
+            now, in_use, cap, full=full, totals=self._totals, degraded=degraded
+        )
         for line in lines + self._dry_run.tick(now, in_use, cap, self._would_reject):
             log.warning(line)
         if not (self._report.rejecting or self._dry_run.open):

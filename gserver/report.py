@@ -31,14 +31,15 @@ class RejectionReport:
     """
 
     __slots__ = (
-        *("_began", "_began_total", "_hosts", "_last_total", "_others", "_source", "_summed"),
-        "_totals",
+        *("_began", "_began_degraded", "_began_total", "_degraded", "_hosts", "_last_total"),
+        *("_others", "_source", "_summed", "_totals"),
     )
 
     def __init__(self, source: Callable[[object], Source]) -> None:
         self._source = source
         self._began: float | None = None  # since when it is rejecting
         self._began_total = 0
+        self._began_degraded = self._degraded = 0
         self._last_total = 0
         self._summed = 0.0
         self._totals: dict[Reason, int] = {}
@@ -86,9 +87,19 @@ class RejectionReport:
         return f"rejecting ({reason}), {in_use}/{cap} in use"
 
     def tick(
-        self, now: float, in_use: int, cap: int, *, full: bool, totals: Mapping[Reason, int]
+        self,
+        now: float,
+        in_use: int,
+        cap: int,
+        *,
+        full: bool,
+        totals: Mapping[Reason, int],
+        degraded: int = 0,
     ) -> list[str]:
-        """Call once per :data:`CALM_S` while :attr:`rejecting`. Returns the lines to log."""
+        """Call once per :data:`CALM_S` while :attr:`rejecting`. Returns the lines to log.
+
+        :param degraded: how many so far were to get a reply, and were closed without.
+        """
         if self._began is None:
             return []
         total = sum(totals.values())
@@ -98,17 +109,19 @@ class RejectionReport:
             line = (
                 f"accepting again after {now - self._began:.1f} s, "
                 f"{total - self._began_total:,} rejected"
+                f"{_without_reply(degraded - self._began_degraded)}"
             )
             self._began = None
+            self._began_degraded = self._degraded = degraded
             self._hosts.clear()
             self._others = 0
             return [line]
         if now - self._summed < SUMMARY_S:
             return []
-        return self._summary(now, in_use, cap, totals)
+        return self._summary(now, in_use, cap, totals, degraded)
 
     def _summary(
-        self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int]
+        self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int], degraded: int
     ) -> list[str]:
         by_reason = _since(self._totals, totals)
         elapsed = now - self._summed
@@ -116,6 +129,8 @@ class RejectionReport:
         self._totals = dict(totals)
         hosts, self._hosts = self._hosts, {}
         others, self._others = self._others, 0
+        without_reply = _without_reply(degraded - self._degraded)
+        self._degraded = degraded
         if not by_reason:
             return []
         sources: Counter[str] = Counter()
@@ -127,7 +142,7 @@ class RejectionReport:
             top += f", {rest:,} from others"
         return [
             f"rejecting: {in_use}/{cap} in use, {sum(by_reason.values()):,} rejected "
-            f"in {elapsed:.1f} s ({_listed(by_reason)}): {top}"
+            f"in {elapsed:.1f} s ({_listed(by_reason)}){without_reply}: {top}"
         ]
 
 
@@ -164,6 +179,11 @@ class DryRunReport:
             f"dry run: {sum(by_reason.values()):,} would have been rejected "
             f"in {elapsed:.1f} s ({_listed(by_reason)}); {in_use}/{cap} in use"
         ]
+
+
+def _without_reply(count: int) -> str:
+    """More clients came than may be taking a reply at once (``Reply.max_lingering``)."""
+    return f", {count:,} of them without their reply" if count else ""
 
 
 def _since(before: Mapping[Reason, int], now: Mapping[Reason, int]) -> dict[Reason, int]:

@@ -29,6 +29,7 @@ from gserver.candidates import MOST_HELD
 from gserver.connection import Connection
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
+from gserver.idleness import warn_of_no_effect, without_effect
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
@@ -154,6 +155,8 @@ class _Capped(_GeventServer):
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._reaper = Reaper(self._timeouts, evict_idle)
         self._deferred_start = deferred_start
+        if proxy_protocol_from is None and proxy_timeout != DEFAULT_TIMEOUT_S:
+            raise SettingError("proxy_timeout", proxy_timeout, "needs proxy_protocol_from")
         self._proxies = (
             None if proxy_protocol_from is None else Proxies(proxy_protocol_from, proxy_timeout)
         )
@@ -232,12 +235,6 @@ class _Capped(_GeventServer):
     def lingering_descriptors(self) -> set[int]:
         """Those of clients that are being told that the server is busy (``Reply``)."""
         return {fd for linger in self._lingers for fd in linger.descriptors()}
-
-    @property
-    def degraded(self) -> int:
-        """Clients that a ``Reply`` was for, but that were closed without a word, for as many as
-        it allows were taking theirs: since the last start."""
-        return sum(linger.degraded for linger in self._lingers)
 
     def _capped_limiter(self) -> Limiter:
         if self._limiter is None:
@@ -357,6 +354,7 @@ class _Capped(_GeventServer):
         if self._accepting is None:
             self._check_limiter(self._limiter)
             self._warn_of_too_few_descriptors()
+            warn_of_no_effect(describe(self.address), self._without_effect())
             self._accepting = AcceptLoop(
                 self.socket,
                 self._limiter,
@@ -387,6 +385,14 @@ class _Capped(_GeventServer):
                 f"{most:,}",
                 f"{soft:,}",
             )
+
+    def _without_effect(self) -> dict[str, float]:
+        return without_effect(
+            self.socket.family,
+            self._timeouts,
+            self._reaper.evict_idle,
+            deferred_start=self._deferred_start,
+        )
 
     def stop_accepting(self) -> None:
         if self._limiter is None:
@@ -452,7 +458,7 @@ class _Capped(_GeventServer):
     def _tls_body(self, connection: Connection, handle: Handler) -> None:
         wrap: Any = vars(self)["wrap_socket"]
         arguments: Any = self.ssl_args
-        handshake(connection, wrap, arguments, self.handshake_timeout)
+        handshake(connection, wrap, arguments, self.handshake_timeout, connection.header_bytes)
         handle(connection.socket, connection.address)
 
     def _listener_failed(self, error: OSError) -> None:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from gserver.admission.figures import GateFigures
 from gserver.admission.verdict import Reason
 
-__all__ = ["Audit", "Counters", "Ending", "Snapshot"]
+__all__ = ["Audit", "Counters", "Ending", "Snapshot", "Telling"]
 
 
 class Ending(enum.StrEnum):
@@ -33,12 +33,22 @@ class Ending(enum.StrEnum):
     HANDSHAKE_FAILED = "handshake_failed"  # the peer's TLS handshake
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     NOT_STARTED = "not_started"  # the server failed to start the handler: logged
-    LEFT_SILENT = "left_silent"  # deferred start: the client left before its first byte
+    LEFT_SILENT = "left_silent"  # deferred start, TLS: the client left before its first byte
     # Ended by us (gserver/reaper.py), whatever the handler made of it:
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     LIFETIME = "lifetime"
     EVICTED = "evicted"  # the longest idle, for a newcomer at the cap
+
+
+class Telling(enum.StrEnum):
+    """What became of a busy reply (``gserver/net/linger.py``). Closed, as the endings are."""
+
+    REPLIED = "replied"  # the whole reply was taken, and the client then closed
+    EXPIRED = "expired"  # closed at the deadline, or at the bound on bytes
+    BROKEN = "broken"  # the client left or reset before the reply was all sent or acknowledged
+    DEGRADED = "degraded"  # closed without a word: as many as may were taking theirs
+    DROPPED = "dropped"  # closed as it was, when the server stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,8 @@ class Snapshot:
     :ivar header_faults: why there was no PROXY protocol header, by kind: the peers' faults among
         :class:`gserver.net.proxy_header.Fault`.
     :ivar rejection_errors: rejections whose close failed (the descriptor is released all the same).
+    :ivar replies: what became of the replies to those turned away with one, as far as they are
+        through: not those who are still taking theirs.
     :ivar time_full: seconds with no free slot. Exact for connections. That other work in the Pool
         has taken the last slot is seen when a client is admitted, held or begins to wait, when
         the first one is turned away and each second while more are, when a connection ends, and
@@ -109,6 +121,7 @@ class Snapshot:
     accept_errors: Mapping[str, int]
     header_faults: Mapping[str, int]
     rejection_errors: int
+    replies: Mapping[Telling, int]
     time_full: float
     time_refusing: float
     gate: GateFigures
@@ -139,6 +152,7 @@ class Counters:
     rejection_errors: int = 0
     rejected: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     finished: dict[Ending, int] = field(default_factory=lambda: dict.fromkeys(Ending, 0))
+    replies: dict[Telling, int] = field(default_factory=lambda: dict.fromkeys(Telling, 0))
     accept_errors: dict[str, int] = field(default_factory=dict)
     header_faults: dict[str, int] = field(default_factory=dict)
     audit: Audit = _CLEAN
@@ -210,6 +224,7 @@ class Counters:
             accept_errors=MappingProxyType(dict(self.accept_errors)),
             header_faults=MappingProxyType(dict(self.header_faults)),
             rejection_errors=self.rejection_errors,
+            replies=MappingProxyType(dict(self.replies)),
             time_full=self._time_full + current,
             time_refusing=self._time_refusing + self._refusing * now,
             gate=gate,

@@ -89,10 +89,13 @@ class Timeouts:
     A connection whose time is over is told by an end-of-file on its handler's side, and ended
     when it is still there ``grace`` later.
 
-    :ivar first_byte: from its admission until the client's first byte (slowloris). Where the
-        server greets first (SMTP, FTP, POP3, IMAP, SSH, MySQL) the client answers its greeting:
-        the time must be longer than that takes, since it ends also one whose handler has yet to
-        greet. Not for protocols in which the client only listens (daytime, a banner).
+    :ivar first_byte: from its admission until the client's first byte. Ends who says nothing, not
+        who says one byte and dawdles over the rest (slowloris): the last data is the client's, so
+        that one is being answered as far as anybody can tell, and only ``lifetime``, or a timeout
+        of the handler's own, ends it. Where the server greets first (SMTP, FTP, POP3, IMAP, SSH,
+        MySQL) the client answers its greeting: the time must be longer than that takes, since it
+        ends also one whose handler has yet to greet. Not for protocols in which the client only
+        listens (daytime, a banner).
     :ivar idle: since the last data of either side, while nobody owes the client an answer: the
         last data was ours, or there was none. A handler that is computing an answer is never
         ended by it. Where the server pushes and the client may only listen (SSE, WebSocket, IRC,
@@ -108,7 +111,8 @@ class Timeouts:
     :raises SettingError: a value that cannot be used.
 
     first_byte and idle need TCP_INFO: on a unix socket, and on systems other than Linux, only
-    lifetime holds, and the others while a deferred start waits.
+    lifetime holds, and the others while a deferred start waits. A server logs which of them have
+    no effect on it.
     """
 
     first_byte: float | None = None

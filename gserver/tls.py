@@ -11,8 +11,9 @@ import gevent.ssl
 from gevent.socket import socket as GeventSocket
 
 from gserver.connection import HandshakeFailed
+from gserver.net.tcp_info import peer_left, read
 
-__all__ = ["HoldsSocket", "cooperative_wrap", "handshake"]
+__all__ = ["HoldsSocket", "cooperative_wrap", "handshake", "left_silent"]
 
 
 class HoldsSocket(Protocol):
@@ -43,12 +44,14 @@ def handshake(
     wrap: Callable[..., Any],
     arguments: dict[str, Any],
     timeout: float | None,
+    header_bytes: int = 0,
 ) -> None:
     """Wrap the connection's socket, and do the handshake unless it is left to the handler.
 
     :param arguments: for ``wrap``; with ``do_handshake_on_connect=False`` among them the
         handler does the handshake.
     :param timeout: seconds for the handshake; None: for ever.
+    :param header_bytes: the size of the PROXY header that came before the client's own bytes.
     :raises HandshakeFailed: the peer's fault. The connection's end closes whichever of the two
         sockets owns the descriptor.
     """
@@ -62,7 +65,8 @@ def handshake(
         connection.socket.getpeername()
         sock = wrap(connection.socket, **arguments)
     except OSError as error:  # the peer was gone already, or had sent garbage
-        raise HandshakeFailed(str(error), timed_out=False) from None
+        silent = left_silent(connection.socket, error, header_bytes)
+        raise HandshakeFailed(str(error), silent=silent) from None
     connection.socket = sock
     if not wanted:
         return
@@ -75,6 +79,24 @@ def handshake(
             raise
         raise HandshakeFailed(f"not done after {timeout} s", timed_out=True) from None
     except OSError as error:  # ssl.SSLError is one
-        raise HandshakeFailed(str(error), timed_out=False) from None
+        silent = left_silent(sock, error, header_bytes)
+        raise HandshakeFailed(str(error), silent=silent) from None
     finally:
         timer.close()
+
+
+def left_silent(sock: Any, error: OSError, header_bytes: int = 0) -> bool:
+    """Whether a handshake failed because the client left without a word, as a load balancer's
+    check does: it has broken nothing.
+
+    :param sock: gevent's socket, plain or TLS, of the handshake.
+    :param error: what the handshake raised.
+
+    Where the system cannot tell what had come (unix sockets; without TCP_INFO), whoever left.
+    """
+    raw = getattr(sock, "_sock", None)
+    info = None if raw is None else read(raw)
+    if info is None:
+        return isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError)
+    # The kernel counts a FIN as a byte received (tcp_rcv_nxt_update in net/ipv4/tcp_input.c).
+    return peer_left(info) and info.bytes_received <= header_bytes + 1

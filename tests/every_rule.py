@@ -1,4 +1,5 @@
-"""Every rule switched on, none of which turns away the clients of a test before the cap does."""
+"""Every rule switched on and asked of the clients of a test, none of which turns them away before
+the cap does."""
 
 from __future__ import annotations
 
@@ -9,13 +10,18 @@ import pytest
 from gserver import Limiter, Limits
 
 
-def every_rule(cap: int, **more: Any) -> Limits:
-    """The cap, and every other rule but waiting; ``more`` in their stead or besides."""
-    reserve = {"reserved": cap - 1, "reserved_for": ["127.0.0.0/9"]} if cap > 1 else {}
+def every_rule(cap: int, *, reserve: bool = False, **more: Any) -> Limits:
+    """``cap`` slots for the clients of a test, and every other rule but waiting; ``more`` in their
+    stead or besides.
+
+    :param reserve: with one slot more, for others, who never come. The clients of a test are none
+        of them: whom the reserve is for, the rate and early drop leave alone.
+    """
+    reserved = {"reserved": 1, "reserved_for": ["198.51.100.0/24"]} if reserve else {}
     return Limits(
         **{
-            "max_connections": cap,
-            **reserve,
+            "max_connections": cap + reserve,
+            **reserved,
             "per_source": 1000,
             "source_exempt": ["198.51.100.0/24"],
             "rate": 1_000_000.0,
@@ -24,7 +30,9 @@ def every_rule(cap: int, **more: Any) -> Limits:
             "source_rate_burst": 10_000_000,
             "allow": ["all"],
             "deny": ["203.0.113.0/24", "2001:db8::/32"],
-            "early_drop": f"{cap}:0:{cap + 1}",
+            # All of them, if it were not only counted.
+            "early_drop": f"0:100:{cap + 2}",
+            "dry_run": ["early_drop"],
             "penalty": 1.0,
             **more,
         }

@@ -9,10 +9,14 @@ import pytest
 
 from gserver import SettingError
 from gserver.candidates import MOST_HELD
-from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors
 
 OTHERS = MOST_HELD + PER_LISTENER + SPARE
 UNLIMITED = resource.RLIM_INFINITY
+
+
+def cap_of(number: int) -> Share:
+    return Share("--max-connections", number)
 
 
 class Limits:
@@ -42,7 +46,7 @@ def test_the_soft_limit_becomes_what_the_cap_needs(
     soft: int, hard: int, cap: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(monkeypatch, soft, hard)
-    ensure_descriptors(cap)
+    ensure_descriptors([cap_of(cap)])
     assert limits.now == (expected, hard)
 
 
@@ -51,15 +55,36 @@ def test_a_cap_above_the_hard_limit_is_told_the_highest_that_fits(
 ) -> None:
     limits = Limits(monkeypatch, 1024, 4096)
     with pytest.raises(SettingError) as caught:
-        ensure_descriptors(4000)
+        ensure_descriptors([cap_of(4000)])
     most = 4096 - OTHERS
     assert str(caught.value) == (
         f"--max-connections 4000: needs {4000 + OTHERS:,} descriptors and the hard limit is "
         f"4,096; give at most {most:,}, or raise the limit (ulimit -Hn, LimitNOFILE=)"
     )
     assert limits.now == (1024, 4096)
-    ensure_descriptors(most)
+    ensure_descriptors([cap_of(most)])
     assert limits.now == (4096, 4096)
+
+
+def test_the_setting_that_takes_most_is_named_and_told_what_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = Limits(monkeypatch, 1024, 4096)
+    shares = [cap_of(100), Share("--wait-queue", 5000), Share("--other", 10, 3)]
+    with pytest.raises(SettingError, match=r"^--wait-queue 5000: needs 5,") as caught:
+        ensure_descriptors(shares)
+    most = 4096 - OTHERS - 130
+    assert f"; give at most {most:,}, or" in str(caught.value)
+    shares = [cap_of(most), Share("--other", 33, 4)]
+    with pytest.raises(SettingError, match=r"^--max-connections "):
+        ensure_descriptors(shares)
+    shares = [cap_of(100), Share("--other", 1500, 3)]
+    with pytest.raises(SettingError, match=r"^--other 1500: ") as caught:
+        ensure_descriptors(shares)
+    most = (4096 - OTHERS - 100) // 3
+    assert f"; give at most {most:,}, or" in str(caught.value)
+    ensure_descriptors([cap_of(100), Share("--other", most, 3)])
+    assert limits.now[0] == 100 + 3 * most + OTHERS
 
 
 def test_each_further_listener_is_made_of_three_descriptors(
@@ -68,7 +93,7 @@ def test_each_further_listener_is_made_of_three_descriptors(
     limits = Limits(monkeypatch, 64, UNLIMITED)
     needed = []
     for listeners in (1, 2, 12):
-        ensure_descriptors(100, listeners=listeners)
+        ensure_descriptors([cap_of(100)], listeners=listeners)
         needed.append(limits.now[0] - 100 - OTHERS)
     assert needed == [0, PER_LISTENER, 11 * PER_LISTENER]
 
@@ -76,7 +101,7 @@ def test_each_further_listener_is_made_of_three_descriptors(
 def test_where_no_cap_fits_none_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     Limits(monkeypatch, 64, 64)
     with pytest.raises(SettingError, match=r"the hard limit is 64; raise the limit \("):
-        ensure_descriptors(1)
+        ensure_descriptors([cap_of(1)])
 
 
 @pytest.mark.parametrize("error", [PermissionError(1, "Operation not permitted"), ValueError("no")])
@@ -90,4 +115,4 @@ def test_a_limit_that_the_system_does_not_raise_is_the_users_to_know(
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
     with pytest.raises(SettingError, match="the limit cannot be raised to that"):
-        ensure_descriptors(10_000)
+        ensure_descriptors([cap_of(10_000)])

@@ -229,6 +229,28 @@ def test_out_of_descriptors_without_a_reserve_backs_off_until_there_is_one() -> 
         assert server._accepting._reserve is not None
 
 
+def test_no_descriptor_to_keep_in_reserve_is_one_line_not_one_a_retry(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [error("EMFILE") for _ in range(5)]
+    really = os.open
+
+    def fails(*arguments: Any, **more: Any) -> int:
+        if failures:
+            raise failures.pop()
+        return really(*arguments, **more)
+
+    with faked(pause=0.001) as (server, fake):
+        os.close(server._accepting._reserve)
+        server._accepting._reserve = None
+        fake.errors = [error("EMFILE") for _ in range(5)]
+        monkeypatch.setattr(os, "open", fails)
+        assert visit(server) == "served"
+        assert not failures
+    (record,) = caplog.records
+    assert "no descriptor to keep in reserve" in record.getMessage()
+
+
 @pytest.mark.parametrize("name", ["EBADF", "EINVAL", "ENOTSOCK"])
 def test_a_listener_that_is_none_any_more_closes_the_server_and_says_so(
     name: str, caplog: pytest.LogCaptureFixture

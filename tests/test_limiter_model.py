@@ -37,6 +37,16 @@ ASKERS = 2 + 3
 
 
 @st.composite
+def waiting(draw: st.DrawFn, waits: tuple[float, ...]) -> dict[str, Any]:
+    given = {
+        "wait": draw(st.sampled_from(waits)),
+        "wait_queue": draw(st.integers(1, 4)),
+        "wait_order": draw(st.sampled_from(["fifo", "lifo"])),
+    }
+    return given if given["wait"] else {}
+
+
+@st.composite
 def limits(draw: st.DrawFn, waits: tuple[float, ...]) -> Limits:
     if 0.0 in waits and draw(st.integers(0, 3)) == 0:  # only the cap, for which ways are shorter
         return Limits(max_connections=draw(st.integers(1, 4)))
@@ -49,9 +59,7 @@ def limits(draw: st.DrawFn, waits: tuple[float, ...]) -> Limits:
         source_prefix_v4=draw(st.sampled_from([32, 32, 24])),
         source_exempt=draw(st.sampled_from([[], [str(EXEMPT)]])),
         deny=draw(st.sampled_from([[], [str(DENIED)]])),
-        wait=draw(st.sampled_from(waits)),
-        wait_queue=draw(st.integers(1, 4)),
-        wait_order=draw(st.sampled_from(["fifo", "lifo"])),
+        **draw(waiting(waits)),
     )
 
 

@@ -58,6 +58,18 @@ def test_handler_is_told_the_clients_address_and_gets_its_bytes_alone(
         assert sock.recv(100) == b"its own"
 
 
+@pytest.mark.parametrize(("allow", "told"), [("192.0.2.0/24", ""), ("unix", "'/run/s'")])
+def test_an_allow_list_of_networks_lets_no_proxys_unix_client_in(allow: str, told: str) -> None:
+    limits = Limits(max_connections=1, allow=[allow])
+    header = V2 + b"\x21\x31\x00\xd8" + b"/run/s".ljust(216, b"\0")
+    with served_by_proxy(tell_address, limits=limits) as server, by_proxy(server, header) as sock:
+        if told:
+            assert line(sock) == told
+        else:
+            assert outcome(sock) == "closed"
+        assert server.stats.rejected[Reason.DENIED] == (not told)
+
+
 def test_unix_sockets_peers_are_trusted_where_unix_is_listed(tmp_path: Path) -> None:
     for index, (trusted, expected) in enumerate(
         [("unix", "('192.0.2.1', 50000)"), ("127.0.0.1", "closed")]
@@ -147,6 +159,7 @@ def test_wsgi_application_is_told_the_clients_address() -> None:
         ({"proxy_protocol_from": []}, "names nobody"),
         ({"proxy_protocol_from": 5}, "must be a list"),
         ({"proxy_protocol_from": ["all"], "proxy_timeout": 0}, "more than 0"),
+        ({"proxy_timeout": -5}, "needs proxy_protocol_from"),
         ({"proxy_protocol_from": ["all"], "max_connections": None}, "needs a cap"),
     ],
     ids=str,

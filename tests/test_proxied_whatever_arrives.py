@@ -58,9 +58,8 @@ def test_books_balance_at_every_step_under_random_proxies(
         "deny": ["203.0.113.0/24"],
         "reserved": 1,
         "reserved_for": ["2001:db8::/32"],
-        "wait_queue": 3,
     }
-    limits, waiting = Limits(**rules), Limits(**rules, wait=0.02)
+    limits, waiting = Limits(**rules), Limits(**rules, wait=0.02, wait_queue=3)
     evict = {"evict_idle": 0.01} if kind == "evict" else {}
     rejection = Reset() if kind == "reset" else None
     logging.getLogger("gserver").setLevel(logging.CRITICAL)

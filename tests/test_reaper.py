@@ -198,6 +198,32 @@ def test_only_lifetime_holds_on_a_unix_socket(tmp_path: Any) -> None:
             assert finished(server) == {Ending.LIFETIME: 1}
 
 
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("kind", [socket.AF_UNIX, socket.AF_INET])
+def test_what_ends_nobody_on_a_listener_is_in_the_log_once(
+    kind: Any, deferred: bool, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = socket.socket(kind)
+    listener.bind(str(tmp_path / "s") if kind == socket.AF_UNIX else LOCAL)
+    listener.listen()
+    timeouts = Timeouts(first_byte=LONG, lifetime=LONG)
+    server = StreamServer(
+        listener,
+        greet,
+        max_connections=1,
+        timeouts=timeouts,
+        evict_idle=LONG,
+        deferred_start=deferred,
+    )
+    with running(server):
+        told = [record.getMessage() for record in caplog.records]
+    if kind == socket.AF_UNIX and not deferred:
+        (line,) = told
+        assert ": without effect here: first_byte, evict_idle (" in line
+    else:
+        assert not told
+
+
 def test_on_a_unix_socket_a_deferred_start_has_a_first_byte_timeout(tmp_path: Any) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))

@@ -24,7 +24,17 @@ from support import (
     running,
 )
 
-from gserver import Close, Rejection, Reset, StreamServer
+from gserver import (
+    Close,
+    Reason,
+    Refuse,
+    Rejection,
+    Reply,
+    Reset,
+    SettingError,
+    StreamServer,
+)
+from gserver.net.rejection import by_reason
 
 LOOP: Any = gevent.get_hub().loop
 BOTH = [Close(), Reset()]
@@ -40,6 +50,23 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
             accepted, _ = listener.accept()
             with accepted:
                 yield accepted, client
+
+
+@pytest.mark.parametrize("reasons", [("descriptors",), ("capacity", "descriptors")])
+def test_who_came_without_a_descriptor_left_gets_no_reply(reasons: tuple[str, ...]) -> None:
+    """It would keep, for as long as it takes its reply, the one that all others are answered
+    with (G6)."""
+    reply = Reply("http")
+    with pytest.raises(SettingError, match=r"^rejection Reply\('http'\): is not for the reason d"):
+        StreamServer(LOCAL, Holding(), max_connections=1, rejection=dict.fromkeys(reasons, reply))
+    assert by_reason(reply)[Reason.DESCRIPTORS].name == "reset"
+
+
+@pytest.mark.parametrize("kind", [Close, Reset, Refuse, Reply])
+def test_a_class_is_no_rejection(kind: Any) -> None:
+    for rejection in (kind, {"capacity": kind}):
+        with pytest.raises(SettingError, match=r"^rejection .* must be Close\(\), "):
+            StreamServer(LOCAL, Holding(), max_connections=1, rejection=rejection)
 
 
 def test_close_is_an_end_of_file(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -20,6 +20,7 @@ class Log:
         self.now = 1000.0
         self.totals = dict.fromkeys(Reason, 0)
         self.lines: list[str] = []
+        self.degraded = 0
 
     def reject(self, *hosts: str, reason: Reason = Reason.CAPACITY) -> None:
         for host in hosts:
@@ -34,7 +35,9 @@ class Log:
     def tick(self, full: bool = True) -> None:
         self.now += CALM_S
         in_use = self.cap if full else self.cap - 1
-        self.lines += self.report.tick(self.now, in_use, self.cap, full=full, totals=self.totals)
+        self.lines += self.report.tick(
+            self.now, in_use, self.cap, full=full, totals=self.totals, degraded=self.degraded
+        )
 
 
 def test_the_first_rejection_says_that_it_is_full() -> None:
@@ -57,6 +60,23 @@ def test_a_calm_with_room_says_how_long_it_took_and_how_many() -> None:
     log.tick(full=False)
     assert log.lines[1:] == ["accepting again after 6.0 s, 4,321 rejected"]
     assert not log.report.rejecting
+
+
+def test_who_should_have_had_a_reply_and_had_none_is_told_of() -> None:
+    log = Log()
+    for _ in range(2):
+        log.reject(*["192.0.2.1"] * 50)
+        log.degraded += 41
+        for _ in range(int(SUMMARY_S / CALM_S)):
+            log.tick()
+    without = "(capacity 50), 41 of them without their reply: 50 from 192.0.2.1"
+    assert [line.partition(" s ")[2] for line in log.lines[1:]] == [without] * 2
+    log.tick(full=False)
+    assert log.lines[-1].endswith(", 100 rejected, 82 of them without their reply")
+    log.reject("192.0.2.1")
+    log.tick()
+    log.tick(full=False)
+    assert log.lines[-1].endswith(", 1 rejected")
 
 
 def test_full_and_quiet_is_not_accepting_again() -> None:

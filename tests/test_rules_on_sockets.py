@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 from gevent import socket
+from speaking import v1
 from support import (
     DEADLINE,
     LOCAL,
     Holding,
     clients,
+    connect,
     eventually,
     greet,
     outcome,
     running,
     server_context,
     turn,
+    vanish,
 )
 
 import gserver.rejection_log
@@ -264,6 +267,33 @@ def test_a_handshake_that_we_ended_is_no_offence_unless_the_client_was_silent(
         eventually(lambda: server.stats.active == 0)
         assert server.stats.admitted == 1
         assert server.stats.gate.offences[Offence.HANDSHAKE] == offences
+
+
+@pytest.mark.parametrize("leave", [vanish, lambda sock: sock.close()], ids=["reset", "close"])
+@pytest.mark.parametrize("proxied", [False, True], ids=["by itself", "by a proxy"])
+def test_who_leaves_a_tls_listener_without_a_word_commits_no_offence(
+    leave: Any, proxied: bool
+) -> None:
+    """As a load balancer's check does."""
+    limits = Limits(max_connections=10, penalty=600.0)
+    context = server_context(ssl.SSLContext)
+    behind: Any = {"proxy_protocol_from": ["127.0.0.0/8"]} if proxied else {}
+    server = StreamServer(LOCAL, greet, limits=limits, ssl_context=context, **behind)
+    with running(server):
+        for number in range(1, 5):
+            sock = connect(server)
+            if proxied:
+                sock.sendall(v1("192.0.2.1"))
+                eventually(lambda number=number: server.stats.admitted == number)
+            leave(sock)
+            eventually(lambda number=number: sum(server.stats.finished.values()) == number)
+        assert server.stats.finished[Ending.LEFT_SILENT] == 4
+        assert server.stats.gate.offences[Offence.HANDSHAKE] == 0
+        with connect(server) as sock:
+            sock.sendall((v1("192.0.2.1") if proxied else b"") + b"\x16\x03")  # and then leaves
+            eventually(lambda: server.stats.active == 1)
+        eventually(lambda: server.stats.finished[Ending.HANDSHAKE_FAILED] == 1)
+        assert server.stats.gate.offences[Offence.HANDSHAKE] == 1
 
 
 def test_an_honest_client_that_tries_again_at_a_full_server_is_not_penalised() -> None:

@@ -31,14 +31,14 @@ RULES: dict[str, Any] = {
     "penalty_threshold": 0.03,
     "penalty_max": 1.0,
     "deny": ["203.0.113.0/24", "127.0.0.9"],
-    "wait_queue": QUEUE,
 }
+WAITING: dict[str, Any] = {"wait": 0.01, "wait_queue": QUEUE}
 LIMITS = [
     Limits(**RULES),
-    Limits(**RULES, wait=0.01),
-    Limits(**RULES, wait=0.01, wait_order="lifo"),
+    Limits(**RULES, **WAITING),
+    Limits(**RULES, **WAITING, wait_order="lifo"),
     Limits(**{**RULES, "per_source": None}),
-    Limits(**{**RULES, "source_prefix_v4": 24, "max_connections": 2}, wait=0.01),
+    Limits(**{**RULES, "source_prefix_v4": 24, "max_connections": 2}, **WAITING),
     Limits(max_connections=CAP),
 ]
 

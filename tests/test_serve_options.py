@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import resource
 import select
 import signal
@@ -11,16 +12,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from support import DEADLINE, eventually
 
-from gserver import Close, Limits, Reason, Refuse, Reply, Reset, SettingError
+from gserver import (
+    Close,
+    Keepalive,
+    Limits,
+    Reason,
+    Refuse,
+    Reply,
+    Reset,
+    SettingError,
+    Timeouts,
+)
 from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
-from gserver.daemon.descriptors import PER_LISTENER, SPARE, ensure_descriptors
+from gserver.daemon.connection_options import TimeoutSettings, timeout_options
+from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors, shares_of
 from gserver.daemon.rejection_options import Rejections, rejection_options
 
 
@@ -35,6 +48,12 @@ def command(limits: Limits) -> Limits:
 @rejection_options()
 def rejecting(rejections: Rejections) -> Rejections:
     return rejections
+
+
+@click.command()
+@timeout_options
+def timing(of_timeouts: TimeoutSettings) -> TimeoutSettings:
+    return of_timeouts
 
 
 def limits_of(*arguments: str) -> Any:
@@ -87,6 +106,65 @@ def test_every_setting_has_its_flag() -> None:
     assert limits_of(*arguments) == Limits(**{name: value for name, (value, _) in GIVEN.items()})
 
 
+#: By setting; each with another value than its default.
+OF_TIMEOUTS: dict[str, tuple[Any, list[str]]] = {
+    "first_byte": (3.0, ["--first-byte-timeout", "3"]),
+    "idle": (4.5, ["--idle-timeout", "4.5"]),
+    "lifetime": (60.0, ["--lifetime", "60"]),
+    "keepalive": (None, ["--no-keepalive"]),
+    "user_timeout": (7.0, ["--tcp-user-timeout", "7"]),
+    "grace": (0.5, ["--grace", "0.5"]),
+}
+OF_KEEPALIVE = {"idle": 9, "interval": 8, "count": 7}
+OF_REPLY = {"timeout": 5.0, "max_lingering": 10}
+
+
+def test_every_timeout_has_its_flag() -> None:
+    assert set(OF_TIMEOUTS) == {field.name for field in fields(Timeouts)}
+    arguments = [text for _, texts in OF_TIMEOUTS.values() for text in texts]
+    found = timing.main(arguments, standalone_mode=False)["timeouts"]
+    assert found == Timeouts(**{name: value for name, (value, _) in OF_TIMEOUTS.items()})
+    assert timing.main([], standalone_mode=False)["timeouts"] == Timeouts()
+
+
+def test_every_setting_of_keepalive_has_its_flag() -> None:
+    assert set(OF_KEEPALIVE) == {field.name for field in fields(Keepalive)}
+    arguments = [f"--keepalive-{name}={value}" for name, value in OF_KEEPALIVE.items()]
+    found = timing.main(arguments, standalone_mode=False)["timeouts"]
+    assert found.keepalive == Keepalive(**OF_KEEPALIVE)
+
+
+def test_every_setting_of_a_reply_has_its_flag() -> None:
+    settings = inspect.signature(Reply).parameters.values()
+    assert set(OF_REPLY) == {each.name for each in settings if each.kind is each.KEYWORD_ONLY}
+    flags = [f"--reply-{name.replace('_', '-')}={value}" for name, value in OF_REPLY.items()]
+    rejections = rejections_of(*flags, "--reject", "reply:http", "--reject-on", "source=reply:ftp")
+    rejections.check_replies()
+    for reply in rejections.by_reason.values():
+        assert (reply._timeout, reply.max_lingering) == (5.0, 10)
+    assert rejections.shares() == [Share("--reply-max-lingering", 10, 2)]
+    rejections_of(*flags).or_by_default("reply:http").check_replies()
+    with pytest.raises(SettingError, match=r"^--reply-timeout 5.0: needs a reply"):
+        rejections_of(*flags).check_replies()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keepalive-idle", "0"], "--keepalive-idle 0: must be a whole number, 1 to 32,767"),
+        (["--keepalive-count", "x"], "--keepalive-count 'x': must be a whole number"),
+        (["--keepalive-count", "2", "--no-keepalive"], "--keepalive-count 2: goes without --no-"),
+        (["--grace", "0", "--lifetime", "9"], "--grace '0': must be a number of seconds, above 0"),
+        (["--grace", "2"], "--grace 2.0: needs --first-byte-timeout, --idle-timeout, --lifetime"),
+    ],
+    ids=" ".join,
+)
+def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        timing.main(arguments, standalone_mode=False)
+    assert str(caught.value).startswith(message)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -122,6 +200,9 @@ def test_every_setting_has_its_flag() -> None:
             ["--dry-run", "capacity"],
             "--dry-run 'capacity': is no rule to try out",
         ),
+        (["--wait-queue", "5"], "--wait-queue 5: needs wait"),
+        (["--penalty-max", "700"], "--penalty-max 700.0: needs penalty"),
+        (["--source-table", "9"], "--source-table 9: needs "),
         (["--dry-run", "source"], "--dry-run 'source': that rule is off"),
     ],
     ids=" ".join,
@@ -144,7 +225,8 @@ def test_a_rejection_is_given_by_name(text: str, kind: Any) -> None:
     rejections = rejections_of("--reject", text)
     assert isinstance(rejections.by_reason["capacity"], kind)
     assert rejections.refuses == (kind is Refuse)
-    assert rejections.max_lingering == (256 if kind is Reply else 0)
+    lingering = [Share("--reply-max-lingering", 256, 3)]
+    assert rejections.shares(listeners=3) == (lingering if kind is Reply else [])
     assert str(rejections) == text
 
 
@@ -187,6 +269,10 @@ def test_another_reason_can_have_another_rejection() -> None:
         (["--reject-on", "full=reset"], "--reject-on 'full=reset': give REASON=HOW"),
         (["--reject-on", "denied=x"], "--reject-on 'denied=x': accepted: close"),
         (["--reject-on", "rate=refuse"], "--reject-on 'rate=refuse': is for the reason capacity"),
+        (
+            ["--reject-on", "descriptors=reply:http"],
+            "--reject-on 'descriptors=reply:http': is not for the reason descriptors",
+        ),
         (["--reject-on", "capacity=reset"], "--reject-on 'capacity=reset': give --reject reset"),
         (
             ["--reject-on", "rate=reset", "--reject-on", "rate=close"],
@@ -210,11 +296,12 @@ def test_the_descriptor_limit_counts_those_who_wait_and_those_who_are_told(
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 4096))
     raised: list[int] = []
     monkeypatch.setattr(resource, "setrlimit", lambda _which, both: raised.append(both[0]))
-    ensure_descriptors(1000, others=500)
+    shares = shares_of(Limits(max_connections=1000, wait=1.0, wait_queue=400))
+    ensure_descriptors(shares, others=100)
     ours = MOST_HELD + PER_LISTENER + SPARE
     assert raised == [1500 + ours]
     with pytest.raises(SettingError, match=f"give at most {4096 - 3000 - ours}"):
-        ensure_descriptors(1000, others=3000)
+        ensure_descriptors(shares[:1], others=3000)
 
 
 # ---- the command ---------------------------------------------------------------------------
@@ -234,7 +321,7 @@ def serving(*arguments: str) -> Iterator[tuple[str, tuple[str, int]]]:
     try:
         assert select.select([process.stdout], [], [], DEADLINE)[0]
         line = process.stdout.readline()
-        yield line, ("127.0.0.1", int(line.split(";")[0].rpartition(":")[2]))
+        yield line, ("127.0.0.1", int(line.split(";")[0].split(",")[0].rpartition(":")[2]))
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
     finally:
@@ -287,6 +374,11 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
         (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
         (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--reply-timeout", "1"], "needs a reply"),
+        (["--proxy-timeout", "-5"], "needs --proxy-protocol-from"),
+        (["--proxy-timeout", "x", "--proxy-protocol-from", "all"], "must be a number"),
+        (["--reply-max-lingering", "100000", "--reject", "reply:http"], "needs 100,"),
+        (["--wait-queue", "5000000", "--wait", "1"], "needs 5,000,"),
         (["--tcp-user-timeout", "3000000"], "above 0 and up to 2,147,483"),
     ],
     ids=" ".join,
@@ -297,3 +389,17 @@ def test_what_does_not_go_together_is_one_line_by_its_flag(
     said = refusal("serve", "--listen", "127.0.0.1:0", *arguments)
     assert said.startswith(f"gserver: {arguments[0]} ")
     assert message in said
+
+
+@pytest.mark.parametrize("option", ["--first-byte-timeout", "--idle-timeout", "--evict-idle"])
+def test_a_timeout_without_effect_on_any_listener_is_one_line(
+    option: str, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    said = refusal("serve", "--listen", f"unix:{tmp_path}/s", option, "9")
+    assert said.startswith(f"gserver: {option} 9.0: has no effect on unix sockets")
+
+
+def test_a_timeout_without_effect_on_one_of_the_listeners_is_no_error(tmp_path: Path) -> None:
+    for more in (["--listen", f"unix:{tmp_path}/s"], ["--deferred-start"]):
+        with serving(*more, "--first-byte-timeout", "9") as (line, _):
+            assert "listening on" in line

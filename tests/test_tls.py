@@ -115,7 +115,7 @@ def test_slot_returns_when_the_peer_leaves_during_the_handshake(
         client = connect(server)
         eventually(lambda: server.stats.active == 1)
         leave(client)
-        eventually(lambda: server.stats.finished[Ending.HANDSHAKE_FAILED] == 1)
+        eventually(lambda: server.stats.finished[Ending.LEFT_SILENT] == 1)
         assert server.stats.active == 0
 
 
@@ -125,7 +125,7 @@ def test_slot_returns_when_the_peer_was_gone_before_the_handshake(context: ssl.S
             vanish(connect(server))
             eventually(lambda number=number: sum(server.stats.finished.values()) == number)
         assert server.stats.active == 0
-        assert server.stats.finished[Ending.HANDSHAKE_FAILED] == 10
+        assert server.stats.finished[Ending.LEFT_SILENT] == 10
 
 
 def test_slot_returns_when_killed_during_the_handshake(context: ssl.SSLContext) -> None:

@@ -49,11 +49,10 @@ class Variant:
             context.num_tickets = 0  # Nagle's algorithm holds back what follows them, 40 ms
             settings["handshake_timeout"] = 60.0
         rules = dict(self.rules)
-        if "v1" in self.speaks or "v2" in self.speaks:
+        if self.is_proxied:
             settings["proxy_protocol_from"] = ["127.0.0.0/8"]
-            if cap > 1:
-                rules["reserved_for"] = ["100.64.0.0/10"]
-        limits = every_rule(cap, **rules)
+        # A Pool that is given has the size of the cap.
+        limits = every_rule(cap, reserve="spawn" not in more, **rules)
         return StreamServer(("127.0.0.1", 0), handler, limits=limits, **settings)
 
     @contextlib.contextmanager
@@ -73,6 +72,10 @@ class Variant:
                 assert outcome(sock) == "served"
                 found.append(sock)
             yield found
+
+    @property
+    def is_proxied(self) -> bool:
+        return "v1" in self.speaks or "v2" in self.speaks
 
     @property
     def words(self) -> bytes:

@@ -15,8 +15,8 @@ class Access:
 
     Who is in none of them is let in if there is no allow list, and turned away if there is one:
     an allow list names everybody who may connect (``all`` can be in it). Clients of a unix socket
-    are in no network, and let in unless the deny list says ``unix`` or ``all``: who may open the
-    socket is the file system's to say.
+    are in no network but ``unix`` and ``all``: an allow list lets them in only by these. A trusted
+    proxy may name such a client too, whom no file system here has let in.
 
     :raises SettingError: an entry is no network, or the same network is in both lists.
     """
@@ -37,6 +37,7 @@ class Access:
     def denies(self, version: int, bits: int) -> bool:
         """Whether the address (as :data:`gserver.admission.sources.Judge` has it) is denied."""
         if version == 0:
-            return bool(self._table.unix)
-        denied = self._table.find(version, bits) if version > 0 else None
+            denied = self._table.unix
+        else:
+            denied = self._table.find(version, bits) if version > 0 else None
         return self._others_denied if denied is None else denied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from gserver.admission.access import Access
@@ -25,6 +25,17 @@ DRY_RUNNABLE: Final = (
 )
 #: The largest cap, and count of anything else: far above what a machine can hold open.
 MOST_SLOTS: Final = 10_000_000
+#: Settings of rules, and the rules of which one must be on. One that differs from its default was
+#: certainly given, and would be ignored.
+_NEEDS: Final = {
+    "rate_burst": ("rate",),
+    "source_rate_burst": ("source_rate",),
+    "source_table": ("source_rate", "penalty"),
+    "penalty_threshold": ("penalty",),
+    "penalty_max": ("penalty",),
+    "wait_queue": ("wait",),
+    "wait_order": ("wait",),
+}
 _FASTEST: Final = 1_000_000.0
 _SLOWEST: Final = 1 / 86_400
 _LONGEST: Final = 86_400.0
@@ -71,7 +82,8 @@ class Limits:
     :param wait_queue: the most clients that wait at once.
     :param wait_order: ``fifo``, or ``lifo``: the last to come is served first.
     :param dry_run: rules, by their reason, that only count what they would have rejected.
-    :raises SettingError: a value that cannot be used, by the setting's name.
+    :raises SettingError: a value that cannot be used, by the setting's name; or a setting of a rule
+        that is off, unless it is the default, which cannot be told from none.
     """
 
     max_connections: int
@@ -108,6 +120,7 @@ class Limits:
         _whole("wait_queue", self.wait_queue, 1, MOST_SLOTS)
         if self.wait_order not in ("fifo", "lifo"):
             raise SettingError("wait_order", self.wait_order, "'fifo' and 'lifo' are accepted")
+        self._check_needs()
         self._check_dry_run()
 
     def _check_slots(self) -> None:
@@ -148,14 +161,18 @@ class Limits:
             _number(setting, rate, _SLOWEST, _FASTEST, "attempts per second")
         if burst is not None:
             _whole(f"{setting}_burst", burst, 1, MOST_SLOTS)
-            if rate is None:
-                raise SettingError(f"{setting}_burst", burst, f"needs {setting}")
 
     def _check_penalties(self) -> None:
         _number("penalty", self.penalty, 0.0, _LONGEST, "seconds")
         _number("penalty_threshold", self.penalty_threshold, 0.0, _LONGEST, "seconds")
         lowest = max(1.0, self.penalty_threshold, self.penalty)
         _number("penalty_max", self.penalty_max, lowest, _LONGEST, "seconds")
+
+    def _check_needs(self) -> None:
+        for field in fields(self):
+            given, rules = getattr(self, field.name), _NEEDS.get(field.name)
+            if rules and given != field.default and not any(getattr(self, it) for it in rules):
+                raise SettingError(field.name, given, f"needs {' or '.join(rules)}")
 
     def _check_dry_run(self) -> None:
         self._keep_list("dry_run")

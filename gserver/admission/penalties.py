@@ -19,7 +19,8 @@ class Offence(enum.StrEnum):
     for the cap, while waiting, while draining or for want of descriptors is never an offence.
     """
 
-    HANDSHAKE = "handshake"  # a TLS handshake that failed or took too long
+    # A TLS handshake that failed or took too long; not of who left without a word.
+    HANDSHAKE = "handshake"
     HEADER = "header"  # a proxy's header was none, or late: counted, held against nobody
     RATE = "rate"  # attempts beyond its rate
 

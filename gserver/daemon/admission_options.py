@@ -83,7 +83,11 @@ _OPTIONS: Final[dict[str, Callable[[Any], Any]]] = {
         _COUNT,
         "The most sources that --source-rate and the penalties remember.",
     ),
-    "allow": _networks("allow", "Who may connect; if given, nobody else may."),
+    "allow": _networks(
+        "allow",
+        "Who may connect; if given, nobody else may, and clients of a unix socket only by 'unix' "
+        "or 'all'.",
+    ),
     "deny": _networks("deny", "Who may not connect. The most specific entry of both lists counts."),
     "early_drop": _option(
         "early_drop",

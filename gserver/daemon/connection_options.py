@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import click
 
+from gserver.daemon.flags import Number, Time, in_flags
 from gserver.errors import SettingError
-from gserver.timeouts import A_YEAR_S, MOST_USER_TIMEOUT_S, Keepalive, Timeouts, check_seconds
+from gserver.timeouts import MOST_USER_TIMEOUT_S, Keepalive, Timeouts
 from gserver.tls_files import TlsFiles
 
 __all__ = [
@@ -21,54 +22,44 @@ __all__ = [
 ]
 
 
-class _Time(click.ParamType[float]):
-    """Seconds, above 0 and up to ``most``."""
-
-    name = "SECONDS"
-
-    def __init__(self, most: float = A_YEAR_S) -> None:
-        self._most = most
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        setting = param.opts[0] if param is not None else "value"
-        try:
-            number: object = float(value)
-        except ValueError:
-            number = value
-        try:
-            return check_seconds(number, setting, self._most)
-        except SettingError as error:
-            raise SettingError(setting, value, error.problem) from None
-
+_KEEPALIVE: Final = Keepalive()
+_GRACE_S: Final = Timeouts().grace
 
 _TIMEOUTS = [
     click.option(
         "--first-byte-timeout",
-        type=_Time(),
-        help="End a client that has not sent a byte SECONDS after it was admitted. Where the "
-        "server greets first (SMTP, FTP, SSH, MySQL), give more than its greeting takes.  "
+        type=Time(),
+        help="End a client that has not sent a byte SECONDS after it was admitted; not one that "
+        "has sent a byte and dawdles: see --lifetime. Where the server greets first (SMTP, FTP, "
+        "SSH, MySQL), give more than its greeting takes. On unix sockets only with "
+        "--deferred-start.  "
         "[default: never]",
     ),
     click.option(
         "--idle-timeout",
-        type=_Time(),
+        type=Time(),
         help="End a client to which nobody owes an answer after SECONDS without data. Never one "
         "whose handler is working on its answer. Where the server pushes (SSE, WebSocket, IRC, "
-        "MQTT), give more than its longest silence between two messages or pings.  "
+        "MQTT), give more than its longest silence between two messages or pings. On unix "
+        "sockets only with --deferred-start, until the first byte.  "
         "[default: never]",
     ),
     click.option(
         "--lifetime",
-        type=_Time(),
+        type=Time(),
         help="End every client SECONDS after it was admitted.  [default: never]",
     ),
     click.option(
         "--evict-idle",
-        type=_Time(),
+        type=Time(),
         help="When full, end the client that has been idle longest, if for SECONDS, to make room "
-        "for the next one.  [default: never]",
+        "for the next one. On unix sockets as --idle-timeout.  [default: never]",
+    ),
+    click.option(
+        "--grace",
+        type=Time(),
+        help="How long a handler may take to end once these have shown it an end-of-file, before "
+        f"it is killed.  [default: {_GRACE_S:g}]",
     ),
     click.option(
         "--keepalive/--no-keepalive",
@@ -78,14 +69,30 @@ _TIMEOUTS = [
         "minutes.",
     ),
     click.option(
+        "--keepalive-idle",
+        type=Number(int, "SECONDS"),
+        help=f"The silence before the first probe; whole seconds.  [default: {_KEEPALIVE.idle}]",
+    ),
+    click.option(
+        "--keepalive-interval",
+        type=Number(int, "SECONDS"),
+        help=f"From one probe to the next; whole seconds.  [default: {_KEEPALIVE.interval}]",
+    ),
+    click.option(
+        "--keepalive-count",
+        type=Number(int, "N"),
+        help="After how many probes without an answer a client has vanished.  "
+        f"[default: {_KEEPALIVE.count}]",
+    ),
+    click.option(
         "--tcp-user-timeout",
-        type=_Time(MOST_USER_TIMEOUT_S),
+        type=Time(MOST_USER_TIMEOUT_S),
         help="End a client that has not acknowledged what was sent for SECONDS. Also ends a live "
         "one that does not read.  [default: the system's]",
     ),
     click.option(
         "--handshake-timeout",
-        type=_Time(),
+        type=Time(),
         default=10.0,
         show_default=True,
         help="End a TLS client that has not finished its handshake after SECONDS.",
@@ -142,17 +149,29 @@ def timeout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         idle_timeout: float | None,
         lifetime: float | None,
         evict_idle: float | None,
+        grace: float | None,
         keepalive: bool,
+        keepalive_idle: int | None,
+        keepalive_interval: int | None,
+        keepalive_count: int | None,
         tcp_user_timeout: float | None,
         handshake_timeout: float,
         **arguments: Any,
     ) -> Any:
+        ends = (first_byte_timeout, idle_timeout, lifetime, evict_idle)
+        if grace is not None and ends == (None,) * len(ends):
+            problem = "needs --first-byte-timeout, --idle-timeout, --lifetime or --evict-idle"
+            raise SettingError("--grace", grace, problem)
+        probes = _keepalive(
+            keepalive, idle=keepalive_idle, interval=keepalive_interval, count=keepalive_count
+        )
         timeouts = Timeouts(
             first_byte=first_byte_timeout,
             idle=idle_timeout,
             lifetime=lifetime,
-            keepalive=Keepalive() if keepalive else None,
+            keepalive=probes,
             user_timeout=tcp_user_timeout,
+            grace=_GRACE_S if grace is None else grace,
         )
         settings: TimeoutSettings = {
             "timeouts": timeouts,
@@ -164,6 +183,16 @@ def timeout_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_TIMEOUTS):
         option(build)
     return build
+
+
+def _keepalive(on: bool, **given: int | None) -> Keepalive | None:
+    settings = {setting: value for setting, value in given.items() if value is not None}
+    if on:
+        with in_flags():
+            return Keepalive(**settings)
+    for setting, value in settings.items():
+        raise SettingError(f"--keepalive-{setting}", value, "goes without --no-keepalive")
+    return None
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:

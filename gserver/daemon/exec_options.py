@@ -16,6 +16,7 @@ import click
 from gserver.admission.limits import Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import TimeoutSettings, timeout_options
+from gserver.daemon.descriptors import shares_of
 from gserver.daemon.flags import Count, Seconds, in_flags
 from gserver.daemon.rejection_options import Rejections, rejection_options
 from gserver.errors import SettingError
@@ -91,10 +92,13 @@ class ExecSettings:
         :raises SettingError: naming an option.
         """
         limits, rejections = self.limits, self.rejections
+        rejections.check_replies()
+        shares = shares_of(limits) + rejections.shares()
+        largest = max(shares, key=lambda share: share.descriptors)
         messages.to_stderr()
         descriptors.raise_limit(
-            limits.max_connections,
-            others=limits.most_open - limits.max_connections + rejections.max_lingering,
+            sum(share.descriptors for share in shares),
+            largest=(largest.setting, largest.given),
         )
         try:
             install(

@@ -13,9 +13,9 @@ import click
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
-from gserver.timeouts import A_YEAR_S
+from gserver.timeouts import A_YEAR_S, check_seconds
 
-__all__ = ["Count", "Number", "Seconds", "flag", "in_flags", "variable"]
+__all__ = ["Count", "Number", "Seconds", "Time", "flag", "in_flags", "variable"]
 
 N = TypeVar("N", int, float)
 
@@ -31,7 +31,7 @@ _NAMES: Final = re.compile(
 
 def flag(setting: str) -> str:
     """The flag for a setting of the library; what is a flag already stays as it is."""
-    return setting if setting.startswith("--") else "--" + setting.replace("_", "-")
+    return setting if setting.startswith("--") else "--" + re.sub("[_ ]", "-", setting)
 
 
 def variable(prefix: str, option: str) -> str:
@@ -100,6 +100,28 @@ class Seconds(click.ParamType[float]):
                 _name(param), value, f"must be a number of seconds, 0 to {A_YEAR_S:,.0f} (a year)"
             )
         return number
+
+
+class Time(click.ParamType[float]):
+    """Seconds, above 0 and up to ``most``."""
+
+    name = "SECONDS"
+
+    def __init__(self, most: float = A_YEAR_S) -> None:
+        self._most = most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        setting = _name(param)
+        try:
+            number: object = float(value)
+        except ValueError:
+            number = value
+        try:
+            return check_seconds(number, setting, self._most)
+        except SettingError as error:
+            raise SettingError(setting, value, error.problem) from None
 
 
 def _name(param: click.Parameter | None) -> str:

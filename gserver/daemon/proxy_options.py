@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gserver.daemon.flags import Number, in_flags
 from gserver.errors import SettingError
 from gserver.net.proxies import DEFAULT_TIMEOUT_S, Proxies
 
@@ -24,11 +25,9 @@ _NETWORKS = click.option(
 )
 _TIMEOUT = click.option(
     "--proxy-timeout",
-    type=float,
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a proxy has for the header, which takes a slot meanwhile.",
+    type=Number(float, "SECONDS"),
+    help="How long a proxy has for the header, which takes a slot meanwhile.  "
+    f"[default: {DEFAULT_TIMEOUT_S:g}]",
 )
 
 
@@ -37,15 +36,15 @@ def proxy_options(command: F) -> F:
     return _NETWORKS(_TIMEOUT(command))
 
 
-def proxies_of(proxy_protocol_from: tuple[str, ...], proxy_timeout: float) -> Proxies | None:
+def proxies_of(proxy_protocol_from: tuple[str, ...], proxy_timeout: float | None) -> Proxies | None:
     """What they ask for; None: clients connect themselves.
 
     :raises SettingError: naming the option.
     """
     if not proxy_protocol_from:
+        if proxy_timeout is not None:
+            raise SettingError("--proxy-timeout", proxy_timeout, "needs --proxy-protocol-from")
         return None
-    try:
-        return Proxies(proxy_protocol_from, proxy_timeout)
-    except SettingError as error:
-        option = "--" + error.setting.replace("_", "-")
-        raise SettingError(option, error.given, error.problem) from None
+    with in_flags():
+        timeout = DEFAULT_TIMEOUT_S if proxy_timeout is None else proxy_timeout
+        return Proxies(proxy_protocol_from, timeout)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 
 from gserver.admission.verdict import Reason
+from gserver.daemon.descriptors import Share
+from gserver.daemon.flags import Count, Time
 from gserver.errors import SettingError
 from gserver.net.rejection import Close, Refuse, Rejection, Reset, by_reason
 from gserver.net.reply import Reply
@@ -21,6 +23,9 @@ __all__ = ["Rejections", "rejection_options"]
 _REJECT: Final = "--reject"
 _REJECT_ON: Final = "--reject-on"
 _DEFAULT: Final = "close"
+_REPLY_TIMEOUT: Final = "--reply-timeout"
+_MAX_LINGERING: Final = "--reply-max-lingering"
+_OF_REPLIES: Final = {"timeout": _REPLY_TIMEOUT, "max_lingering": _MAX_LINGERING}
 _PLAIN: Final[dict[str, Callable[[], Rejection]]] = {
     "close": Close,
     "reset": Reset,
@@ -37,17 +42,29 @@ class Rejections:
 
     :ivar given: by reason, the flag, its value, and the rejection that it stands for.
     :ivar is_default: whether the user has not said how the excess is turned away.
+    :ivar of_replies: what the user said of every ``Reply``, as its arguments.
     """
 
     given: Mapping[Reason, tuple[str, str, Rejection]]
     is_default: bool = False
+    of_replies: Mapping[str, Any] = field(default_factory=dict)
 
     def or_by_default(self, how: str) -> Rejections:
         """These, with the excess turned away as ``how`` says unless the user has said."""
         if not self.is_default:
             return self
-        capacity = (_REJECT, how, _rejection(_REJECT, how, how))
-        return Rejections({**self.given, Reason.CAPACITY: capacity})
+        capacity = (_REJECT, how, _rejection(_REJECT, how, how, self.of_replies))
+        return Rejections({**self.given, Reason.CAPACITY: capacity}, of_replies=self.of_replies)
+
+    def check_replies(self) -> None:
+        """To be called when it is known what the default is.
+
+        :raises SettingError: the user said something of replies, and there is none.
+        """
+        if not self._replies:
+            for setting, given in self.of_replies.items():
+                problem = "needs a reply: give --reject or --reject-on one"
+                raise SettingError(_OF_REPLIES[setting], given, problem)
 
     @property
     def by_reason(self) -> dict[str, Rejection]:
@@ -60,10 +77,15 @@ class Rejections:
         return isinstance(self.given[Reason.CAPACITY][2], Refuse)
 
     @property
-    def max_lingering(self) -> int:
-        """The most clients of one listener, each with a descriptor, that may be taking a reply at
-        once."""
-        return sum(how.max_lingering for _, _, how in self.given.values() if isinstance(how, Reply))
+    def _replies(self) -> list[Reply]:
+        return [how for _, _, how in self.given.values() if isinstance(how, Reply)]
+
+    def shares(self, listeners: int = 1) -> list[Share]:
+        """The descriptors of those that may be taking a reply at once, on so many listeners."""
+        replies = self._replies
+        if not replies:
+            return []
+        return [Share(_MAX_LINGERING, replies[0].max_lingering, len(replies) * listeners)]
 
     def __str__(self) -> str:
         texts = [self.given[Reason.CAPACITY][1]]
@@ -95,8 +117,29 @@ def rejection_options(
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def build(*, reject: str | None, reject_on: tuple[str, ...], **arguments: Any) -> Any:
-            return command(rejections=_read(reject, reject_on), **arguments)
+        def build(
+            *,
+            reject: str | None,
+            reject_on: tuple[str, ...],
+            reply_timeout: float | None,
+            reply_max_lingering: int | None,
+            **arguments: Any,
+        ) -> Any:
+            of_replies = {"timeout": reply_timeout, "max_lingering": reply_max_lingering}
+            of_replies = {name: value for name, value in of_replies.items() if value is not None}
+            return command(rejections=_read(reject, reject_on, of_replies), **arguments)
+
+        click.option(
+            _MAX_LINGERING,
+            type=Count(),
+            help="The clients of a listener that may be taking a reply at once; the next ones are "
+            "closed without a word.  [default: 256]",
+        )(build)
+        click.option(
+            _REPLY_TIMEOUT,
+            type=Time(),
+            help="How long a client has to take its reply, and to leave.  [default: 2]",
+        )(build)
 
         click.option(
             _REJECT_ON,
@@ -121,10 +164,12 @@ def rejection_options(
     return add
 
 
-def _read(reject: str | None, reject_on: tuple[str, ...]) -> Rejections:
+def _read(
+    reject: str | None, reject_on: tuple[str, ...], of_replies: Mapping[str, Any]
+) -> Rejections:
     is_default = reject is None
     reject = _DEFAULT if reject is None else reject
-    given = {Reason.CAPACITY: (_REJECT, reject, _rejection(_REJECT, reject, reject))}
+    given = {Reason.CAPACITY: (_REJECT, reject, _rejection(_REJECT, reject, reject, of_replies))}
     for text in reject_on:
         word, equals, how = text.partition("=")
         if not equals or word not in set(Reason):
@@ -135,8 +180,8 @@ def _read(reject: str | None, reject_on: tuple[str, ...]) -> Rejections:
             raise SettingError(_REJECT_ON, text, f"give {_REJECT} {how}: it is for capacity")
         if reason in given:
             raise SettingError(_REJECT_ON, text, f"there is one for {reason} already")
-        given[reason] = (_REJECT_ON, text, _rejection(_REJECT_ON, text, how))
-    rejections = Rejections(given, is_default)
+        given[reason] = (_REJECT_ON, text, _rejection(_REJECT_ON, text, how, of_replies))
+    rejections = Rejections(given, is_default, of_replies)
     try:
         by_reason(rejections.by_reason)
     except SettingError as error:
@@ -144,15 +189,15 @@ def _read(reject: str | None, reject_on: tuple[str, ...]) -> Rejections:
     return rejections
 
 
-def _rejection(setting: str, text: str, how: str) -> Rejection:
+def _rejection(setting: str, text: str, how: str, of_replies: Mapping[str, Any]) -> Rejection:
     kind, _, what = how.partition(":")
     try:
         if how in _PLAIN:
             return _PLAIN[how]()
         if kind == "reply":
-            return Reply(what)
+            return Reply(what, **of_replies)
         if kind == "reply-text":
-            return Reply(_unescaped(what))
+            return Reply(_unescaped(what), **of_replies)
     except SettingError as error:
         raise SettingError(setting, text, error.problem) from None
     raise SettingError(setting, text, _ACCEPTED)

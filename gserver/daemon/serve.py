@@ -17,7 +17,7 @@ from gevent.event import Event
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
 from gserver.candidates import MAX_CANDIDATES
-from gserver.daemon.descriptors import ensure_descriptors
+from gserver.daemon.descriptors import ensure_descriptors, shares_of
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
@@ -26,6 +26,7 @@ from gserver.daemon.signals import StopSignals
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
+from gserver.idleness import without_effect
 from gserver.limiter import Limiter
 from gserver.net.door import bound_to_number
 from gserver.net.listeners import Listener, describe, open_listeners
@@ -40,6 +41,11 @@ log = logging.getLogger("gserver")
 
 _READ: Final = 1  # gevent's number for it
 _AUDIT_EVERY_S: Final = 60.0
+_FLAGS: Final = {
+    "first_byte": "--first-byte-timeout",
+    "idle": "--idle-timeout",
+    "evict_idle": "--evict-idle",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +81,18 @@ def serve(
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
     settings = _of_its_kind(settings, handler)
     limits, rejections = settings.limits, settings.rejections
+    rejections.check_replies()
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
     tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
+        _check_effects(settings, listeners)
         ensure_descriptors(
-            limits.max_connections,
+            shares_of(limits) + rejections.shares(len(listeners)),
             listeners=len(listeners),
-            others=limits.most_open
-            - limits.max_connections
-            + rejections.max_lingering * len(listeners)
             # Those whose header is read without a slot, to know whom somebody is evicted for.
-            + (MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
+            others=(MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
         )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
@@ -124,6 +129,26 @@ def serve(
         finally:
             auditing.kill()
     return not failed.is_set()
+
+
+def _check_effects(settings: ServeSettings, listeners: Sequence[Listener]) -> None:
+    """A setting without effect on some of the listeners is in the log; on all of them, an error."""
+    nowhere: dict[str, float] | None = None
+    for each in listeners:
+        here = without_effect(
+            each.socket.family,
+            settings.timeouts,
+            settings.evict_idle,
+            deferred_start=settings.deferred_start,
+        )
+        nowhere = here if nowhere is None else nowhere
+        nowhere = {setting: value for setting, value in nowhere.items() if setting in here}
+    for setting, value in (nowhere or {}).items():
+        raise SettingError(
+            _FLAGS[setting],
+            value,
+            "has no effect on unix sockets, nor without Linux's TCP_INFO; --lifetime has",
+        )
 
 
 def _of_its_kind(settings: ServeSettings, handler: Any) -> ServeSettings:

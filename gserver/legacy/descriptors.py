@@ -32,30 +32,29 @@ _needed = 0  # the soft limit that the cap takes, where it was raised
 _lowered = False  # in this process, a forked child
 
 
-def raise_limit(max_connections: int, *, others: int = 0) -> None:
-    """See that ``max_connections`` can be open at once. Children, and the programs that this one
+def raise_limit(clients: int, *, largest: tuple[str, object]) -> None:
+    """See that so many ``clients`` can be open at once. Children, and the programs that this one
     starts but with ``os.system``, get the old limit back; children until they turn out to serve
     themselves (:func:`raise_again`).
 
     The soft limit is raised only as far as ``select()`` goes, which the program may use: what
     it could not handle it must not be given.
 
-    :param others: the most clients besides that have a descriptor at once: those that wait for a
-        slot or take a busy reply.
-    :raises SettingError: it takes more than that.
+    :param clients: all that have a descriptor: admitted, waiting, or taking a busy reply.
+    :param largest: the setting that most of them are for, and what was given.
+    :raises SettingError: it takes more than that. Names ``largest``.
     """
     global _needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_connections + others + MOST_HELD + _SPARE + len(os.listdir("/dev/fd"))
+    needed = clients + MOST_HELD + _SPARE + len(os.listdir("/dev/fd"))
     if needed <= soft or soft == resource.RLIM_INFINITY:
         return
     most = _FD_SETSIZE if hard == resource.RLIM_INFINITY else min(hard, _FD_SETSIZE)
     if needed > most:
         raise SettingError(
-            "--max-connections",
-            max_connections,
+            *largest,
             f"needs {needed} descriptors and the limit is {soft}: raise it with `ulimit -n "
-            f"{needed}` (above {_FD_SETSIZE}, select() in the program fails), or lower the cap",
+            f"{needed}` (above {_FD_SETSIZE}, select() in the program fails), or give less",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     _needed = needed

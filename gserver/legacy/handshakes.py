@@ -20,7 +20,7 @@ from gserver.connection import HandshakeFailed
 from gserver.legacy.holders import Slot
 from gserver.limiter import Limiter
 from gserver.stats import Ending
-from gserver.tls import cooperative_wrap, handshake
+from gserver.tls import cooperative_wrap, handshake, left_silent
 
 __all__ = ["Handshakes", "patch"]
 
@@ -66,8 +66,9 @@ class Handshakes:
             handshake(holder, cooperative_wrap(server.context), arguments, self._timeout)
             done = True
         except HandshakeFailed as error:
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if error.timed_out else Ending.HANDSHAKE_FAILED
-            self._limiter.note_offence(address, Offence.HANDSHAKE)
+            slot.ending = error.ending
+            if not error.silent:
+                self._limiter.note_offence(address, Offence.HANDSHAKE)
         except gevent.GreenletExit:
             slot.ending = Ending.KILLED
         finally:
@@ -124,8 +125,14 @@ def patch(secure: Any, limiter: Limiter, timeout: float | None) -> None:
             raise  # a non-blocking socket: it goes on
         except OSError as error:  # ssl.SSLError is one
             timed_out = isinstance(error, TimeoutError)
-            slot.ending = Ending.HANDSHAKE_TIMEOUT if timed_out else Ending.HANDSHAKE_FAILED
-            limiter.note_offence(slot.address, Offence.HANDSHAKE)
+            failed = HandshakeFailed(
+                str(error),
+                timed_out=timed_out,
+                silent=not timed_out and left_silent(self, error),
+            )
+            slot.ending = failed.ending
+            if not failed.silent:
+                limiter.note_offence(slot.address, Offence.HANDSHAKE)
             raise
 
     secure.do_handshake = secure_do_handshake

@@ -16,6 +16,7 @@ from gserver import slots
 from gserver.admission.limits import Limits
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
+from gserver.idleness import warn_of_no_effect, without_effect
 from gserver.legacy import readiness, signals, sockets, watch
 from gserver.legacy.holders import Holders
 from gserver.legacy.listener import Listener
@@ -23,6 +24,7 @@ from gserver.legacy.service import Service
 from gserver.legacy.timed import TimedSlot
 from gserver.limiter import Limiter
 from gserver.net.keepalive import set_inherited
+from gserver.net.listeners import describe
 from gserver.net.rejection import Refuse, Rejection, by_reason
 from gserver.reaper import Reaper
 from gserver.timeouts import Timeouts, check_seconds
@@ -86,9 +88,14 @@ class Installed:
     def _listening(self, raw: Any, frame: FrameType | None) -> Listener | None:
         if not self._service.includes(raw, frame):
             return None
-        return Listener(
+        listener = Listener(
             raw.fileno(), self.holders, self._rejections, self._handshake_timeout, self._timeouts
         )
+        unseen = without_effect(
+            raw.family, self._timeouts, self._reaper.evict_idle, deferred_start=False
+        )
+        warn_of_no_effect(describe(listener.address), unseen)
+        return listener
 
 
 def install(

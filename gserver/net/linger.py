@@ -16,6 +16,7 @@ from typing import Final
 from gserver.net.deadlines import Deadlines
 from gserver.net.loop import BACKGROUND_PRIORITY, READ, WRITE, Loop, Watcher
 from gserver.replies.script import Script
+from gserver.stats import Telling
 
 __all__ = ["Linger"]
 
@@ -37,16 +38,13 @@ class Linger:
         close. Then the connection is closed as it is, up to an eighth of the time later. 2 s
         cover a lost segment and its retransmission (the initial RTO is 1 s, RFC 6298 section 2).
     :param max_lingering: connections, and so descriptors, held at once. A client that comes at
-        the bound gets a plain close, counted in ``degraded``.
+        the bound gets a plain close, counted as degraded.
     :param max_drained: bytes of one client's thrown away; at more it is closed. Python's urllib,
         for one, reads no reply before its upload is all sent, so this is the largest upload that
         still ends in the reply there, if the time suffices.
 
-    Counters, for reading: ``replied`` (the whole reply was taken and the client then closed),
-    ``expired`` (closed at the deadline or the bound on bytes), ``broken`` (the client left or
-    reset before the reply was all sent or acknowledged), ``degraded``, and ``dropped`` by
-    :meth:`close_all`. Each client handed to :meth:`start` is in exactly one of them or
-    ``lingering``.
+    :ivar counts: each client handed to :meth:`start` is in exactly one of them, or in
+        ``lingering``. May be replaced before the first comes, to count together with others.
     """
 
     def __init__(
@@ -59,11 +57,7 @@ class Linger:
     ) -> None:
         self.max_lingering = max_lingering
         self.max_drained: Final = max_drained
-        self.replied = 0
-        self.expired = 0
-        self.broken = 0
-        self.degraded = 0
-        self.dropped = 0
+        self.counts: dict[Telling, int] = dict.fromkeys(Telling, 0)
         self._loop = loop
         self._deadlines: Deadlines[_Conversation] = Deadlines(loop, timeout, self._expire)
 
@@ -83,7 +77,7 @@ class Linger:
         Raises nothing but what closing at the bound may raise (:class:`OSError`).
         """
         if len(self._deadlines) >= self.max_lingering:
-            self.degraded += 1
+            self.counts[Telling.DEGRADED] += 1
             _socket.close(fd)
             return
         conversation = _Conversation(self, fd, family, script)
@@ -95,11 +89,11 @@ class Linger:
         conversations = list(self._deadlines)
         for conversation in conversations:
             self._end(conversation)
-        self.dropped += len(conversations)
+        self.counts[Telling.DROPPED] += len(conversations)
         return len(conversations)
 
     def _expire(self, conversation: _Conversation) -> None:
-        self.expired += 1
+        self.counts[Telling.EXPIRED] += 1
         self._end(conversation)
 
     def _end(self, conversation: _Conversation) -> None:
@@ -182,7 +176,7 @@ class _Conversation:
             self._break()
             return
         if not size:
-            self.linger.replied += 1
+            self.linger.counts[Telling.REPLIED] += 1
             self.linger._end(self)
             return
         self.drained += size
@@ -190,7 +184,7 @@ class _Conversation:
             self.linger._expire(self)
 
     def _break(self) -> None:
-        self.linger.broken += 1
+        self.linger.counts[Telling.BROKEN] += 1
         self.linger._end(self)
 
     def _watch(self, events: int, step: Callable[[], None]) -> None:

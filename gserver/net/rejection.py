@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
 from gserver.net.loop import Loop
+from gserver.net.reply import Reply
 
 __all__ = ["Close", "Refuse", "Rejection", "Reset", "by_reason"]
 
@@ -124,7 +125,7 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
     :param rejection: for ``capacity``; or a mapping from reasons. What it leaves out is done as
         ``capacity`` is (:class:`Close` by default); but who is denied, penalised, a proxy without
         a header, or came when there was no descriptor left is at most reset, not replied to.
-    :raises SettingError: not a rejection, or not a reason.
+    :raises SettingError: not a rejection, or not a reason; or not one for that reason.
     """
     given = rejection if isinstance(rejection, Mapping) else {"capacity": rejection or Close()}
     known = set(Reason)
@@ -133,12 +134,20 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
             raise SettingError(
                 "rejection", reason, f"is no reason; accepted: {', '.join(sorted(known))}"
             )
-        if not hasattr(chosen, "on") or not hasattr(chosen, "name"):
+        is_class = isinstance(chosen, type)  # Reset for Reset(): it has all of the attributes
+        if is_class or not hasattr(chosen, "on") or not hasattr(chosen, "name"):
             raise SettingError(
                 "rejection", chosen, "must be Close(), Reset(), Refuse(), Reply(…) or a mapping"
             )
         if reason != Reason.CAPACITY and isinstance(chosen, Refuse):
             raise SettingError("rejection", chosen, "is for the reason capacity only")
+        if reason == Reason.DESCRIPTORS and isinstance(chosen, Reply):
+            raise SettingError(
+                "rejection",
+                chosen,
+                "is not for the reason descriptors: who takes a reply keeps the one descriptor "
+                "that all others are turned away with",
+            )
     default = given.get(Reason.CAPACITY, Close())
     plain: Rejection = default if isinstance(default, Close) else Reset()
     return {

@@ -108,11 +108,14 @@ def test_one_address_can_be_denied_within_a_source():
     assert verdicts(limits, "2001:db8::7", "2001:db8::8") == [False, True]
 
 
-def test_unix_clients_are_denied_by_name_only():
-    assert verdicts(Limits(max_connections=1, allow=["10.0.0.0/8"]), b"", "1.2.3.4") == [
-        True,
-        False,
-    ]
+def test_unix_clients_are_let_in_by_an_allow_list_only_by_name():
+    limits = Limits(max_connections=1, allow=["10.0.0.0/8"])
+    assert verdicts(limits, b"", "/run/s", "10.2.3.4") == [False, False, True]
+    for allow in ["unix"], ["all"]:
+        assert verdicts(Limits(max_connections=1, allow=allow), b"") == [True]
+
+
+def test_unix_clients_are_denied_by_name():
     assert verdicts(Limits(max_connections=1, deny=["unix"]), b"", "1.2.3.4") == [False, True]
     limits = Limits(max_connections=1, deny=["all"], allow=["10.0.0.0/8"])
     assert verdicts(limits, b"", "10.2.3.4", "1.2.3.4", "::2") == [False, True, False, False]

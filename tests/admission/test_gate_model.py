@@ -54,10 +54,11 @@ def limits(draw: st.DrawFn, **always: Any) -> Limits:
         "early_drop": draw(st.sampled_from([None, None, "1:50:5"])),
         "penalty": draw(st.sampled_from([0, 8])),
         "wait": draw(st.sampled_from([0, 1.0])),
-        "wait_queue": draw(st.integers(1, 3)),
-        "wait_order": draw(st.sampled_from(["fifo", "lifo"])),
     }
     given |= always
+    if given["wait"]:
+        given["wait_queue"] = draw(st.integers(1, 3))
+        given["wait_order"] = draw(st.sampled_from(["fifo", "lifo"]))
     for name in ("rate", "source_rate"):
         if given[name]:
             given[f"{name}_burst"] = draw(st.integers(1, 3))

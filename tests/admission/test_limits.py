@@ -46,6 +46,11 @@ BAD = [
     ({"wait": -0.1}, "wait", "seconds"),
     ({"wait": 1, "wait_queue": 0}, "wait_queue", "from 1 to"),
     ({"wait_order": "random"}, "wait_order", "'fifo' and 'lifo'"),
+    ({"wait_queue": 5}, "wait_queue", "needs wait"),
+    ({"wait_order": "lifo"}, "wait_order", "needs wait"),
+    ({"penalty_threshold": 5}, "penalty_threshold", "needs penalty"),
+    ({"penalty_max": 700}, "penalty_max", "needs penalty"),
+    ({"source_table": 10, "rate": 5}, "source_table", "needs source_rate or penalty"),
     ({"dry_run": ["capacity"]}, "dry_run", "accepted: denied, penalty"),
     ({"dry_run": ["rate"]}, "dry_run", "is off"),
     ({"dry_run": "rate"}, "dry_run", "list"),
@@ -90,5 +95,5 @@ def test_a_burst_is_one_seconds_attempts_unless_given():
 
 
 def test_places_to_wait_count_only_where_clients_wait():
-    assert Limits(max_connections=10, wait_queue=5).most_open == 10
+    assert Limits(max_connections=10).most_open == 10
     assert Limits(max_connections=10, wait_queue=5, wait=0.1).most_open == 15

@@ -174,6 +174,16 @@ def test_whose_handshake_fails_is_shut_out_for_a_while(row: Row, start: Start) -
     assert "gserver: rejecting (penalty)" in program.stop()
 
 
+@pytest.mark.parametrize("row", [HTTPS, IN_HANDLER], ids=lambda row: row.name)
+def test_who_leaves_without_a_word_of_tls_is_not_shut_out(row: Row, start: Start) -> None:
+    program = start(row, "--penalty", "60", "--penalty-threshold", "30")
+    for _ in range(4):
+        with Caller(program):
+            pass
+    assert serves(row, program.port, 1)
+    assert "penalty" not in program.stop()
+
+
 # ---- how the others are told -------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from gevent import socket as gevent_socket
 
 from gserver.net.linger import Linger
 from gserver.replies import Reply, Script, named
+from gserver.stats import Telling
 
 BUSY = Reply(b"busy\r\n")
 
@@ -38,10 +39,7 @@ def make_linger() -> Iterator[Callable[..., Linger]]:
 
 
 def counts(linger: Linger) -> tuple[int, ...]:
-    return (
-        linger.replied, linger.expired, linger.broken, linger.degraded, linger.dropped,
-        linger.lingering,
-    )  # fmt: skip
+    return (*(linger.counts[telling] for telling in Telling), linger.lingering)
 
 
 @pytest.mark.parametrize("script", [BUSY, named("http"), named("redis")])
@@ -78,7 +76,7 @@ def test_reply_larger_than_the_buffers_arrives_whole(
     assert read_to_end(client) == payload
     client.close()
     until(lambda: linger.lingering == 0)
-    assert linger.replied == 1
+    assert linger.counts[Telling.REPLIED] == 1
 
 
 def test_dialogue_goes_step_by_step(tcp: Place, make_linger: Callable[..., Linger]) -> None:
@@ -92,7 +90,7 @@ def test_dialogue_goes_step_by_step(tcp: Place, make_linger: Callable[..., Linge
     assert b"C53300\0" in read_to_end(client)
     client.close()
     until(lambda: linger.lingering == 0)
-    assert linger.replied == 1
+    assert linger.counts[Telling.REPLIED] == 1
 
 
 @pytest.mark.parametrize("script", [BUSY, named("http")], ids=["told", "waited-for"])
@@ -127,7 +125,7 @@ def test_a_trickle_of_data_does_not_move_the_deadline(
 
     talker = gevent.spawn(trickle)
     until(lambda: linger.lingering == 0)
-    assert linger.expired == 1
+    assert linger.counts[Telling.EXPIRED] == 1
     talker.join(DEADLINE_S)
     assert talker.successful()
 
@@ -222,7 +220,7 @@ def test_a_half_closed_client_still_gets_its_reply(
     linger.start(fd, place.family, named("http"))
     assert read_to_end(client).startswith(b"HTTP/1.1 503 ")
     until(lambda: linger.lingering == 0)
-    assert linger.replied == 1
+    assert linger.counts[Telling.REPLIED] == 1
 
 
 def test_a_default_timeout_of_the_program_never_blocks_the_loop(
@@ -264,7 +262,7 @@ def test_no_greenlet_and_no_gevent_socket_is_made_for_a_reply(
     for client, _ in pairs:
         assert read_to_end(client).startswith(b"HTTP/1.1 503 ")
         client.close()
-    until(lambda: linger.replied == 20)
+    until(lambda: linger.counts[Telling.REPLIED] == 20)
     assert greenlets() == before
 
 
@@ -292,6 +290,6 @@ def test_every_descriptor_comes_back_and_the_books_balance(
     for client in tcp.clients:
         client.close()
     assert len(os.listdir("/dev/fd")) == before
-    assert linger.replied
-    assert linger.expired
-    assert linger.degraded
+    assert linger.counts[Telling.REPLIED]
+    assert linger.counts[Telling.EXPIRED]
+    assert linger.counts[Telling.DEGRADED]
