@@ -14,6 +14,7 @@ from gevent.event import Event
 from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
+from gserver.probe.holders import must_be_full
 from gserver.probe.ledger import Falsehood, Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.result import Result
@@ -48,7 +49,8 @@ def run_churn(
 ) -> None:
     """Both parts, figures into *result*.
 
-    :raises TargetError: the cap cannot be filled.
+    :raises TargetError: the cap cannot be filled, or is not one.
+    :raises LocalError: this machine could not find out whether it is one.
     """
     churn = _Churn(target, calibration, run, settings)
     try:
@@ -176,6 +178,9 @@ class _Churn:
                 )
             if barren:
                 self.run.pause(0.05)
+        if not self.over:
+            more = self._try()
+            must_be_full(self.target, self.settings.cap, more.outcome, self.run)
         self.false.clear()
         self.outcomes.clear()
 

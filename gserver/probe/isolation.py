@@ -96,7 +96,8 @@ def run_isolation(
     try:
         sink_target = parse_target(f"127.0.0.1:{sink.line()}")
         holders.fill(settings.cap)
-        if holders.check_full() is None or run.stopped:
+        holders.check_full()
+        if run.stopped:
             return
         socks = []
         for attempt in list(holders.held)[: min(settings.victims, settings.cap)]:

@@ -64,7 +64,8 @@ def run_storm(
         before = measure(pid, memory=True)
         holders.fill(settings.cap)
         held = measure(pid, memory=True)
-        holders.check_full()
+        if not run.stopped:
+            holders.check_full()
         if run.stopped:
             result.partial = run.partial
             return
