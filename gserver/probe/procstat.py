@@ -22,8 +22,8 @@ class Usage:
     :param server_cpu_s: of the whole tree, threads and children that have ended included, to the
         nanosecond (processes that have ended: to two clock ticks in all, of 10 ms each); 0 without
         a pid.
-    :param machine_cpu_s: busy time of all processors: on loopback the kernel charges the
-        server's share of a handshake to whoever sends the packet.
+    :param machine_cpu_s: busy time of all processors, to a clock tick for each: on loopback the
+        kernel charges the server's share of a handshake to whoever sends the packet.
     :param server_pss: proportional set size of the tree, bytes; 0 when it cannot be read.
     :param socket_memory: TCP buffers of the machine, bytes (``/proc/net/sockstat``).
     :param time_wait_overflow: sockets in TIME_WAIT that the table's limit has thrown away.
@@ -126,8 +126,13 @@ def _pss(pid: int) -> int:
 
 
 def _machine_cpu() -> float:
-    fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) * _TICK_S  # less idle and iowait
+    # The time there was, less idle and iowait (proc_stat(5)). The kernel measures idleness where
+    # the tick stops meanwhile (NO_HZ: get_cpu_idle_time_us in kernel/time/tick-sched.c), while
+    # the other fields count who is found running at a tick: a server that a timer wakes is found
+    # always, or never.
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    there_was = time.monotonic() * (os.cpu_count() or 1)
+    return there_was - (int(fields[4]) + int(fields[5])) * _TICK_S
 
 
 def _fields(path: str, start: str) -> dict[str, int]:
