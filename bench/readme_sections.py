@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
-from bench.overview import AHEAD, OURS, Ahead, Overview, overview
+from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result
 from bench.stats import MIN_BLOCKS
@@ -47,6 +47,8 @@ def compared(result: Result) -> str:
         mark = f"<sup>{','.join(map(str, row.notes))}</sup>" if row.notes else ""
         cells = [glance(cell.text).replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
         rows.append([name + mark, result.peers[row.peer].policy, *cells])
+        if row.again:
+            rows.append([f"*{AGAIN}*", "", *map(glance, row.again)])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
@@ -54,12 +56,15 @@ def compared(result: Result) -> str:
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
         f"{place(result.environment)}. Caps {caps}; one figure where both are the same, or where "
-        "the cap does not matter.",
+        "the cap does not matter. In the picture a thin line spans the rounds; shaded behind ours "
+        "is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
         ahead(found) if rounds >= MIN_BLOCKS else FEW,
     ]
+    if text := behind(found):
+        parts.append(text)
     if result.missing:
         parts.append(f"Not measured, because not installed: {', '.join(result.missing)}.")
     if result.partial:
@@ -105,7 +110,7 @@ def ahead(found: Overview) -> str:
     for column in found.columns:
         by_peer: dict[str, list[Ahead]] = {}
         for mark in found.ahead:
-            if mark.column == column:
+            if (mark.column.experiment, mark.column.key) == (column.experiment, column.key):
                 by_peer.setdefault(mark.peer, []).append(mark)
         if by_peer:
             peers = ", ".join(f"{peer}{by_how_much(mine)}" for peer, mine in by_peer.items())
@@ -113,6 +118,30 @@ def ahead(found: Overview) -> str:
     if not lines:
         return "In none of these figures is a peer ahead of gserver's row."
     return "Ahead of gserver's row whose clients see the same:\n\n" + "\n".join(lines)
+
+
+def behind(found: Overview) -> str:
+    """Say where ours that have no such peer are behind those of other kinds; "" nowhere."""
+    lines = []
+    headings = [column.heading for column in found.columns]
+    cells = {row.peer: dict(zip(headings, row.cells, strict=True)) for row in found.rows}
+
+    def figure(peer: str, heading: str) -> str:
+        return glance(cells[peer][heading].text).replace(AHEAD, "")
+
+    for each in found.behind:
+        heading = each.column.heading
+        by_text: dict[str, list[str]] = {}
+        for peer in each.peers:
+            by_text.setdefault(figure(peer, heading), []).append(peer)
+        others = "; ".join(f"{', '.join(peers)} {text}" for text, peers in by_text.items())
+        lines.append(f"- {each.ours}, {heading}: {figure(each.ours, heading)}; {others}")
+    if not lines:
+        return ""
+    return (
+        "Behind peers whose clients are told in another way, where no peer's see the same "
+        "(latency is not compared):\n\n" + "\n".join(lines)
+    )
 
 
 def by_how_much(marks: Sequence[Ahead]) -> str:
