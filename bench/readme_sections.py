@@ -15,7 +15,7 @@ from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result
 from bench.stats import MIN_BLOCKS
 
-__all__ = ["capped", "compared", "costs", "rejecting", "rules"]
+__all__ = ["capped", "compared", "costs", "refusing", "rejecting", "rules"]
 
 
 FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
@@ -150,6 +150,37 @@ def by_how_much(marks: Sequence[Ahead]) -> str:
     return f" ({', '.join(ratios)})" if ratios else ""
 
 
+def refusing(result: Result) -> str:
+    """What becomes of those who close and come back, where the kernel refuses and where the server
+    answers, in a sentence; "" when that was not measured."""
+    said: dict[str, list[str]] = {}
+    for group in result.groups:
+        if group.experiment != "churn":
+            continue
+        for row in group.series:
+            if not row.peer.startswith(OURS) or row.twin:
+                continue
+            tries, false = (
+                sum(value for value in row.values(key) if value is not None)
+                for key in ("tries", "false")
+            )
+            if tries:
+                text = f"{false:,.0f} of {tries:,.0f} at cap {group.cap:,}" if false else "none"
+                said.setdefault(row.peer.removeprefix(OURS), []).append(text)
+    refused = said.pop("refuse", None)
+    if refused is None:
+        return ""
+    by_text: dict[str, list[str]] = {}
+    for name, texts in said.items():
+        by_text.setdefault(", ".join(dict.fromkeys(texts)), []).append(f"`{name}`")
+    others = "; ".join(f"{', '.join(names)} {text}" for text, names in by_text.items())
+    return (
+        "Of clients who closed their connection to a full server and came back at once, `refuse` "
+        f"turned away {', '.join(refused)}: the kernel answers until the server has seen that a "
+        f"slot is free.{f' Of as many: {others}.' if others else ''} (`python -m bench compare`)"
+    )
+
+
 # -- the cost scripts ---------------------------------------------------------------------------
 
 
@@ -158,7 +189,7 @@ def rejecting(found: dict[str, Any]) -> str:
     rows = [row for row in found["rows"] if row["clients"] == "close"]
     others = [row for row in found["rows"] if row["clients"] == "reset"]
     head = ["held", "gserver", "floor", "ratio", "A/A", "rejected a second"]
-    head += ["p50 / p99 quiet", "p50 / p99 flood"]
+    head += ["echo p50 / p99"]
     lines = []
     for row in rows:
         pair, same = row["pair"], row["same"]["ratios"]
@@ -170,7 +201,6 @@ def rejecting(found: dict[str, Any]) -> str:
                 f"{pair['ratio']:.2f}",
                 f"{min(same):.2f}-{max(same):.2f}",
                 f"{pair['rate_a']:,.0f}",
-                echoed(row["quiet_us"]),
                 echoed(pair["echo_us_a"]),
             ]
         )
@@ -199,7 +229,8 @@ def rules(found: dict[str, Any]) -> str:
     first = found["rows"][0]["pair"]
     text = (
         f"With a cap and a rate for each source a rejection takes {first['us_a']:.1f} µs instead "
-        f"of {first['us_b']:.1f} (`python -m bench reject-cost --rules`). "
+        f"of {first['us_b']:.1f}, at {found['rows'][0]['held']:,} held "
+        "(`python -m bench reject-cost --rules`). "
         f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
     )
     return "\n\n".join([text, *caveats(found)])
@@ -251,17 +282,25 @@ def costs(found: dict[str, Any]) -> str:
 
 def refused(rows: list[dict[str, Any]]) -> str:
     row = rows[0]
-    return (
+    text = (
         f"a client turned away by `{row['reject']}` costs the server {row['us_each']:.2f} µs of "
         f"CPU ({row['clients']:,} in {row['seconds']:.1f} s)"
     )
+    # Results from before it was read have none.
+    if "machine_us_each" in row:
+        text += f", and the whole machine {row['machine_us_each']:.0f} µs, the client's part in it"
+    return text
 
 
 def replied(rows: list[dict[str, Any]]) -> str:
     best = {row["kind"]: min(row["us"]) for row in rows}
+    rounds = max(len(row["us"]) for row in rows)
     close = best.pop("close")
     texts = ", ".join(f"{kind} {us:.0f} µs" for kind, us in best.items())
-    return f"a rejection with a message: {texts}; without one {close:.0f} µs"
+    return (
+        f"a rejection with a message, the best of {rounds} rounds: {texts}; without one "
+        f"{close:.0f} µs"
+    )
 
 
 def held(rows: list[dict[str, Any]]) -> str:
