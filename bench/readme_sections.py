@@ -34,6 +34,12 @@ def place(environment: dict[str, Any]) -> str:
     return f"Python {environment['python']}, Linux {kernel}, {cores} cores"
 
 
+def loaded(environment: dict[str, Any]) -> str:
+    """Say what else the machine was doing when it began; "" when that was not noted."""
+    loads = environment.get("load_average")
+    return f", load average {loads[0]:.1f} when it began" if loads else ""
+
+
 # -- the comparison -----------------------------------------------------------------------------
 
 
@@ -55,7 +61,7 @@ def compared(result: Result) -> str:
     date = result.environment["started_at"][:10]
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}. Caps {caps}; one figure where both are the same, or where "
+        f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one figure where both are the same, or where "
         "the cap does not matter. In the picture a thin line spans the rounds; shaded behind ours "
         "is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.compare_command import busy
 from bench.experiments import EXPERIMENTS
 from bench.overview import overview
 from bench.overview_plot import overview_plot
@@ -261,6 +262,15 @@ def rejections(ratios: Sequence[float]) -> dict[str, Any]:
             for how in ("close", "reset")
         ],
     }
+
+
+@pytest.mark.parametrize(("load", "says"), [(0.2, ""), (1.24, "load average 1.24, above 0.5")])
+def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float, says: str) -> None:
+    assert says in busy(load)
+    assert bool(busy(load)) == bool(says)
+    found = result(100.0, 60.0)
+    found.environment["load_average"] = [load, 1.0, 1.0]
+    assert f"2 cores, load average {load:.1f} when it began. Caps" in compared(found)
 
 
 def test_rejection_cost_is_judged_by_its_targets() -> None:
