@@ -62,8 +62,8 @@ def compared(result: Result) -> str:
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
         f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one "
-        "figure where both are the same, or where the cap does not matter. In the picture a thin line "
-        "spans the rounds; shaded behind ours is how far it is from itself.",
+        "figure where both are the same, or where the cap does not matter. In the picture a thin "
+        "line spans the rounds; shaded behind ours is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
