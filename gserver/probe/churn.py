@@ -106,6 +106,8 @@ class _Churn:
         self.outcomes[outcome] += 1
         self.ledger.begin(attempt, attempt.started)  # some come to their outcome as they start
         if outcome is Outcome.ADMITTED:
+            if len(self.held) >= self.settings.cap:
+                self._look_for_ended()
             self.ledger.admitted(attempt, attempt.finished)
             self.held.append(attempt)
             if self.freed:
@@ -126,9 +128,19 @@ class _Churn:
 
     def _on_change(self, attempt: Attempt) -> None:
         if attempt.ended and attempt in self.held:
-            self.held.remove(attempt)
-            self.ledger.ended(attempt.ended)
-            self.lost += 1
+            self._ended(attempt, attempt.ended)
+
+    def _ended(self, attempt: Attempt, when: int) -> None:
+        self.held.remove(attempt)
+        self.ledger.ended(when)
+        self.lost += 1
+
+    def _look_for_ended(self) -> None:
+        """Before so many count as served at once: those go whose end has come and was not read."""
+        now = monotonic_ns()
+        for attempt in [each for each in self.held if not self.engine.is_held(each)]:
+            self._ended(attempt, now)
+            self.engine.end(attempt)
 
     @property
     def over(self) -> bool:
