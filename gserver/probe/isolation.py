@@ -220,7 +220,7 @@ def _report_cost(result: Result, got: FloodResult, before: Usage, after: Usage) 
     result.figures["machine_cpu_per_attempt"] = machine
     used = after.server_cpu_s - before.server_cpu_s
     if used > 0:  # less than before: the process has ended
-        result.figures["cpu_per_rejection"] = used / rejected
+        result.figures["cpu_per_rejection_with_answers"] = used / rejected
 
 
 def _after_warm_up(pings: Pings, start_ns: int, end_ns: int) -> _Phase:
@@ -305,8 +305,8 @@ def _report(
         ),
         ("no answer", ", ".join(f"{name} {p.missed} of {p.asked}" for name, p in found.items())),
     ]
-    if "cpu_per_rejection" in result.figures:
-        each = result.figures["cpu_per_rejection"] * 1e6
+    if "cpu_per_rejection_with_answers" in result.figures:
+        each = result.figures["cpu_per_rejection_with_answers"] * 1e6
         result.lines.append(("server CPU", f"{each:.1f} us a rejection, the victims' included"))
     if "machine_cpu_per_attempt" in result.figures:
         each = result.figures["machine_cpu_per_attempt"] * 1e6

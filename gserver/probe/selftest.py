@@ -86,7 +86,7 @@ def _overhead(run: Run, result: Result, port: int, rate: float) -> None:
 
 
 def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
-    reached, steps = 0.0, []
+    reached, steps, most = 0.0, [], "at least"  # as long as no step of the ramp failed
     for rate in _RAMP:
         if run.stopped:
             break
@@ -105,6 +105,7 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
             }
         )
         if invalid:
+            most = "up to"
             break
         reached = rate
     result.details["ceiling"] = steps
@@ -112,9 +113,12 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         return
     result.figures["ceiling"] = reached
     result.lines.append(
-        ("ceiling", f"{reached:.0f} attempts a second is valid; client processes: {processes}")
+        (
+            "ceiling",
+            f"{most} {reached:.0f} attempts a second are valid; client processes: {processes}",
+        )
     )
-    result.headline = f"this client makes up to {reached:.0f} attempts a second here"
+    result.headline = f"this client makes {most} {reached:.0f} attempts a second here"
 
 
 def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int, seed: int) -> None:
