@@ -251,6 +251,7 @@ def _report_flood(result: Result, phase: str, got: FloodResult, *, judged: bool)
         result.warnings += [f"{phase}: {text}" for text in warnings]
         result.invalid += [f"{phase}: {text}" for text in invalid]
     if phase != "flood":
+        result.floods[phase] = got.records, got.start_ns
         return
     counts = Counter(row[3] for row in rows)
     result.figures |= {

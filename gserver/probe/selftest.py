@@ -91,6 +91,7 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         if run.stopped:
             break
         found = _flood(run, port, rate, processes, "ceiling")
+        result.floods[f"ceiling, {rate} a second"] = found.records, found.start_ns
         if run.stopped:
             break
         summary = summarise(_latencies(found)[0])
@@ -129,7 +130,9 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
         for which in (0, 1) if block % 2 == 0 else (1, 0):
             if not run.stopped:
                 what = f"A/A block {block + 1} of {blocks}"
-                pair[which] = _flood(run, ports[which], rate, 1, what)
+                pair[which] = found = _flood(run, ports[which], rate, 1, what)
+                name = f"A/A block {block + 1}, server {'AB'[which]}"
+                result.floods[name] = found.records, found.start_ns
         if run.stopped:  # the last flood was cut short
             break
         why = [reason for found in pair.values() for reason in _faults(found)]

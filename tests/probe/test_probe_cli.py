@@ -164,6 +164,11 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
     assert figures["message.p90"] <= figures["message.response.p90"]
     assert "message.p99" not in figures  # three samples beyond it
     assert len(found["records"]["outcome"]) == 400
+    assert found["exit_status"] == 0
+    assert found["thresholds"] == [
+        {"text": "hangs==0", "met": True},
+        {"text": "over_admissions==0", "met": True},
+    ]
     with rows.open() as stream:
         assert len(list(csv.DictReader(stream))) == 400
 
@@ -302,7 +307,17 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
     report = tmp_path / "self.json"
     done = probe("selftest", "--blocks", 2, "--json", report)
     assert done.returncode in (0, 3), done.stderr  # a busy machine's run may not count
-    figures = read(report)["figures"]
+    found = read(report)
+    figures = found["figures"]
+    assert found["exit_status"] == done.returncode
+    assert {"ceiling, 2000 a second", "A/A block 1, server A", "A/A block 2, server B"} < set(
+        found["floods"]
+    )
+    assert len(found["floods"]["A/A block 1, server A"]["outcome"]) > 1000
+    if len(found["details"]["ceiling"]) == 10 and found["details"]["ceiling"][-1]["valid"]:
+        assert "at least 30000 attempts a second" in done.stdout
+    else:
+        assert "this client makes up to" in done.stdout
     assert figures["fin.count"] > 1000
     if done.returncode == 0:  # else a block may have been left out
         assert figures["noise.p50.low"] <= figures["noise.p50.high"]
@@ -417,7 +432,10 @@ def test_isolation_compares_the_flood_with_a_control_flood(
         "--json", report,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = read(report)["figures"]
+    found = read(report)
+    figures = found["figures"]
+    assert len(found["floods"]["control"]["outcome"]) == len(found["records"]["outcome"]) == 300
+    assert figures["cpu_per_rejection_with_answers"] > 0  # not what a storm measures
     for phase in ("quiet", "control", "flood", "recovery"):
         assert 150 <= figures[f"{phase}.count"] <= 200
     assert figures["victims_lost"] == 0
