@@ -28,6 +28,9 @@ __all__ = ["compare", "peers", "show"]
 
 CAPS = (10, 1_000)
 
+#: Runnable processes on average before the first measurement, from which on they are in the way.
+BUSY = 0.5
+
 #: Descriptors beside those of the connections: of a queueing server's flood, and of ours.
 SPARE_DESCRIPTORS = 2_000
 
@@ -100,6 +103,8 @@ def compare(
     words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     command = ["python", "-m", "bench", *words]
     result = Result(environment(command, seed), seed, {}, missing, groups=[])
+    if text := busy(result.environment["load_average"][0]):
+        click.echo(f"warning: {text}", err=True)
     run = Progress(limit)
     with run:
         compare_all(plan, found, result, run)
@@ -108,6 +113,15 @@ def compare(
         sys.exit(EXIT_INVALID)
     if not whole:
         sys.exit(EXIT_USAGE)
+
+
+def busy(load: float) -> str:
+    """Say that the machine has other things to do, by its load average of a minute; "" if not."""
+    if load <= BUSY:
+        return ""
+    return (
+        f"the machine is not idle: load average {load:.2f}, above {BUSY:g}; figures will be worse"
+    )
 
 
 def nothing_to_do(missing: Mapping[str, str]) -> str:

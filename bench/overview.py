@@ -1,15 +1,20 @@
 """A comparison in one table: every server in a row, every headline figure in a column. Pure.
 
-A cell has the figure at each cap. Where a server does better than ours whose clients see the same,
-it is marked: by more than the A/A band where ratios are made, in every round where counts are.
+A cell has the figure at each cap, with no more digits than mean something, or how far its rounds
+lie apart. Where a server does better than ours whose clients see the same, it is marked: by more
+than the A/A band where ratios are made, in every round where counts are; and where it cannot be
+told from ours, too. Ours that have no such peer stand beside those of other kinds, in what does not
+depend on the kind.
 """
 
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.peers import PEERS
 from bench.ratios import comparison, partners
 from bench.results import (
     Figure,
@@ -20,11 +25,31 @@ from bench.results import (
     numbers_in,
     without_numbers,
 )
+from bench.stats import Comparison
 
-__all__ = ["AHEAD", "COLUMNS", "OURS", "Ahead", "Cell", "Column", "Overview", "Row", "overview"]
+__all__ = [
+    "AGAIN",
+    "AHEAD",
+    "COLUMNS",
+    "OURS",
+    "Ahead",
+    "Behind",
+    "Cell",
+    "Column",
+    "Overview",
+    "Row",
+    "overview",
+]
 
-#: Stands behind a figure that is better than ours.
+#: Stands behind a figure that is better than ours, and before one that may as well be the same.
 AHEAD = "*"
+ALIKE = "~"
+
+#: The name of the row that says how far the one above it is from itself.
+AGAIN = "again (A/A)"
+
+#: Rounds that lie further apart than that are no figure of two digits: their range is shown.
+APART = 2.0
 
 #: Decimals to which counts are compared. Of a server that leaves a TIME_WAIT for each rejection a
 #: few of 2,000 are not found: whose port was given to another client (``SOURCES`` of the storm).
@@ -39,7 +64,8 @@ class Column:
     """A headline: a figure of an experiment. Less is better in all of them.
 
     ``about`` is a clause that follows the heading and a colon. ``counted``: compared by its
-    counts; ``log``: plotted on a logarithmic axis.
+    counts; ``any_kind``: also with servers that turn people away in another way; ``log``: plotted
+    on a logarithmic axis.
     """
 
     experiment: str
@@ -47,6 +73,7 @@ class Column:
     heading: str
     about: str
     counted: bool = False
+    any_kind: bool = False
     log: bool = False
 
 
@@ -56,16 +83,39 @@ COLUMNS = (
     Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
     Column("storm", "p99", "p99", "the same, of 100 clients the slowest", log=True),
     Column("storm", "cpu", "CPU", "server's µs a rejection, 2,000 a second"),
+    Column("storm", "machine", "machine", "the whole machine's µs an attempt, its client's too"),
     Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
     Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection", counted=True),
-    Column("storm", "unanswered", "silent %", "clients who were told nothing", counted=True),
     Column(
-        "churn", "false", "false", "rejections, of {tries} who closed and came back", counted=True
+        "storm",
+        "unanswered",
+        "silent %",
+        "clients who were told nothing",
+        counted=True,
+        any_kind=True,
     ),
-    Column("burst", "unanswered", "unanswered", "in 4 s, of 500 at once, cap 3", counted=True),
+    Column(
+        "churn",
+        "false",
+        "false",
+        "rejections, of {tries} who closed and came back",
+        counted=True,
+        any_kind=True,
+    ),
+    Column(
+        "burst",
+        "unanswered",
+        "unanswered",
+        "in 4 s, of 500 at once, cap 3",
+        counted=True,
+        any_kind=True,
+    ),
     Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
-    Column("memory", "pss", "KiB", "of the server's memory a held connection", log=True),
+    Column("memory", "pss", "KiB", "of the server's memory a held connection{proxies}", log=True),
 )
+
+#: What the memory of a proxy leaves out.
+PROXIES = " ({names}: the proxy's alone, though the server behind it holds a connection too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +129,27 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """A figure in which all of ``peers`` are better than ``ours``, though none of their clients
+    sees the same: in every round, at every cap."""
+
+    ours: str
+    column: Column
+    peers: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One server's headline: ``values`` by cap, and what is printed."""
+    """One server's headline: ``values`` by cap, and what is printed.
+
+    ``spans``: by cap, the rounds' smallest and largest. ``bands``: by cap, the factor by which the
+    server may differ from itself; empty where it did not run twice.
+    """
 
     values: dict[int, float | None]
     text: str
+    spans: dict[int, tuple[float, float]] = field(default_factory=dict)
+    bands: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +159,17 @@ class Row:
     peer: str
     cells: list[Cell]
     notes: list[int] = field(default_factory=list)
+
+    @property
+    def again(self) -> list[str]:
+        """The cells of the row :data:`AGAIN` below it; none when it did not run twice."""
+        if not any(cell.bands for cell in self.cells):
+            return []
+        return [
+            " / ".join(f"x{brief(band, 3 if band < APART else 2)}" for band in cell.bands.values())
+            or "-"
+            for cell in self.cells
+        ]
 
     @property
     def mark(self) -> str:
@@ -109,13 +186,17 @@ class Overview:
     rows: list[Row]
     notes: list[str]
     ahead: list[Ahead]
+    behind: list[Behind]
 
     @property
     def reading(self) -> str:
         """How to read a mark and an empty cell."""
         return (
             f"{AHEAD} better than gserver's row whose clients see the same (memory: than any), "
-            "by more than a server differs from itself; - no such figure."
+            f"by more than a server differs from itself; {ALIKE} not resolved: it may as well be "
+            "that row's; two figures with a dash: the rounds' smallest and largest, where they lie "
+            f"more than {APART:g} times apart; {AGAIN}: the factor by which the server above "
+            "differs from itself, run twice a round; - no such figure."
         )
 
 
@@ -124,27 +205,60 @@ def overview(result: Result) -> Overview:
     groups: dict[str, list[Group]] = {}
     for group in result.groups:
         groups.setdefault(group.experiment, []).append(group)
-    columns = [column for column in COLUMNS if column.experiment in groups]
+    columns = [column for column in COLUMNS if there_is(column, groups.get(column.experiment, ()))]
     caps = max(([group.cap for group in mine] for mine in groups.values()), key=len, default=[])
     rows: list[Row] = []
     ahead: list[Ahead] = []
+    behind: list[Behind] = []
     for peer in result.peers:
         cells = []
         for column in columns:
             mine = better(peer, column, groups[column.experiment], result.seed)
             ahead += mine
-            cells.append(cell(peer, column, groups[column.experiment], mine))
+            cells.append(cell(peer, column, groups[column.experiment], mine, result.seed))
+            if others := better_of_other_kinds(peer, column, groups[column.experiment]):
+                behind.append(Behind(peer, column, others))
         if all(not cell.values for cell in cells):
             continue
         rows.append(Row(peer, cells))
-    return Overview(named(columns, groups), caps, rows, noted(rows, result.groups), ahead)
+    notes = noted(rows, result.groups)
+    return Overview(named(columns, groups), caps, rows, notes, ahead, behind)
+
+
+def there_is(column: Column, groups: Sequence[Group]) -> bool:
+    """Whether ``groups`` have the figure of ``column``, and it may stand.
+
+    All that the machine spent is never less than what the server did: where it is, it was counted
+    in ticks of the clock, too coarse for a flood of a second.
+    """
+    if not groups or any(all(f.key != column.key for f in group.figures) for group in groups):
+        return False
+    if column.key != "machine":
+        return True
+    for series in (series for group in groups for series in group.series):
+        machine, server = present(series.values("machine")), present(series.values("cpu"))
+        if machine and server and statistics.median(machine) < statistics.median(server):
+            return False
+    return any(present(s.values("machine")) for group in groups for s in group.series)
 
 
 def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
-    """Return the columns with the number of tries that were made in what they say of it."""
+    """Return the columns with the number of tries that were made in what they say of it, and the
+    names of the proxies."""
     series = [row for group in groups.get("churn", ()) for row in group.series]
     tries = max((sum(present(row.values("tries"))) for row in series), default=0)
-    return [replace(each, about=each.about.format(tries=number(tries))) for each in columns]
+    held = [row.peer for group in groups.get("memory", ()) for row in group.series]
+    proxies = [peer for peer in dict.fromkeys(held) if is_proxy(peer)]
+    words = {
+        "tries": number(tries),
+        "proxies": PROXIES.format(names=", ".join(proxies)) if proxies else "",
+    }
+    return [replace(each, about=each.about.format(**words)) for each in columns]
+
+
+def is_proxy(peer: str) -> bool:
+    """Whether a server of its own stands behind it."""
+    return peer in PEERS and PEERS[peer].needs_backend
 
 
 #: The part of a run that a remark of the isolation begins with.
@@ -194,26 +308,73 @@ def noted(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def cell(peer: str, column: Column, groups: Sequence[Group], ahead: Sequence[Ahead]) -> Cell:
+def cell(
+    peer: str, column: Column, groups: Sequence[Group], ahead: Sequence[Ahead], seed: int
+) -> Cell:
     """Return one server's figures of a column."""
-    values: dict[int, float | None] = {}
+    better_at = {mark.cap for mark in ahead}
+    found = Cell({}, "")
+    texts = []
     for group in groups:
         series = row_of(peer, group)
-        if series is not None:
-            values[group.cap] = figure(column, group).of(series.values(column.key))
-    if all(value is None for value in values.values()):
+        if series is None:
+            continue
+        what, cap = figure(column, group), group.cap
+        rounds = present(series.values(column.key))
+        found.values[cap] = what.of(series.values(column.key))
+        text = shown(column, found.values[cap], rounds)
+        if rounds and what.over == "median":
+            found.spans[cap] = min(rounds), max(rounds)
+        if what.compared:
+            compared = against(series, what, group, seed)
+            if compared is not None and not compared.resolved:
+                text = ALIKE + text
+            band = itself(series, what, group, seed)
+            if band is not None:
+                found.bands[cap] = band
+        texts.append(text + AHEAD * (cap in better_at))
+    if all(value is None for value in found.values.values()):
         return Cell({}, "-")
-    better_at = {mark.cap for mark in ahead}
-    texts = [
-        ("-" if value is None else number(value)) + AHEAD * (cap in better_at)
-        for cap, value in values.items()
-    ]
-    return Cell(values, " / ".join(texts))
+    return replace(found, text=" / ".join(texts))
+
+
+def shown(column: Column, value: float | None, rounds: Sequence[float]) -> str:
+    """Return a figure with its digits that mean something, or the range of its rounds."""
+    if value is None:
+        return "-"
+    if column.counted:
+        return number(round(value, DIGITS))
+    low, high = min(rounds), max(rounds)
+    return f"{brief(low)}-{brief(high)}" if 0 < low * APART < high else brief(value)
+
+
+def brief(value: float, digits: int = 2) -> str:
+    """Return ``value`` to so many digits, without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
+
+
+def against(series: Series, what: Figure, group: Group, seed: int) -> Comparison | None:
+    """Compare a row with ours whose clients see the same; None: it is ours, or there is none."""
+    ours, _ = partners([row for row in group.series if row.group == series.group])
+    if series is ours or not ours.peer.startswith(OURS):
+        return None
+    return comparison(series, what, group, seed)
+
+
+def itself(series: Series, what: Figure, group: Group, seed: int) -> float | None:
+    """Return the factor by which one of ours may differ from itself; None: it did not run twice."""
+    ours, twin = partners([row for row in group.series if row.group == series.group])
+    if series is not ours or twin is None or not ours.peer.startswith(OURS):
+        return None
+    found = comparison(twin, what, group, seed)
+    return None if found is None else found.band.high
 
 
 def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> list[Ahead]:
-    """Return where ``peer`` does better than ours."""
+    """Return where ``peer`` does better than ours, of a figure that is all of what it says."""
     found = []
+    if column.experiment == "memory" and is_proxy(peer):
+        return []
     for group in groups:
         series = row_of(peer, group)
         if series is None:
@@ -222,15 +383,58 @@ def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> lis
         if series is ours or not ours.peer.startswith(OURS) or peer.startswith(OURS):
             continue
         if column.counted:
-            theirs = present(series.values(column.key))
-            base = present(ours.values(column.key))
-            if theirs and base and round(max(theirs), DIGITS) < round(min(base), DIGITS):
+            if is_less(series, ours, column):
                 found.append(Ahead(peer, column, group.cap, None))
         elif figure(column, group).compared:
-            compared = comparison(series, figure(column, group), group, seed)
+            compared = against(series, figure(column, group), group, seed)
             if compared is not None and compared.resolved and compared.ratio < 1.0:
                 found.append(Ahead(peer, column, group.cap, compared.ratio))
     return found
+
+
+def better_of_other_kinds(peer: str, column: Column, groups: Sequence[Group]) -> list[str]:
+    """Return who does better than ``peer``, one of ours that has no peer whose clients see the
+    same: in every round at every cap.
+
+    Of those that turn people away: all of them in what does not depend on how (``any_kind``), else
+    those who do it in nearly the same way. Never latency: what is asked for comes late.
+    """
+    found: list[set[str]] = []
+    if not peer.startswith(OURS) or column.key in ("p50", "p99"):
+        return []
+    for group in groups:
+        ours = row_of(peer, group)
+        if ours is None:
+            continue
+        if any(row.group == ours.group and not row.peer.startswith(OURS) for row in group.series):
+            return []
+        found.append(
+            {
+                row.peer
+                for row in group.series
+                if not row.peer.startswith(OURS)
+                and row.group not in ("queue", "unlimited")
+                and (column.any_kind or kind(row.group) == kind(ours.group))
+                and is_less(row, ours, column)
+            }
+        )
+    names = [row.peer for row in groups[0].series]
+    return [name for name in dict.fromkeys(names) if found and all(name in at for at in found)]
+
+
+def kind(group: str) -> str:
+    """Return what the clients of a group see, whatever they do for it."""
+    return group.partition(",")[0]
+
+
+def is_less(series: Series, ours: Series, column: Column) -> bool:
+    """Whether a row's figure is below ours in every round, by more than is left to chance."""
+    theirs, base = present(series.values(column.key)), present(ours.values(column.key))
+    if not theirs or not base:
+        return False
+    if not column.counted:
+        return max(theirs) < min(base)
+    return round(max(theirs), DIGITS) < round(min(base), DIGITS)
 
 
 def row_of(peer: str, group: Group) -> Series | None:

@@ -118,7 +118,7 @@ def draw(
     first = column(found, panel.experiment, panel.key)
     last = column(found, panel.experiment, panel.to) if panel.to else None
     assert first is not None
-    x = axis(found, [first] if last is None else [first, last])
+    x = axis(found, [first], spans=True) if last is None else axis(found, [first, last])
     middle = left + PANEL / 2
     for offset, (text, kind) in enumerate(zip(panel.lines, ("head", ""), strict=True)):
         yield (
@@ -140,7 +140,8 @@ def draw(
 def marks(
     row: Row, cell: Cell, end: Cell | None, x: Axis, left: float, y: float, result: Result
 ) -> Iterator[str]:
-    """Yield one server's marks: filled at the first cap, hollow at the next, a line to the end."""
+    """Yield one server's marks: filled at the first cap, hollow at the next; a line to the end, or
+    a thin one over its rounds. Shaded: how far the server may be from itself."""
     colour = COLOUR[result.peers[row.peer].policy]
     several = len(cell.values) > 1
     for index, (cap, value) in enumerate(cell.values.items()):
@@ -150,6 +151,16 @@ def marks(
         shift = (index - 0.5) * 7 if several else 0.0
         hint = f"{row.peer}, cap {cap:,}: {number(value)}"
         to = end.values.get(cap) if end is not None else None
+        if cap in cell.bands and value > 0.0:
+            yield band(value, cell.bands[cap], x, left, y + shift, colour)
+        if end is None and cap in cell.spans:
+            low, high = cell.spans[cap]
+            hint += f", rounds {number(low)} to {number(high)}"
+            yield (
+                f'<line x1="{left + PANEL * x.place(low):.1f}" '
+                f'x2="{left + PANEL * x.place(high):.1f}" y1="{y + shift:.1f}" '
+                f'y2="{y + shift:.1f}" stroke="{colour}" stroke-width="1"/>'
+            )
         if to is not None:
             until = left + PANEL * x.place(to)
             hint += f" to {number(to)}"
@@ -164,15 +175,23 @@ def marks(
         )
 
 
-def axis(found: Overview, columns: Sequence[int]) -> Axis:
-    """Return an axis for the figures of some columns, with the few ticks there is room for."""
-    values = [
-        value
-        for row in found.rows
-        for index in columns
-        for value in row.cells[index].values.values()
-        if value is not None
-    ]
+def band(value: float, factor: float, x: Axis, left: float, y: float, colour: str) -> str:
+    """Return the ground of a figure: up to that factor from it, as far as the panel goes."""
+    low, high = max(value / factor, x.low), min(value * factor, x.high)
+    start, end = left + PANEL * x.place(low), left + PANEL * x.place(high)
+    return (
+        f'<rect x="{start:.1f}" y="{y - 4:.1f}" width="{end - start:.1f}" height="8" '
+        f'fill="{colour}" opacity="0.22"/>'
+    )
+
+
+def axis(found: Overview, columns: Sequence[int], *, spans: bool = False) -> Axis:
+    """Return an axis for the figures of some columns, with the few ticks there is room for; with
+    ``spans`` for those of every round."""
+    cells = [row.cells[index] for row in found.rows for index in columns]
+    values = [value for each in cells for value in each.values.values() if value is not None]
+    if spans:
+        values += [end for each in cells for span in each.spans.values() for end in span]
     low, high = min(values, default=0.0), max(values, default=1.0)
     if found.columns[columns[0]].log and low > 0.0:
         low, high = low * 0.8, high * 1.25

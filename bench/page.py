@@ -11,7 +11,7 @@ import statistics
 from html import escape
 
 from bench.colours import COLOUR
-from bench.overview import Overview, overview
+from bench.overview import AGAIN, Overview, overview
 from bench.overview_plot import overview_plot
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
@@ -70,6 +70,8 @@ def summary(found: Overview, result: Result) -> list[str]:
     for row in found.rows:
         texts = [cell.text for cell in row.cells]
         rows.append([row.peer + row.mark, result.peers[row.peer].policy, *texts])
+        if row.again:
+            rows.append([AGAIN, "", *row.again])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     about = "; ".join(f"{column.heading}: {column.about}" for column in found.columns)
     notes = "".join(f"<li>{escape(text)}</li>" for text in found.notes)

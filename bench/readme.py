@@ -24,7 +24,7 @@ import click
 from bench.overview import overview
 from bench.overview_plot import overview_plot
 from bench.processes import ROOT
-from bench.readme_sections import capped, compared, costs, rejecting, rules
+from bench.readme_sections import capped, compared, costs, refusing, rejecting, rules
 from bench.results import Result
 
 __all__ = ["PLACE", "RESULTS", "SECTIONS", "plot", "readme", "rewritten"]
@@ -38,6 +38,7 @@ COSTS = ("refuse-cost", "reply-cost", "held-memory", "sweep-cost", "legacy-cost"
 #: Place → the results that it needs (all, or for costs any of them), and the text from these.
 SECTIONS: dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], str]]] = {
     "compare": (("compare",), lambda found: compared(Result.from_json(found["compare"]))),
+    "refuse": (("compare",), lambda found: refusing(Result.from_json(found["compare"]))),
     "reject-cost": (("reject-cost",), lambda found: rejecting(found["reject-cost"])),
     "reject-cost-rules": (("reject-cost-rules",), lambda found: rules(found["reject-cost-rules"])),
     "legacy-cost": (("legacy-cost",), lambda found: capped(found["legacy-cost"])),

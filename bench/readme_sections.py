@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
-from bench.overview import AHEAD, OURS, Ahead, Overview, overview
+from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result
 from bench.stats import MIN_BLOCKS
 
-__all__ = ["capped", "compared", "costs", "rejecting", "rules"]
+__all__ = ["capped", "compared", "costs", "refusing", "rejecting", "rules"]
 
 
 FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
@@ -34,6 +34,12 @@ def place(environment: dict[str, Any]) -> str:
     return f"Python {environment['python']}, Linux {kernel}, {cores} cores"
 
 
+def loaded(environment: dict[str, Any]) -> str:
+    """Say what else the machine was doing when it began; "" when that was not noted."""
+    loads = environment.get("load_average")
+    return f", load average {loads[0]:.1f} when it began" if loads else ""
+
+
 # -- the comparison -----------------------------------------------------------------------------
 
 
@@ -47,19 +53,24 @@ def compared(result: Result) -> str:
         mark = f"<sup>{','.join(map(str, row.notes))}</sup>" if row.notes else ""
         cells = [glance(cell.text).replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
         rows.append([name + mark, result.peers[row.peer].policy, *cells])
+        if row.again:
+            rows.append([f"*{AGAIN}*", "", *map(glance, row.again)])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
     date = result.environment["started_at"][:10]
     parts = [
         f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}. Caps {caps}; one figure where both are the same, or where "
-        "the cap does not matter.",
+        f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one "
+        "figure where both are the same, or where the cap does not matter. In the picture a thin "
+        "line spans the rounds; shaded behind ours is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
         ahead(found) if rounds >= MIN_BLOCKS else FEW,
     ]
+    if text := behind(found):
+        parts.append(text)
     if result.missing:
         parts.append(f"Not measured, because not installed: {', '.join(result.missing)}.")
     if result.partial:
@@ -105,7 +116,7 @@ def ahead(found: Overview) -> str:
     for column in found.columns:
         by_peer: dict[str, list[Ahead]] = {}
         for mark in found.ahead:
-            if mark.column == column:
+            if (mark.column.experiment, mark.column.key) == (column.experiment, column.key):
                 by_peer.setdefault(mark.peer, []).append(mark)
         if by_peer:
             peers = ", ".join(f"{peer}{by_how_much(mine)}" for peer, mine in by_peer.items())
@@ -115,10 +126,65 @@ def ahead(found: Overview) -> str:
     return "Ahead of gserver's row whose clients see the same:\n\n" + "\n".join(lines)
 
 
+def behind(found: Overview) -> str:
+    """Say where ours that have no such peer are behind those of other kinds; "" nowhere."""
+    lines = []
+    headings = [column.heading for column in found.columns]
+    cells = {row.peer: dict(zip(headings, row.cells, strict=True)) for row in found.rows}
+
+    def figure(peer: str, heading: str) -> str:
+        return glance(cells[peer][heading].text).replace(AHEAD, "")
+
+    for each in found.behind:
+        heading = each.column.heading
+        by_text: dict[str, list[str]] = {}
+        for peer in each.peers:
+            by_text.setdefault(figure(peer, heading), []).append(peer)
+        others = "; ".join(f"{', '.join(peers)} {text}" for text, peers in by_text.items())
+        lines.append(f"- {each.ours}, {heading}: {figure(each.ours, heading)}; {others}")
+    if not lines:
+        return ""
+    return (
+        "Behind peers whose clients are told in another way, where no peer's see the same "
+        "(latency is not compared):\n\n" + "\n".join(lines)
+    )
+
+
 def by_how_much(marks: Sequence[Ahead]) -> str:
     """Return the ratios to ours, by cap; nothing for counts: the table has them."""
     ratios = [f"{mark.ratio:.2f} at cap {mark.cap:,}" for mark in marks if mark.ratio is not None]
     return f" ({', '.join(ratios)})" if ratios else ""
+
+
+def refusing(result: Result) -> str:
+    """What becomes of those who close and come back, where the kernel refuses and where the server
+    answers, in a sentence; "" when that was not measured."""
+    said: dict[str, list[str]] = {}
+    for group in result.groups:
+        if group.experiment != "churn":
+            continue
+        for row in group.series:
+            if not row.peer.startswith(OURS) or row.twin:
+                continue
+            tries, false = (
+                sum(value for value in row.values(key) if value is not None)
+                for key in ("tries", "false")
+            )
+            if tries:
+                text = f"{false:,.0f} of {tries:,.0f} at cap {group.cap:,}" if false else "none"
+                said.setdefault(row.peer.removeprefix(OURS), []).append(text)
+    refused = said.pop("refuse", None)
+    if refused is None:
+        return ""
+    by_text: dict[str, list[str]] = {}
+    for name, texts in said.items():
+        by_text.setdefault(", ".join(dict.fromkeys(texts)), []).append(f"`{name}`")
+    others = "; ".join(f"{', '.join(names)} {text}" for text, names in by_text.items())
+    return (
+        "Of clients who closed their connection to a full server and came back at once, `refuse` "
+        f"turned away {', '.join(refused)}: the kernel answers until the server has seen that a "
+        f"slot is free.{f' Of as many: {others}.' if others else ''} (`python -m bench compare`)"
+    )
 
 
 # -- the cost scripts ---------------------------------------------------------------------------
@@ -129,7 +195,7 @@ def rejecting(found: dict[str, Any]) -> str:
     rows = [row for row in found["rows"] if row["clients"] == "close"]
     others = [row for row in found["rows"] if row["clients"] == "reset"]
     head = ["held", "gserver", "floor", "ratio", "A/A", "rejected a second"]
-    head += ["p50 / p99 quiet", "p50 / p99 flood"]
+    head += ["echo p50 / p99"]
     lines = []
     for row in rows:
         pair, same = row["pair"], row["same"]["ratios"]
@@ -141,7 +207,6 @@ def rejecting(found: dict[str, Any]) -> str:
                 f"{pair['ratio']:.2f}",
                 f"{min(same):.2f}-{max(same):.2f}",
                 f"{pair['rate_a']:,.0f}",
-                echoed(row["quiet_us"]),
                 echoed(pair["echo_us_a"]),
             ]
         )
@@ -170,7 +235,8 @@ def rules(found: dict[str, Any]) -> str:
     first = found["rows"][0]["pair"]
     text = (
         f"With a cap and a rate for each source a rejection takes {first['us_a']:.1f} µs instead "
-        f"of {first['us_b']:.1f} (`python -m bench reject-cost --rules`). "
+        f"of {first['us_b']:.1f}, at {found['rows'][0]['held']:,} held "
+        "(`python -m bench reject-cost --rules`). "
         f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
     )
     return "\n\n".join([text, *caveats(found)])
@@ -222,17 +288,25 @@ def costs(found: dict[str, Any]) -> str:
 
 def refused(rows: list[dict[str, Any]]) -> str:
     row = rows[0]
-    return (
+    text = (
         f"a client turned away by `{row['reject']}` costs the server {row['us_each']:.2f} µs of "
         f"CPU ({row['clients']:,} in {row['seconds']:.1f} s)"
     )
+    # Results from before it was read have none.
+    if "machine_us_each" in row:
+        text += f", and the whole machine {row['machine_us_each']:.0f} µs, the client's part in it"
+    return text
 
 
 def replied(rows: list[dict[str, Any]]) -> str:
     best = {row["kind"]: min(row["us"]) for row in rows}
+    rounds = max(len(row["us"]) for row in rows)
     close = best.pop("close")
     texts = ", ".join(f"{kind} {us:.0f} µs" for kind, us in best.items())
-    return f"a rejection with a message: {texts}; without one {close:.0f} µs"
+    return (
+        f"a rejection with a message, the best of {rounds} rounds: {texts}; without one "
+        f"{close:.0f} µs"
+    )
 
 
 def held(rows: list[dict[str, Any]]) -> str:

@@ -4,7 +4,8 @@
 
 A server whose one slot is held (``gserver serve echo --max-connections 1 --reject refuse``), and as
 many connects as asked for, one after the other. Printed: how they ended, and the CPU time that the
-server's processes used meanwhile, beside what they use in as long a time in which nobody connects.
+server's processes used meanwhile, beside what they use in as long a time in which nobody connects;
+and of the whole machine: on loopback the kernel charges the client with what it does for a server.
 With ``--reject reset``: what turning them away costs instead.
 """
 
@@ -21,7 +22,7 @@ import click
 from bench.costs import Sheet, cost
 from bench.processes import GSERVER, start
 from gserver.probe.outcomes import Outcome, of_errno
-from gserver.probe.procstat import measure
+from gserver.probe.procstat import Usage, measure
 
 __all__ = ["main"]
 
@@ -43,6 +44,14 @@ def flood(address: tuple[str, int], count: int) -> Counter[str]:
     return outcomes
 
 
+def spent(before: Usage, after: Usage) -> tuple[float, float]:
+    """Return the CPU time between two readings, in seconds: the server's, and the machine's."""
+    return (
+        after.server_cpu_s - before.server_cpu_s,
+        after.machine_cpu_s - before.machine_cpu_s,
+    )
+
+
 @cost("refuse-cost", lambda clients, reject: 1 + 2 * clients * 4e-5)
 @click.option("--clients", type=click.IntRange(1), default=50_000, show_default=True)
 @click.option("--reject", default="refuse", show_default=True, help="Or another, to compare.")
@@ -58,22 +67,25 @@ def main(sheet: Sheet, clients: int, reject: str) -> None:
         time.sleep(0.2)  # what starting costs is over
 
         sheet.tell("the flood")
-        before, began = measure(process.pid).server_cpu_s, time.perf_counter()
+        start_s, before = time.perf_counter(), measure(process.pid)
         outcomes = flood(address, clients)
-        flooded = measure(process.pid).server_cpu_s - before
-        seconds = time.perf_counter() - began
+        flooded, machine = spent(before, measure(process.pid))
+        seconds = time.perf_counter() - start_s
 
         sheet.tell("as long without it")
-        before = measure(process.pid).server_cpu_s
+        before = measure(process.pid)
         time.sleep(seconds)
-        quiet = measure(process.pid).server_cpu_s - before
+        quiet, machine_quiet = spent(before, measure(process.pid))
         holder.sendall(b"y")
         held = holder.recv(1) == b"y"
     each = (flooded - quiet) / clients * 1e6
+    machine_each = (machine - machine_quiet) / clients * 1e6
     sheet.row(
         f"{clients:,} clients in {seconds:.1f} s: {dict(outcomes)}\n"
         f"server's CPU meanwhile: {flooded * 1e3:.3f} ms; as long without them: "
-        f"{quiet * 1e3:.3f} ms; a client: {each:.4f} µs",
+        f"{quiet * 1e3:.3f} ms; a client: {each:.4f} µs\n"
+        f"the whole machine's: {machine * 1e3:.0f} ms; as long without them: "
+        f"{machine_quiet * 1e3:.0f} ms; a client, its own part in it: {machine_each:.1f} µs",
         reject=reject,
         clients=clients,
         seconds=seconds,
@@ -81,6 +93,9 @@ def main(sheet: Sheet, clients: int, reject: str) -> None:
         flooded_ms=flooded * 1e3,
         quiet_ms=quiet * 1e3,
         us_each=each,
+        machine_ms=machine * 1e3,
+        machine_quiet_ms=machine_quiet * 1e3,
+        machine_us_each=machine_each,
     )
     for name, count in outcomes.items():
         if name.startswith("E") and of_errno(getattr(errno, name, 0)) is Outcome.LOCAL:

@@ -118,6 +118,7 @@ def measure(sheet: Sheet, held: int, seconds: float) -> None:
         gc.freeze()  # the collector's pauses are no part of a sweep
         gc.disable()
         stack.callback(gc.enable)
+        assert server.limiter is not None  # it has a cap
         connections = list(server.limiter.connections)
 
         sheet.tell("no timeout set")

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from bench import stats
-from bench.overview import Overview, overview
+from bench.overview import AGAIN, Overview, overview
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series, number
 
@@ -50,6 +50,8 @@ def overview_table(found: Overview, result: Result) -> str:
     for row in found.rows:
         cells = (cell.text for cell in row.cells)
         rows.append([row.peer + row.mark, result.peers[row.peer].policy, *cells])
+        if row.again:
+            rows.append([f"  {AGAIN}", "", *row.again])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
     about = [f"Caps {caps}. {found.reading}" if found.caps else found.reading]
     about += [f"{column.heading}: {column.about}" for column in found.columns]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.compare_command import busy
 from bench.experiments import EXPERIMENTS
 from bench.overview import overview
 from bench.overview_plot import overview_plot
@@ -20,7 +21,7 @@ from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
-from bench.readme_sections import compared, rejecting
+from bench.readme_sections import compared, costs, refusing, rejecting
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series
 
 
@@ -143,6 +144,100 @@ def test_what_qualifies_the_figures_is_in_the_readme() -> None:
     assert "Python 3.11.2, Linux 6.1, 2 cores" in text
 
 
+def cells(text: str, server: str) -> list[str]:
+    """The cells of the comparison's row that begins with ``server``."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return next([cell.strip() for cell in line] for line in lines if server in line[0])
+
+
+def test_rounds_far_apart_are_shown_by_their_range_and_no_figure_has_more_digits_than_two() -> None:
+    found = result(123.4, 160.0)
+    for group in found.groups:
+        noisy = group.series[1].blocks
+        for block, value in zip(noisy, (22.34, 231.9, 4.812), strict=True):
+            block.figures["p50"] = value
+    text = compared(found)
+    assert cells(text, "gserver-close")[2:5] == ["120", "250", "12"]
+    assert cells(text, "peer")[2] == "~4.8-230"
+
+
+def test_row_below_ours_says_how_far_it_is_from_itself() -> None:
+    found = result(100.0, 103.0)
+    # Forth and back: the first round's 99 beside 102, the last one's 102 beside 99.
+    assert cells(compared(found), "again (A/A)")[2] == "x1.03"
+    assert cells(compared(found), "peer")[2] == "~100"
+    for group in found.groups:
+        group.series = [row for row in group.series if not row.twin]
+    assert "| *again (A/A)* |" not in compared(found)
+
+
+def test_ours_without_a_peer_of_its_kind_stands_beside_those_of_others() -> None:
+    found = result(100.0, 60.0)
+    churn = [Figure("tries", "tries", over="sum"), Figure("false", "false", over="sum")]
+
+    def row(peer: str, group: str, false: float) -> Series:
+        return Series(peer, group, False, [Block({"tries": 250.0, "false": false})] * 2)
+
+    rows = [
+        row("gserver-close", "fin", 0.0),
+        row("peer", "fin", 0.0),
+        row("gserver-refuse", "refused", 234.0),
+        row("waits", "queue", 0.0),
+    ]
+    found.groups = [Group("churn", "Churn", cap, churn, rows) for cap in (10, 1_000)]
+    for name, policy in (("gserver-refuse", "refused"), ("waits", "queue")):
+        found.peers[name] = PeerInfo(name, "", policy, "", "1.0", 128)
+    assert "- gserver-refuse, false: 468; peer 0\n" in compared(found)
+    text = refusing(found)
+    assert "`refuse` turned away 468 of 500 at cap 10, 468 of 500 at cap 1,000" in text
+    assert "Of as many: `close` none." in text
+
+
+def held(values: dict[str, float]) -> Result:
+    found = result(100.0, 60.0)
+    rows = [
+        Series(name, "all", False, [Block({"pss": value * near}) for near in (0.99, 1.0, 1.01)])
+        for name, value in values.items()
+    ]
+    twin = Series("gserver-close", "all", True, rows[0].blocks)
+    figures = [Figure("pss", "server PSS", "KiB", compared=True)]
+    found.groups = [Group("memory", "Memory", 1_000, figures, [*rows, twin])]
+    for name in values:
+        found.peers[name] = PeerInfo(name, "", "fin", "", "1.0", 128)
+    return found
+
+
+def test_memory_of_a_proxy_is_said_to_be_its_own_alone_and_not_to_be_better() -> None:
+    text = compared(held({"gserver-close": 9.0, "tokio": 4.0, "nginx": 3.0}))
+    assert (cells(text, "tokio")[2], cells(text, "nginx")[2]) == ("4\\*", "3")
+    assert "(nginx: the proxy's alone" in text
+    assert "- KiB: tokio (0.44 at cap 1,000)\n" in text
+
+
+@pytest.mark.parametrize(("machine", "has_column"), [(5.0, False), (50.0, True)])
+def test_machine_counted_in_ticks_is_no_figure(machine: float, has_column: bool) -> None:
+    found = result(100.0, 60.0)  # of which the server's CPU is a tenth
+    for group in found.groups:
+        group.figures.append(Figure("machine", "machine CPU", "us"))
+        for block in (block for row in group.series for block in row.blocks):
+            block.figures["machine"] = machine
+    assert ("| machine |" in compared(found)) == has_column
+
+
+def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
+    environment = {"kernel": "6.18.5", "python": "3.11.7", "cores": 2}
+    replied = [{"kind": "close", "us": [24.0, 23.0]}, {"kind": "redis", "us": [48.0, 47.4]}]
+    refused = {"reject": "refuse", "us_each": 0.0, "clients": 50_000, "seconds": 0.5}
+    found: dict[str, Any] = {
+        "refuse-cost": {"environment": environment, "rows": [refused]},
+        "reply-cost": {"environment": environment, "rows": replied},
+    }
+    assert "a message, the best of 2 rounds: redis 47 µs; without one 23 µs" in costs(found)
+    assert "whole machine" not in costs(found)
+    refused["machine_us_each"] = 11.7
+    assert "and the whole machine 12 µs, the client's part in it" in costs(found)
+
+
 def rejections(ratios: Sequence[float]) -> dict[str, Any]:
     """As ``reject-cost`` has written it from the beginning: without a format or a name."""
     echo = {"p50": 80.0, "p99": 634.0, "n": 1000}
@@ -167,6 +262,15 @@ def rejections(ratios: Sequence[float]) -> dict[str, Any]:
             for how in ("close", "reset")
         ],
     }
+
+
+@pytest.mark.parametrize(("load", "says"), [(0.2, ""), (1.24, "load average 1.24, above 0.5")])
+def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float, says: str) -> None:
+    assert says in busy(load)
+    assert bool(busy(load)) == bool(says)
+    found = result(100.0, 60.0)
+    found.environment["load_average"] = [load, 1.0, 1.0]
+    assert f"2 cores, load average {load:.1f} when it began. Caps" in compared(found)
 
 
 def test_rejection_cost_is_judged_by_its_targets() -> None:

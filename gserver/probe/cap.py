@@ -124,7 +124,17 @@ class _Search:
             self._note_peak()
 
     def _note_peak(self) -> None:
-        self.finding.peak = max(self.finding.peak, len(self.held))
+        """Called at each one who is held. Beyond the highest so far the kernel is asked who has
+        been ended and was not told yet; below what is no over-admission, only at a step's end."""
+        finding = self.finding
+        bound = finding.limit if finding.expected is None else finding.expected
+        if len(self.held) > max(finding.peak, bound or self.maximum):
+            self._ask_for_peak()
+
+    def _ask_for_peak(self) -> None:
+        if len(self.held) > self.finding.peak:
+            served = sum(self.engine.is_held(attempt) for attempt in self.held)
+            self.finding.peak = max(self.finding.peak, served)
 
     def _open(self, count: int, *, apart_s: float = 0.0) -> list[bool]:
         """Open *count*, at once or that far apart; which of them are held, by their order."""
@@ -138,7 +148,7 @@ class _Search:
         if self.by_silence:  # a rejection may still come: count who is left after a while
             settled = batch[-1].started / 1e9 + self.settle_s
             self.run.until(lambda: not any(a.is_held for a in batch), settled - monotonic())
-            self._note_peak()
+        self._ask_for_peak()
         self.too_many = too_many_at_once(batch, self.usual_s)
         self.finding.steps.append(((batch[0].started / 1e9) - began, len(self.held), count))
         self.run.tell(f"holding {len(self.held)}, tried {count} more")

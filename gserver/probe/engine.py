@@ -152,6 +152,11 @@ class Engine:
         """Connections open or being opened."""
         return len(self._open)
 
+    def is_held(self, attempt: Attempt) -> bool:
+        """Whether it is held, and the kernel has no end of it that was not read yet: one that waits
+        for its turn here must not count as served."""
+        return attempt.is_held and not sockets.is_ended(attempt.sock)
+
     def close(self) -> None:
         """End every open connection and stop the timer. May be called again."""
         for attempt in list(self._open):

@@ -9,9 +9,28 @@ from gserver.probe.outcomes import Outcome
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["Holders"]
+__all__ = ["Holders", "must_be_full"]
 
 _ROUNDS_WITHOUT_GAIN = 5
+
+
+def must_be_full(target: Target, held: int, outcome: Outcome | None, run: Run) -> None:
+    """Judge what became of one more client than the *held*.
+
+    :param outcome: None: it has none yet, which only a stopped run excuses.
+    :raises TargetError: it was admitted.
+    :raises LocalError: this machine could not try it.
+    """
+    if outcome is Outcome.ADMITTED:
+        raise TargetError(
+            f"{target.text}: admits more than {held}; give the real --cap, or leave it out to "
+            "have it found"
+        )
+    if outcome is Outcome.LOCAL or (outcome is None and not run.stopped):
+        raise LocalError(
+            f"with {held} connections held this machine could not make one more (descriptors or "
+            "ports), so nobody knows whether the server is full"
+        )
 
 
 class Holders:
@@ -72,20 +91,16 @@ class Holders:
                 "is --cap right, and nobody else connected?"
             )
 
-    def check_full(self) -> Outcome | None:
-        """Try one more. What became of it; it is closed again.
+    def check_full(self) -> None:
+        """Try one more, which must not be admitted; it is closed again. Nothing of a stopped run.
 
         :raises TargetError: it was admitted.
+        :raises LocalError: this machine could not try it.
         """
         attempt = self.engine.start(keep=True)
         self._run.until(lambda: attempt.outcome, self._patience.deadline_s + 1)
         self.engine.end(attempt)
-        if attempt.outcome is Outcome.ADMITTED:
-            raise TargetError(
-                f"{self.target.text}: admits more than {len(self.held)}; give the real --cap, or "
-                "leave it out to have it found"
-            )
-        return attempt.outcome
+        must_be_full(self.target, len(self.held), attempt.outcome, self._run)
 
     def release(self, attempt: Attempt) -> None:
         """Close one, from our side, with FIN."""

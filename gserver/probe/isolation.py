@@ -96,7 +96,8 @@ def run_isolation(
     try:
         sink_target = parse_target(f"127.0.0.1:{sink.line()}")
         holders.fill(settings.cap)
-        if holders.check_full() is None or run.stopped:
+        holders.check_full()
+        if run.stopped:
             return
         socks = []
         for attempt in list(holders.held)[: min(settings.victims, settings.cap)]:
@@ -219,7 +220,7 @@ def _report_cost(result: Result, got: FloodResult, before: Usage, after: Usage) 
     result.figures["machine_cpu_per_attempt"] = machine
     used = after.server_cpu_s - before.server_cpu_s
     if used > 0:  # less than before: the process has ended
-        result.figures["cpu_per_rejection"] = used / rejected
+        result.figures["cpu_per_rejection_with_answers"] = used / rejected
 
 
 def _after_warm_up(pings: Pings, start_ns: int, end_ns: int) -> _Phase:
@@ -250,6 +251,7 @@ def _report_flood(result: Result, phase: str, got: FloodResult, *, judged: bool)
         result.warnings += [f"{phase}: {text}" for text in warnings]
         result.invalid += [f"{phase}: {text}" for text in invalid]
     if phase != "flood":
+        result.floods[phase] = got.records, got.start_ns
         return
     counts = Counter(row[3] for row in rows)
     result.figures |= {
@@ -304,8 +306,8 @@ def _report(
         ),
         ("no answer", ", ".join(f"{name} {p.missed} of {p.asked}" for name, p in found.items())),
     ]
-    if "cpu_per_rejection" in result.figures:
-        each = result.figures["cpu_per_rejection"] * 1e6
+    if "cpu_per_rejection_with_answers" in result.figures:
+        each = result.figures["cpu_per_rejection_with_answers"] * 1e6
         result.lines.append(("server CPU", f"{each:.1f} us a rejection, the victims' included"))
     if "machine_cpu_per_attempt" in result.figures:
         each = result.figures["machine_cpu_per_attempt"] * 1e6

@@ -27,6 +27,7 @@ COLOURS: Final = {
     Outcome.LOCAL: "#b03a8c",
 }
 SERIES: Final = ("#1f6fd0", "#e8710a", "#0c9d8f", "#7b51c9", "#d0342c")
+_DASHES: Final = {"p50": "", "p99": "5 4", "max": "1 4"}
 _BLOCKS: Final = 10  # of the measured time, for the noise band
 _BINS: Final = 80
 _PER_LINE: Final = 60  # points of a percentile line
@@ -149,16 +150,16 @@ def _bins(rows: Sequence[Row], start_ns: int) -> tuple[float, list[list[Row]]]:
 
 def _timeline(rows: Sequence[Row], result: Result) -> tuple[str, str, str]:
     width, bins = _bins(rows, result.start_ns)
-    ordered = [sorted(r[2] - r[1] for r in bin_rows if r[3] in REJECTIONS) for bin_rows in bins]
     measures: dict[str, Callable[[list[int]], float | None]] = {
         "p50": lambda samples: quantile(samples, 0.5) / 1e3,
         "p99": lambda samples: quantile(samples, 0.99) / 1e3 if len(samples) >= 100 else None,
         "max": lambda samples: samples[-1] / 1e3,
     }
-    lines = {
-        name: [measure(samples) if samples else None for samples in ordered]
-        for name, measure in measures.items()
-    }
+    lines: dict[tuple[Outcome, str], list[float | None]] = {}
+    for kind in REJECTIONS:  # each apart: a quick kind must not make a slow one look quick
+        ordered = [sorted(r[2] - r[1] for r in mine if r[3] is kind) for mine in bins]
+        for name, measure in measures.items() if any(ordered) else ():
+            lines[kind, name] = [measure(samples) if samples else None for samples in ordered]
     heights = [height for line in lines.values() for height in line if height is not None]
     if not heights:
         return "Timeline", "Nobody was told that the server is full: there is no latency.", ""
@@ -167,12 +168,12 @@ def _timeline(rows: Sequence[Row], result: Result) -> tuple[str, str, str]:
         Axis.log(min(heights), max(heights), "outcome latency, µs (log)"),
     )
     _shade_warm_up(chart, result)
-    for colour, (name, line) in zip(SERIES, lines.items(), strict=False):
-        label = name
+    for (kind, name), line in lines.items():
+        label = f"{kind.value}: {name}"
         for piece in _pieces(line, width):
-            chart.line(piece, colour, label)
+            chart.line(piece, COLOURS[kind], label, dash=_DASHES[name])
             if len(piece) == 1:
-                chart.dot(piece[0], colour, name)
+                chart.dot(piece[0], COLOURS[kind], f"{kind.value}: {name}")
             label = ""
     note = f"Rejections by intended start, {width * 1e3:.0f} ms a point."
     if result.warm_up_s:

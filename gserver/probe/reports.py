@@ -69,7 +69,7 @@ class Reports:
         """
         checked = result.check(self.thresholds)
         writers: dict[str, Callable[[IO[str]], None]] = {
-            "--json": lambda stream: result.write_json(stream, version()),
+            "--json": lambda stream: result.write_json(stream, version(), checked),
             "--csv": result.write_csv,
             "--html": lambda stream: write_html(stream, result, checked),
         }

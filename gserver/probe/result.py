@@ -44,6 +44,7 @@ class Result:
     :param asserted: what was asked for by other flags than ``--threshold``, and whether it is met.
     :param absent: figures that were looked for and that the target has not: no threshold on one of
         them is met.
+    :param floods: raw records and start (monotonic ns) of those floods whose are not *records*.
     :param invalid: why the run does not count, one sentence each; partial: why it ended early.
     """
 
@@ -61,6 +62,7 @@ class Result:
     invalid: list[str] = field(default_factory=list)
     partial: str = ""
     records: Records | None = None
+    floods: dict[str, tuple[Records, int]] = field(default_factory=dict)
     start_ns: int = 0
     tool: str = TOOL
     headline: str = ""
@@ -94,8 +96,8 @@ class Result:
             return EXIT_INVALID
         return EXIT_PASS if all(met for _, met in checked) else EXIT_THRESHOLD
 
-    def as_json(self, version: str) -> dict[str, Any]:
-        """Everything, raw records included."""
+    def as_json(self, version: str, checked: Sequence[tuple[Threshold, bool]]) -> dict[str, Any]:
+        """Everything, raw records included, and what :meth:`check` has said."""
         return {
             "tool": self.tool,
             "version": version,
@@ -104,6 +106,8 @@ class Result:
             "headline": self.headline or None,
             "partial": self.partial or None,
             "invalid": self.invalid,
+            "exit_status": self.exit_status(checked),
+            "thresholds": [{"text": t.text, "met": met} for t, met in checked],
             "warnings": self.warnings,
             "environment": self.environment,
             "settings": self.settings,
@@ -117,11 +121,16 @@ class Result:
             },
             "details": self.details,
             "records": None if self.records is None else self.records.as_json(self.start_ns),
+            "floods": {
+                name: records.as_json(start_ns) for name, (records, start_ns) in self.floods.items()
+            },
         }
 
-    def write_json(self, stream: IO[str], version: str) -> None:
+    def write_json(
+        self, stream: IO[str], version: str, checked: Sequence[tuple[Threshold, bool]]
+    ) -> None:
         """Write :meth:`as_json` and a newline."""
-        json.dump(self.as_json(version), stream, separators=(",", ":"))
+        json.dump(self.as_json(version, checked), stream, separators=(",", ":"))
         stream.write("\n")
 
     def write_csv(self, stream: IO[str]) -> None:

@@ -86,11 +86,12 @@ def _overhead(run: Run, result: Result, port: int, rate: float) -> None:
 
 
 def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
-    reached, steps = 0.0, []
+    reached, steps, most = 0.0, [], "at least"  # as long as no step of the ramp failed
     for rate in _RAMP:
         if run.stopped:
             break
         found = _flood(run, port, rate, processes, "ceiling")
+        result.floods[f"ceiling, {rate} a second"] = found.records, found.start_ns
         if run.stopped:
             break
         summary = summarise(_latencies(found)[0])
@@ -105,6 +106,7 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
             }
         )
         if invalid:
+            most = "up to"
             break
         reached = rate
     result.details["ceiling"] = steps
@@ -112,9 +114,12 @@ def _ceiling(run: Run, result: Result, port: int, processes: int) -> None:
         return
     result.figures["ceiling"] = reached
     result.lines.append(
-        ("ceiling", f"{reached:.0f} attempts a second is valid; client processes: {processes}")
+        (
+            "ceiling",
+            f"{most} {reached:.0f} attempts a second are valid; client processes: {processes}",
+        )
     )
-    result.headline = f"this client makes up to {reached:.0f} attempts a second here"
+    result.headline = f"this client makes {most} {reached:.0f} attempts a second here"
 
 
 def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int, seed: int) -> None:
@@ -125,7 +130,9 @@ def _noise(run: Run, result: Result, ports: list[int], rate: float, blocks: int,
         for which in (0, 1) if block % 2 == 0 else (1, 0):
             if not run.stopped:
                 what = f"A/A block {block + 1} of {blocks}"
-                pair[which] = _flood(run, ports[which], rate, 1, what)
+                pair[which] = found = _flood(run, ports[which], rate, 1, what)
+                name = f"A/A block {block + 1}, server {'AB'[which]}"
+                result.floods[name] = found.records, found.start_ns
         if run.stopped:  # the last flood was cut short
             break
         why = [reason for found in pair.values() for reason in _faults(found)]

@@ -92,10 +92,12 @@ def run_slow(
 ) -> None:
     """Each kind in turn: *count* of them beside ``cap - count`` ordinary clients.
 
-    :raises TargetError: the ordinary clients are not admitted, or a slow one cannot connect.
+    :raises TargetError: *cap* ordinary clients are not admitted or one more is, or a slow one
+        cannot connect.
     :raises LocalError: this machine could not make the connections.
     """
     cap, count = settings.cap, settings.count
+    _check_cap(target, calibration, run, cap)
     result.lines.append(("cap", f"{cap} connections, {count} of them slow"))
     for kind in KINDS:
         if not run.stopped:
@@ -107,6 +109,18 @@ def run_slow(
     ]
     if held:
         result.headline = f"of {count} slow clients hold a slot to the end: {', '.join(held)}"
+
+
+def _check_cap(target: Target, calibration: Calibration, run: Run, cap: int) -> None:
+    """Below the real limit nobody who is slow would seem to hold a slot."""
+    holders = Holders(target, calibration, run)
+    try:
+        holders.fill(cap)
+        if not run.stopped:
+            holders.check_full()
+    finally:
+        holders.close()
+        run.pause(_SETTLE_S)
 
 
 def _one_kind(

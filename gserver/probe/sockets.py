@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-__all__ = ["Sources", "close", "is_connected", "is_self_connected"]
+__all__ = ["Sources", "close", "is_connected", "is_ended", "is_self_connected"]
 
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _IP_BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h: take the port at connect, by four-tuple
 _LINGER_RESET: Final = b"\x01\0\0\0\0\0\0\0"  # struct linger {1, 0}: close sends RST
+
+
+#: ESTABLISHED, and FIN_WAIT1 and 2 of who has half-closed: in any other state the other side's FIN
+#: or RST has come (include/net/tcp_states.h). First byte of struct tcp_info.
+_STILL_SERVED: Final = (1, 4, 5)
 
 
 class Sources:
@@ -67,6 +72,15 @@ def is_connected(sock: Any) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_ended(sock: Any) -> bool:
+    """Whether the other side has ended the connection, by the kernel's account: its FIN or RST may
+    still lie unread.
+
+    :raises OSError: *sock* is closed.
+    """
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _STILL_SERVED
 
 
 def is_self_connected(sock: Any) -> bool:

@@ -64,11 +64,13 @@ def run_storm(
         before = measure(pid, memory=True)
         holders.fill(settings.cap)
         held = measure(pid, memory=True)
-        holders.check_full()
+        if not run.stopped:
+            holders.check_full()
         if run.stopped:
             result.partial = run.partial
             return
         flood = Flood(plan)
+        before_flood = monotonic_ns()  # the holders were all there
         start = measure(pid)
         found = flood.run(run, "storm")
         result.partial = run.partial
@@ -77,9 +79,11 @@ def run_storm(
         waiting = oracle.time_waits(target.address[1]) if oracle is not None else None
         if holders.engine.failure is not None:
             raise holders.engine.failure
-        # The holders' intervals: all begin before the flood, some are ended by the server in it.
-        served = [(0, when) for when in holders.dropped]
-        served += [(0, monotonic_ns())] * len(holders.held) + found.served
+        # Certainly served: until it was last known to be. When the server has ended a holder we
+        # know from when we read it, which may be long after; until then it counts for nothing.
+        now = monotonic_ns()
+        still = sum(holders.engine.is_held(attempt) for attempt in holders.held)
+        served = [(0, now)] * still + [(0, before_flood)] * (settings.cap - still) + found.served
         dropped = len(holders.dropped)
     finally:
         if flood is not None:

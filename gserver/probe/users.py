@@ -11,22 +11,19 @@ import socket
 from collections.abc import Callable
 from time import monotonic, monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 import gevent
 from gevent import socket as gsocket
 
 from gserver.probe.attempt import Attempt
 from gserver.probe.outcomes import Outcome
+from gserver.probe.sockets import is_ended
 
 if TYPE_CHECKING:
     from gserver.probe.swarm import Swarm
 
 __all__ = ["Session", "SocketUser", "between", "constant", "constant_pacing", "task"]
-
-#: ESTABLISHED, and FIN_WAIT1 and 2 of who has half-closed: in any other state the server's FIN or
-#: RST has come (include/net/tcp_states.h). First byte of struct tcp_info.
-_STILL_SERVED: Final = (1, 4, 5)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,9 +90,7 @@ class Session:
     def is_open(self) -> bool:
         """Whether neither side has ended it, by the kernel's account: unread data hides no end."""
         try:
-            return self._sock is not None and (
-                self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _STILL_SERVED
-            )
+            return self._sock is not None and not is_ended(self._sock)
         except OSError:  # a scenario has closed the socket itself
             return False
 

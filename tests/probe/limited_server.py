@@ -1,8 +1,8 @@
 """A limited echo server: ``limited_server.py CAP POLICY [SECONDS]``, one policy at its cap.
 
 ``fin``, ``rst``, ``message``, ``refuse`` (the listener is shut while full), ``queue`` (accepts no
-more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come within 5 ms of each
-other are judged by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
+more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come within 5 ms are judged
+by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 (FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
 kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
@@ -92,8 +92,7 @@ while True:
     sock, _ = listener.accept()
     now = time.monotonic()
     if POLICY != "sloppy" or now - last > 0.005:
-        counted = held
-    last = now
+        counted, last = held, now
     if counted < CAP:
         held += 1
         gevent.spawn(serve, sock)

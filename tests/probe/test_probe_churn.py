@@ -63,11 +63,31 @@ def test_who_leaves_in_the_first_tenth_gives_no_lag(
 
 
 def test_leavers_that_are_skipped_are_said(start_server: Callable[..., int]) -> None:
-    """A slot that comes back after 100 ms: at 50 leavers a second the cap is mostly not full."""
+    """A slot that comes back after 100 ms: of 50 leavers a second most find the cap not full.
+
+    That is the server's doing, and no reason not to count its figures.
+    """
     found = measure(start_server("limited_server", 3, "slow_to_free"))
     assert found.figures["leavers_skipped"] > 0
     assert f"{found.figures['leavers_skipped']} skipped" in dict(found.lines)["leavers"]
     assert not found.invalid
+
+
+def test_a_rate_that_the_client_cannot_keep_makes_the_run_invalid(
+    start_server: Callable[..., int],
+) -> None:
+    """A joiner listens for 10 ms before it is admitted: 400 a second cannot take turns so."""
+    found = measure(start_server("limited_server", 3, "fin"), replace(SETTINGS, rate=400.0))
+    assert [text for text in found.invalid if "the rate was not kept" in text]
+    assert found.figures["leavers_rate"] < 200
+
+
+def test_leavers_who_only_wait_for_a_joiner_leave_all_the_same(
+    start_server: Callable[..., int],
+) -> None:
+    found = measure(start_server("limited_server", 3, "fin"), replace(SETTINGS, rate=20.0))
+    assert not found.invalid
+    assert found.figures["leavers_skipped"] == 0
 
 
 def test_a_saturated_client_makes_the_run_invalid(

@@ -180,6 +180,11 @@ def test_storm_reports_by_outcome(start_server: Callable[..., int], tmp_path: Pa
     assert figures["message.p90"] <= figures["message.response.p90"]
     assert "message.p99" not in figures  # three samples beyond it
     assert len(found["records"]["outcome"]) == 400
+    assert found["exit_status"] == 0
+    assert found["thresholds"] == [
+        {"text": "hangs==0", "met": True},
+        {"text": "over_admissions==0", "met": True},
+    ]
     with rows.open() as stream:
         assert len(list(csv.DictReader(stream))) == 400
 
@@ -283,10 +288,11 @@ def test_a_rate_that_cannot_be_kept_is_invalid(start_server: Callable[..., int])
     assert "INVALID: the rate was not kept" in done.stdout
 
 
-def test_a_wrong_cap_is_said_not_measured(start_server: Callable[..., int]) -> None:
+@pytest.mark.parametrize("name", ["storm", "churn", "slow", "isolation"])
+def test_a_wrong_cap_is_said_not_measured(start_server: Callable[..., int], name: str) -> None:
     target = f"127.0.0.1:{start_server('limited_server', 4, 'fin')}"
-    low = probe("storm", target, "--cap", 3, "--duration", "1s")
-    high = probe("storm", target, "--cap", 9, "--duration", "1s")
+    low = probe(name, target, "--cap", 3, "--duration", "1s")
+    high = probe(name, target, "--cap", 9, "--duration", "1s")
     assert (low.returncode, high.returncode) == (1, 1)
     assert "admits more than 3" in low.stderr
     assert "only 4 of 9" in high.stderr
@@ -317,7 +323,17 @@ def test_selftest_reports_ceiling_and_noise(tmp_path: Path) -> None:
     report = tmp_path / "self.json"
     done = probe("selftest", "--blocks", 2, "--json", report)
     assert done.returncode in (0, 3), done.stderr  # a busy machine's run may not count
-    figures = read(report)["figures"]
+    found = read(report)
+    figures = found["figures"]
+    assert found["exit_status"] == done.returncode
+    assert {"ceiling, 2000 a second", "A/A block 1, server A", "A/A block 2, server B"} < set(
+        found["floods"]
+    )
+    assert len(found["floods"]["A/A block 1, server A"]["outcome"]) > 1000
+    if len(found["details"]["ceiling"]) == 10 and found["details"]["ceiling"][-1]["valid"]:
+        assert "at least 30000 attempts a second" in done.stdout
+    else:
+        assert "this client makes up to" in done.stdout
     assert figures["fin.count"] > 1000
     if done.returncode == 0:  # else a block may have been left out
         assert figures["noise.p50.low"] <= figures["noise.p50.high"]
@@ -347,7 +363,8 @@ def test_churn_at_a_server_that_loses_slots_says_so_and_ends(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
     report = tmp_path / "churn.json"
-    target = f"127.0.0.1:{start_server('limited_server', 8, 'leaky')}"
+    # The calibration's four never come back: three are left.
+    target = f"127.0.0.1:{start_server('limited_server', 7, 'leaky')}"
     done = probe(
         "churn", target, "--cap", 3, "--profile", "echo", "--deadline", "500ms", "--duration", "1s",
         "--json", report, "--threshold", "reconnect.slots_lost==0",
@@ -431,7 +448,10 @@ def test_isolation_compares_the_flood_with_a_control_flood(
         "--json", report,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = read(report)["figures"]
+    found = read(report)
+    figures = found["figures"]
+    assert len(found["floods"]["control"]["outcome"]) == len(found["records"]["outcome"]) == 300
+    assert figures["cpu_per_rejection_with_answers"] > 0  # not what a storm measures
     for phase in ("quiet", "control", "flood", "recovery"):
         assert 150 <= figures[f"{phase}.count"] <= 200
     assert figures["victims_lost"] == 0

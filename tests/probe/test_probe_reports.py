@@ -216,6 +216,27 @@ def test_the_page_is_one_file_and_well_formed() -> None:
     assert "tenths of the run" in page
 
 
+def test_the_timeline_has_each_kind_of_rejection_apart() -> None:
+    result = storm_result()
+    assert result.records is not None
+    for i in range(0, len(result.records), 2):
+        result.records.outcome[i] = CODE_OF[Outcome.REFUSED]
+        result.records.finished[i] = result.records.started[i] + 1_000
+    for i in range(1, len(result.records), 2):
+        result.records.outcome[i] = CODE_OF[Outcome.MESSAGE]
+    drawings = {heading: drawing for heading, _, drawing in plots_of(result)}
+    labels = set(re.findall(r">([a-z]+: (?:p50|p99|max))<", drawings["Timeline"]))
+    assert labels >= {"refused: p50", "message: p50", "refused: max", "message: max"}
+
+
+def test_a_threshold_and_what_became_of_it_are_in_the_json() -> None:
+    result = Result("storm", "t", figures={"hangs": 1.0})
+    checked = result.check([parse_threshold("hangs==0")])
+    found = result.as_json("1", checked)
+    assert found["thresholds"] == [{"text": "hangs==0", "met": False}]
+    assert found["exit_status"] == EXIT_THRESHOLD
+
+
 def test_the_page_begins_with_the_answer_and_ends_with_how_to_get_it_again() -> None:
     result = storm_result()
     result.headline = "told <at once>"
