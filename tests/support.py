@@ -55,8 +55,8 @@ def eventually(condition: Callable[[], Any], within: float = DEADLINE) -> Any:
 def run_beside(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
     """Run a short program while this process goes on serving.
 
-    Not by ``gevent.subprocess``: from its first use on, whenever the loop runs, it takes the exit
-    status of every child of the process, other tests' too (libev waits for any pid).
+    Not by ``gevent.subprocess``: from its first use on, as from that of ``gevent.fork``, libev
+    takes the exit status of every child whenever the loop runs, and ``returncode`` may be 0.
     """
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
