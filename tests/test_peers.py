@@ -195,7 +195,8 @@ class NeverListens(PythonPeer):
 
 
 def test_peer_that_ends_at_its_start_is_reported_with_its_last_words() -> None:
-    with pytest.raises(PeerFailed, match=r"ended with(.|\n)*No module named .*no_such_server"), start(Dies(), CAP):
+    words = r"ended with(.|\n)*No module named .*no_such_server"
+    with pytest.raises(PeerFailed, match=words), start(Dies(), CAP):
         pass
 
 
