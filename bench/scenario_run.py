@@ -13,20 +13,17 @@ from gserver.probe.options import Command, profile_of, profile_options, report_o
 from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
-from gserver.probe.swarm import load_scenario, run_scenario
+from gserver.probe.swarm import check_spawn_rate, load_scenario, run_scenario
 from gserver.probe.target import parse_target
 
 TOOL = "bench run"
-
-#: Users a second that start or stop: at least one in a minute.
-RATE = click.FloatRange(1 / 60, 100_000)
 
 
 @click.command("run", cls=Command)
 @click.argument("scenario")
 @click.argument("target")
 @click.option("-u", "--users", type=click.IntRange(1), default=10, show_default=True)
-@click.option("-r", "--spawn-rate", type=RATE, default=10.0, show_default=True, help="A second.")
+@click.option("-r", "--spawn-rate", type=float, default=10.0, show_default=True, help="A second.")
 @click.option("-t", "--run-time", type=seconds, default="20s", show_default=True)
 @click.option("--cap", type=click.IntRange(1), help="The server's limit, for over-admissions.")
 @profile_options
@@ -35,6 +32,7 @@ def run(scenario: str, target: str, **flags: Any) -> None:
     """Run the users of the file SCENARIO against TARGET (HOST:PORT)."""
     try:
         loaded, where = load_scenario(scenario), parse_target(target)
+        check_spawn_rate(flags["spawn_rate"])
         reports = Reports.of("run", flags)
         profile, patience = profile_of(flags)
     except SettingError as error:

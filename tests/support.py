@@ -52,21 +52,6 @@ def eventually(condition: Callable[[], Any], within: float = DEADLINE) -> Any:
     return value
 
 
-def run_beside(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run a short program while this process goes on serving.
-
-    Not by ``gevent.subprocess``: from its first use on, as from that of ``gevent.fork``, libev
-    takes the exit status of every child whenever the loop runs, and ``returncode`` may be 0.
-    """
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            eventually(lambda: process.poll() is not None)
-        finally:
-            process.kill()
-        output, errors = process.communicate()
-    return subprocess.CompletedProcess(argv, process.returncode, output, errors)
-
-
 def never_within(seconds: float, condition: Callable[[], Any]) -> None:
     """``condition()`` stays false for as long: what a hanging client looks like."""
     deadline = monotonic() + seconds

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -20,6 +19,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import gevent
+
+# Not the standard library's: from the first child that gevent's loop is asked to watch, as the
+# probe's are, libev takes the exit status of every child of the process.
+from gevent import subprocess
 
 from bench.peers.base import HOST, ROOT, Launch, Missing, Peer, PythonPeer, Site
 from gserver.net.listeners import system_backlog

@@ -32,7 +32,7 @@ from gserver.probe.target import Target
 from gserver.probe.users import Session, SocketUser
 from gserver.probe.validity import ClientHealth, judge
 
-__all__ = ["Scenario", "Swarm", "load_scenario", "run_scenario"]
+__all__ = ["Scenario", "Swarm", "check_spawn_rate", "load_scenario", "run_scenario"]
 
 _TICK_S: Final = 0.1
 _MOST_STARTED: Final = 100_000
@@ -193,6 +193,14 @@ class Swarm:
             self.failures[f"{type(user).__name__}: {type(error).__name__}: {error}"] += 1
 
 
+def check_spawn_rate(rate: float) -> None:
+    """Users that start a second: above 0 and at most 100,000, or :class:`SettingError`."""
+    if not 0 < rate <= _MOST_STARTED:
+        raise SettingError(
+            "--spawn-rate", rate, f"must be above 0 and at most {_MOST_STARTED} a second"
+        )
+
+
 def run_scenario(
     scenario: Scenario,
     target: Target,
@@ -213,10 +221,7 @@ def run_scenario(
     :param cap: the server's limit, for over-admissions; None: not counted.
     :raises SettingError: no such *spawn_rate*.
     """
-    if not 0 < spawn_rate <= _MOST_STARTED:
-        raise SettingError(
-            "--spawn-rate", spawn_rate, f"must be above 0 and at most {_MOST_STARTED} a second"
-        )
+    check_spawn_rate(spawn_rate)
     calibration = calibrate(target, profile, patience, run)
     swarm = Swarm(target, calibration, seed, cap)
     result.details["calibration"] = calibration.as_json()

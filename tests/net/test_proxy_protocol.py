@@ -16,8 +16,9 @@ import gevent
 import pytest
 from ends import DEADLINE_S, Place, is_open, read_to_end, until
 from gevent import socket as gevent_socket
+from gevent import subprocess as gevent_subprocess
 from missing import needs
-from support import run_beside, turn
+from support import turn
 from test_proxy_header import BAD, GOOD, IPV4, v2
 
 from gserver.net.proxy_header import Address, Fault, Header
@@ -209,7 +210,13 @@ def test_curl_sends_version_1(tcp: Place, make_reader: Callable[..., ProxyReader
     needs("curl")
     served, watcher = accept_headers(make_reader(), tcp.listener, HTTP)
     port = tcp.listener.getsockname()[1]
-    outcome = run_beside(["curl", "-sS", "--haproxy-protocol", f"http://127.0.0.1:{port}/"])
+    outcome = gevent_subprocess.run(
+        ["curl", "-sS", "--haproxy-protocol", f"http://127.0.0.1:{port}/"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     watcher.close()
     assert (outcome.returncode, outcome.stdout) == (0, b"ok"), outcome.stderr
     [(header, words)] = served
@@ -234,7 +241,7 @@ def test_haproxy_sends_the_clients_address_and_local_checks(
         f"listen relay\n bind 127.0.0.1:{front_port}\n option httpchk GET /check\n"
         f" server one 127.0.0.1:{tcp.listener.getsockname()[1]} {version} check check-send-proxy\n"
     )
-    haproxy = subprocess.Popen(
+    haproxy = gevent_subprocess.Popen(
         ["haproxy", "-db", "-f", str(config)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
