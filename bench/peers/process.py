@@ -97,6 +97,8 @@ class Running:
             # Its process group has the pid for its id as long as a member lives.
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+            # Its children, too, take a moment to end; they are not ours to wait for.
+            wait_until(lambda: not session_members(self.pid), STOP_TIMEOUT)
         self.process.wait(STOP_TIMEOUT)
 
     def _listens(self, oracle: Oracle) -> bool:
