@@ -158,6 +158,7 @@ class Limiter:
                 source = self._source(address)
                 waiter.receipt = self.gate.recount(waiter.receipt, source)
         self._occupancy.changed()
+        self._waiting.rules_changed()
 
     @property
     def settle(self) -> float:

@@ -72,6 +72,10 @@ class WaitingRoom:
             self._looked = monotonic()
         self._set_timer(monotonic())
 
+    def rules_changed(self) -> None:
+        """They may wait less long now, or their queue be shorter."""
+        self._set_timer(monotonic())
+
     def slot_came_back(self) -> None:
         """Admit those whose turn it is. Before any newcomer's verdict."""
         gate = self._gate

@@ -148,6 +148,18 @@ def test_with_all_places_taken_the_next_one_is_rejected_for_that() -> None:
             assert server.stats.waiting == 3
 
 
+def test_who_may_wait_no_longer_by_new_rules_is_told_in_the_next_turn() -> None:
+    with running(waiting_server(greet)) as server, connect(server) as first:
+        assert outcome(first) == "served"
+        with connect(server) as waiter:
+            eventually(lambda: server.stats.waiting == 1)
+            server.limiter.limits = Limits(max_connections=1)
+            turn()
+            turn()
+            assert server.stats.rejected[Reason.WAIT_TIMEOUT] == 1
+            assert outcome(waiter) == "closed"
+
+
 def test_shortening_the_wait_holds_for_those_who_wait_already() -> None:
     with running(waiting_server(greet)) as server, clients(server, 1), queue(server, 2) as waiting:
         server.limiter.limits = Limits(max_connections=1, wait=0.01)
