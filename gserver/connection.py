@@ -26,6 +26,7 @@ from gserver.admission.penalties import Offence
 from gserver.admission.verdict import Receipt
 from gserver.deferred import DeferredStart
 from gserver.limiter import Limiter
+from gserver.net.keepalive import vanished
 from gserver.net.listeners import describe_peer
 from gserver.net.tcp_info import TcpInfo, read
 from gserver.stats import Ending
@@ -272,7 +273,7 @@ class Connection:
                 self._limiter.note_offence(self.address, Offence.HANDSHAKE)
         except BaseException as error:
             if isinstance(error, OSError) and self._peer_is_gone(error):
-                ending = Ending.PEER_GONE
+                ending = Ending.VANISHED if vanished(error) else Ending.PEER_GONE
                 log.debug("%s went away: %s", describe_peer(self.address), error)
             else:
                 log.exception("handler of %s failed", describe_peer(self.address))
@@ -343,7 +344,8 @@ class Connection:
         one is intact. poll(2) tells: POLLHUP or POLLERR on a socket that was reset or whose peer
         has closed both ways (tcp_poll in the kernel's net/ipv4/tcp.c).
         """
-        if not isinstance(error, ConnectionError | TimeoutError | ssl.SSLError):
+        known = isinstance(error, ConnectionError | TimeoutError | ssl.SSLError)
+        if not known and not vanished(error):
             return False
         if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return True

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import gevent
 from gevent.socket import MSG_PEEK
 
+from gserver.net.keepalive import vanished
 from gserver.stats import Ending
 
 __all__ = ["DeferredStart"]
@@ -73,8 +74,8 @@ class DeferredStart:
         except BlockingIOError:
             self.wait()
             return
-        except OSError:
-            connection.end_deferred(Ending.LEFT_SILENT)
+        except OSError as error:
+            connection.end_deferred(Ending.VANISHED if vanished(error) else Ending.LEFT_SILENT)
             return
         connection.begin(self._body, self._arguments)
 

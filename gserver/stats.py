@@ -30,6 +30,7 @@ class Ending(enum.StrEnum):
     EXITED = "exited"  # the handler called sys.exit(): ends that connection only
     KILLED = "killed"  # its greenlet was killed, before or after it first ran
     PEER_GONE = "peer_gone"  # the peer's reset came up as an error the handler did not catch
+    VANISHED = "vanished"  # one that answers the kernel's probes no more: likewise
     HANDSHAKE_FAILED = "handshake_failed"  # the peer's TLS handshake
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     NOT_STARTED = "not_started"  # the server failed to start the handler: logged

@@ -73,17 +73,18 @@ def test_a_system_without_a_user_timeout_says_so(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.long
-def test_the_slot_of_a_peer_that_vanished_comes_back() -> None:
+@pytest.mark.parametrize("start", ["started", "deferred"])
+def test_the_slot_of_a_peer_that_vanished_comes_back_and_is_counted_as_such(start: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     for program, package in ("unshare", "util-linux"), ("ip", "iproute2"), ("nft", "nftables"):
         needs(program, package)
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, str(HERE / "vanished.py")],
+        ["unshare", "--net", sys.executable, str(HERE / "vanished.py"), start],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.stdout == "peer_gone\n", done.stderr
+    assert done.stdout == "vanished\n", done.stderr

@@ -1,4 +1,4 @@
-"""What a listener's connections inherit: keepalive and TCP_USER_TIMEOUT.
+"""What a listener's connections inherit, keepalive and TCP_USER_TIMEOUT, and what comes of them.
 
 Linux copies a listener's socket options to each connection it hands out (tcp(7); ``sk_clone_lock``
 in the kernel's net/core/sock.c), and so do the BSDs (accept(2)): no system call per connection.
@@ -7,16 +7,23 @@ in the kernel's net/core/sock.c), and so do the BSDs (accept(2)): no system call
 from __future__ import annotations
 
 import _socket
+import errno
 from typing import Any, Final
 
 from gserver.errors import SettingError
 from gserver.timeouts import Timeouts
 
-__all__ = ["set_inherited"]
+__all__ = ["set_inherited", "vanished"]
 
 # macOS has the idle time under another name (its tcp(4)).
 _IDLE: Final = getattr(_socket, "TCP_KEEPIDLE", getattr(_socket, "TCP_KEEPALIVE", None))
 _USER_TIMEOUT: Final = getattr(_socket, "TCP_USER_TIMEOUT", None)
+
+# Of a peer that answers no more: the timer's own, or what a router said last (tcp_write_err in
+# the kernel's net/ipv4/tcp_timer.c, which the probes' and the user timeout's ends share).
+_VANISHED: Final = frozenset(
+    {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
+)
 
 
 def set_inherited(listener: Any, timeouts: Timeouts) -> None:
@@ -38,3 +45,8 @@ def set_inherited(listener: Any, timeouts: Timeouts) -> None:
             raise SettingError("user_timeout", timeouts.user_timeout, "needs Linux")
         milliseconds = max(1, round(timeouts.user_timeout * 1000))  # 0 means the system's default
         listener.setsockopt(_socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
+
+
+def vanished(error: OSError) -> bool:
+    """Whether *error*, of a connection, says that the peer answers the kernel no more."""
+    return error.errno in _VANISHED
