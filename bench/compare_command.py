@@ -20,6 +20,7 @@ from bench.peers import PEERS, Missing
 from bench.plan import seconds, steps
 from bench.progress import Progress, duration
 from bench.results import Result, merged
+from bench.stats import BOOTSTRAP_BLOCKS
 from bench.table import render
 from gserver.probe.environment import environment
 from gserver.probe.result import EXIT_INVALID, EXIT_USAGE
@@ -54,7 +55,7 @@ def peers() -> None:
 @click.option(
     "--rounds",
     type=click.IntRange(1),
-    help="Each experiment so often.  [default: 3, of those that take long 2]",
+    help=f"Each experiment so often.  [default: {BOOTSTRAP_BLOCKS}]",
 )
 @click.option("--quick", is_flag=True, help="A first look, below 5 minutes: one round, at cap 10.")
 @click.option("--seed", default=1, show_default=True, help="For the bootstrap intervals.")

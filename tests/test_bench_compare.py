@@ -109,8 +109,8 @@ class AtThree(Asked):
 def test_what_does_not_depend_on_the_cap_is_done_at_one_cap_only() -> None:
     plan = steps([Asked(), AtThree()], (10, 1000), CLOSERS)
     assert [(step.experiment.name, step.cap, step.rounds) for step in plan] == [
-        ("asked", 10, 3),
-        ("asked", 1000, 3),
+        ("asked", 10, 6),
+        ("asked", 1000, 6),
         ("at-three", 3, 2),
     ]
 
@@ -118,20 +118,21 @@ def test_what_does_not_depend_on_the_cap_is_done_at_one_cap_only() -> None:
 def test_a_round_of_everything_comes_before_the_next_round_of_anything() -> None:
     plan = steps([Asked(), AtThree()], (10,), CLOSERS)
     done = [(each.step.experiment.name, each.round) for each in passes(plan)]
-    assert done == [("asked", 1), ("at-three", 1), ("asked", 2), ("at-three", 2), ("asked", 3)]
+    assert done[:4] == [("asked", 1), ("at-three", 1), ("asked", 2), ("at-three", 2)]
+    assert done[4:] == [("asked", number) for number in range(3, 7)]
 
 
 def test_plan_takes_as_long_as_its_parts() -> None:
     plan = steps([Asked(), AtThree()], (10, 1000), CLOSERS)
-    blocks = 3 * 3 + 3 * 3 + 3 * 2
+    blocks = 3 * 6 + 3 * 6 + 3 * 2
     assert seconds(plan, 0) == pytest.approx(0.1 * blocks)
 
 
-def test_whole_comparison_of_all_servers_is_planned_for_less_than_25_minutes() -> None:
+def test_whole_comparison_of_all_servers_is_planned_for_less_than_50_minutes() -> None:
     # Of the machine it was tried on: what a round takes is stated by each experiment.
     everybody = list(PEERS.values())
     plan = steps(list(EXPERIMENTS.values()), (10, 1000), everybody)
-    assert seconds(plan, len(everybody)) < 25 * 60
+    assert seconds(plan, len(everybody)) < 50 * 60
     quick = [each for each in EXPERIMENTS.values() if each.quick]
     assert seconds(steps(quick, (10,), everybody, 1), len(everybody)) < 5 * 60
 

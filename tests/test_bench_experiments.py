@@ -22,7 +22,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storm, "QUEUE_DURATION", 0.1)
     monkeypatch.setattr(storm.Storm, "rate", 400.0)
     monkeypatch.setattr(storm.Flood, "rate", 800.0)
-    monkeypatch.setattr(churn, "TRIES", 40)  # in two rounds
+    monkeypatch.setattr(churn, "TRIES", 20)
     monkeypatch.setattr(burst, "CLIENTS", 40)
     monkeypatch.setattr(burst, "DEADLINE", 1.0)
     monkeypatch.setattr(isolation, "PHASE", 0.5)

@@ -12,6 +12,7 @@ from bench.advice import fitting
 from bench.peers import Peer, Policy, Running
 from bench.peers.base import HOST
 from bench.results import Figure
+from bench.stats import BOOTSTRAP_BLOCKS
 from gserver.probe.attempt import Patience
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import LocalError, TargetError
@@ -102,7 +103,7 @@ class Experiment:
     seconds: ClassVar[float]
     queue_seconds: ClassVar[float | None] = None
     #: How often each server is asked: in so many rounds.
-    rounds: ClassVar[int] = 3
+    rounds: ClassVar[int] = BOOTSTRAP_BLOCKS
     #: Whether a first look has it.
     quick: ClassVar[bool] = True
     #: The one cap that it is run at, where the answer does not depend on it.
