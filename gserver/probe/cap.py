@@ -28,6 +28,7 @@ _IN_A_ROW: Final = 3  # turned away that often, one by one, before a level is ca
 _BETWEEN_S: Final = 0.05  # for a slot that is still being given back
 _REFILL: Final = 8
 _FIRST_TRIES: Final = 4
+_LEAST_OUTRUN: Final = 20  # ended in one search for a level, before it is given up
 _LONG_S: Final = 0.5  # who takes longer to judge than that is judged while others are, too
 _QUIET_TIMES: Final = 4  # until seen accepted, as long again, and twice that for a slow server
 
@@ -186,8 +187,8 @@ class _Search:
 
     @property
     def _over(self) -> bool:
-        """Whether nothing more can be found out: interrupted, or this machine failed."""
-        return self.run.stopped or self.finding.local_errors > 0
+        """Whether nothing more can be found out: interrupted, outrun, or this machine failed."""
+        return self.run.stopped or self.finding.outrun or self.finding.local_errors > 0
 
     @property
     def _takes_long(self) -> bool:
@@ -255,7 +256,10 @@ class _Search:
             should not fit are judged together, each a little after the other.
         """
         turned = 0
+        many = len(self.finding.drops) + max(_LEAST_OUTRUN, 2 * self.finding.peak)
         while turned < _IN_A_ROW and len(self.held) < self.maximum:
+            # Twice as many as ever were held have gone meanwhile: it will not fill up again.
+            self.finding.outrun = len(self.finding.drops) > many
             if self._over or self.late:
                 return False
             if self.waiting:  # those already in line come first

@@ -26,7 +26,7 @@ def report_cap(result: Result, finding: CapFinding) -> None:
         if outcome not in (Outcome.ADMITTED, Outcome.LOCAL)
     }
     say = result.lines.append
-    if finding.limit is None and result.partial:
+    if finding.limit is None and (result.partial or finding.outrun):
         limit = f"not found yet: {finding.peak} served at once so far"
     elif finding.limit is None:
         limit = f"none found: {finding.peak} served at once"
@@ -86,7 +86,12 @@ def report_cap(result: Result, finding: CapFinding) -> None:
     if finding.slots_lost:
         say(("slots lost", f"{finding.slots_lost} did not come back when their clients had left"))
         result.warnings.append("slots leak: the limit shrinks as clients come and go")
-    if finding.expected is not None and not result.partial:
+    if finding.outrun:
+        result.invalid.append(
+            "the limit was not found: the server ends clients faster than others can be tried one "
+            f"by one; it is {finding.peak} at least"
+        )
+    elif finding.expected is not None and not result.partial:
         wanted = replace(
             parse_threshold(f"limit=={finding.expected}"),
             text=f"limit=={finding.expected} (--cap)",

@@ -44,6 +44,8 @@ class CapFinding:
         are not among ``turned_away``.
     :param listen_queue: connections that waited in it with the server full and knocked at, and how
         many may; None: nobody who was left waiting shows it.
+    :param outrun: the search was given up: the server ended those who were held faster than others
+        could be tried one by one. :attr:`limit` is None then, and says nothing.
     :param late_s: the longest that somebody whom silence had admitted was left open before the
         server turned them away after all, seconds; 0: nobody.
     :param watched_s: how long those who are held were watched, where only silence shows it.
@@ -61,6 +63,7 @@ class CapFinding:
     local_errors: int = 0
     expected: int | None = None
     listen_queue: tuple[int, int] | None = None
+    outrun: bool = False
     late_s: float = 0.0
     watched_s: float = 0.0
     steps: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, held, tried
@@ -114,6 +117,7 @@ class CapFinding:
             "slots_lost": self.slots_lost,
             "overtaken": self.overtaken,
             "listen_queue": self.listen_queue,
+            "outrun": self.outrun,
             "turned_away_late_after_s": self.late_s,
             "watched_s": self.watched_s,
             "steps": self.steps,

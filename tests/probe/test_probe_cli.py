@@ -147,6 +147,18 @@ def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
     assert "by itself" not in stays.stdout
 
 
+def test_cap_gives_up_where_clients_are_ended_faster_than_they_can_be_counted(
+    start_server: Callable[..., int],
+) -> None:
+    """Not "no limit", and not only once its time is over: it would never fill up one by one."""
+    target = f"127.0.0.1:{start_server('limited_server', 40, 'brief', 0.2)}"
+    done = probe("cap", target, "--profile", "echo", "--cap", 40)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "PARTIAL" not in done.stdout
+    assert "threshold" not in done.stdout
+    assert "the limit was not found: the server ends clients faster" in done.stdout
+
+
 def test_cap_says_after_what_time_the_server_ends_silent_clients(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
