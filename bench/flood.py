@@ -1,9 +1,10 @@
 """Clients over the cap, at a rate, driven by lines on standard input.
 
-    python -m bench.flood PORT RATE
+    python -m bench.flood PORT RATE SOURCES
 
 Each line is ``SECONDS close|reset``: for so long, so many a second connect, wait for the verdict
-and close, normally or with a reset. Prints a JSON line: :class:`Flooded`. Plain sockets over
+and close, normally or with a reset; each comes from the next of so many addresses of loopback.
+Prints a JSON line: :class:`Flooded`. Plain sockets over
 epoll: the probe's own client (gserver.probe.engine) cannot do as many from one core, and how many
 the server finds in a turn of its loop is what is measured here.
 
@@ -21,6 +22,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from errno import EINPROGRESS
 from itertools import cycle
@@ -31,12 +33,12 @@ from gserver.probe.pacing import ConstantRate
 from gserver.probe.target import parse_target, source_addresses
 from gserver.probe.timerfd import TimerFd
 
-__all__ = ["AT_ONCE", "Flooded", "flood"]
+__all__ = ["AT_ONCE", "SOURCES", "Flooded", "flood", "spread"]
 
 #: Clients under way at most.
 AT_ONCE = 32
 
-#: Source addresses, taken in turn: the ports of one would run out.
+#: Source addresses at least: the ports of one would run out.
 SOURCES = 8
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
@@ -59,10 +61,14 @@ class Flooded:
         return sum(self.outcomes.get(kind, 0) for kind in REJECTIONS)
 
 
-def flood(port: int, pace: ConstantRate, reset: bool) -> Flooded:
+def spread(port: int, count: int = SOURCES) -> Iterator[str]:
+    """Return ``count`` source addresses, in turn, for ever."""
+    return cycle(source_addresses(parse_target(f"127.0.0.1:{port}"), count))
+
+
+def flood(port: int, pace: ConstantRate, reset: bool, sources: Iterator[str]) -> Flooded:
     """Send one flood to a port of loopback. Raises :class:`OSError` without descriptors."""
     address = ("127.0.0.1", port)
-    sources = cycle(source_addresses(parse_target(f"127.0.0.1:{port}"), SOURCES))
     outcomes: Counter[Outcome] = Counter()
     clients: dict[int, _socket.socket] = {}
     poller, timer = select.epoll(), TimerFd()
@@ -120,11 +126,12 @@ def flood(port: int, pace: ConstantRate, reset: bool) -> Flooded:
 
 
 def main() -> None:
-    port, rate = int(sys.argv[1]), float(sys.argv[2])
+    port, rate, count = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    sources = spread(port, count)
     gc.disable()
     for line in sys.stdin:
         seconds, how = line.split()
-        found = flood(port, ConstantRate(rate, float(seconds)), how == "reset")
+        found = flood(port, ConstantRate(rate, float(seconds)), how == "reset", sources)
         print(json.dumps(asdict(found)), flush=True)
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "Overview",
     "Row",
     "overview",
+    "sees",
 ]
 
 #: Stands behind a figure that is better than ours, and before one that may as well be the same.
@@ -77,7 +78,10 @@ class Column:
     log: bool = False
 
 
-FLOODED = "the p99 of the admitted while 4,000 a second are turned away here, over elsewhere"
+FLOODED = (
+    "the p99 of the admitted while 4,000 a second are turned away here (500 left to wait, of "
+    "servers that queue), over the same while as many are closed at once elsewhere"
+)
 
 COLUMNS = (
     Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
@@ -110,6 +114,7 @@ COLUMNS = (
         counted=True,
         any_kind=True,
     ),
+    Column("burst", "last", "last told", "µs until the last of those was", log=True),
     Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
     Column("memory", "pss", "KiB", "of the server's memory a held connection{proxies}", log=True),
 )
@@ -254,6 +259,12 @@ def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> l
         "proxies": PROXIES.format(names=", ".join(proxies)) if proxies else "",
     }
     return [replace(each, about=each.about.format(**words)) for each in columns]
+
+
+def sees(peer: str, result: Result) -> str:
+    """Return what a client beyond the cap sees of it, and whether it has to speak first for it."""
+    policy = result.peers[peer].policy
+    return f"{policy}, asked" if peer in PEERS and PEERS[peer].asked else policy
 
 
 def is_proxy(peer: str) -> bool:

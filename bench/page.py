@@ -11,7 +11,7 @@ import statistics
 from html import escape
 
 from bench.colours import COLOUR
-from bench.overview import AGAIN, Overview, overview
+from bench.overview import AGAIN, Overview, overview, sees
 from bench.overview_plot import overview_plot
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series
@@ -69,7 +69,7 @@ def summary(found: Overview, result: Result) -> list[str]:
     rows = [["server", "client sees", *(column.heading for column in found.columns)]]
     for row in found.rows:
         texts = [cell.text for cell in row.cells]
-        rows.append([row.peer + row.mark, result.peers[row.peer].policy, *texts])
+        rows.append([row.peer + row.mark, sees(row.peer, result), *texts])
         if row.again:
             rows.append([AGAIN, "", *row.again])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
-from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview
+from bench.flood import SOURCES
+from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview, sees
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result
 from bench.stats import MIN_BLOCKS
@@ -52,7 +53,7 @@ def compared(result: Result) -> str:
         name = f"**{row.peer}**" if row.peer.startswith(OURS) else row.peer
         mark = f"<sup>{','.join(map(str, row.notes))}</sup>" if row.notes else ""
         cells = [glance(cell.text).replace(AHEAD, "\\" + AHEAD) for cell in row.cells]
-        rows.append([name + mark, result.peers[row.peer].policy, *cells])
+        rows.append([name + mark, sees(row.peer, result), *cells])
         if row.again:
             rows.append([f"*{AGAIN}*", "", *map(glance, row.again)])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
@@ -230,13 +231,20 @@ def echoed(summary: dict[str, float]) -> str:
     return " / ".join(percentile(summary, name) for name in ("p50", "p99")) + " µs"
 
 
+def instead(row: dict[str, Any]) -> str:
+    """Return the two costs that a row compares."""
+    pair = row["pair"]
+    return f"{pair['us_a']:.1f} µs instead of {pair['us_b']:.1f}, at {row['held']:,} held"
+
+
 def rules(found: dict[str, Any]) -> str:
     """What ``reject-cost --rules`` says, in a sentence."""
-    first = found["rows"][0]["pair"]
-    text = (
-        f"With a cap and a rate for each source a rejection takes {first['us_a']:.1f} µs instead "
-        f"of {first['us_b']:.1f}, at {found['rows'][0]['held']:,} held "
-        "(`python -m bench reject-cost --rules`). "
+    first = found["rows"][0]
+    text = f"With a cap and a rate for each source a rejection takes {instead(first)}"
+    if last := [row for row in found["rows"] if row.get("sources", SOURCES) > SOURCES]:
+        text += f"; of clients from {last[0]['sources']:,} addresses, {instead(last[0])}"
+    text += (
+        " (`python -m bench reject-cost --rules`). "
         f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
     )
     return "\n\n".join([text, *caveats(found)])

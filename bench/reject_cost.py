@@ -1,6 +1,7 @@
 """What a rejection costs the server, and what a flood of them costs the admitted.
 
-    python -m bench reject-cost [--held 10,1000,10000] [--pairs 8] [--json FILE] [--rules]
+    python -m bench reject-cost [--held 10,1000,10000] [--pairs 8] [--json FILE]
+                             [--rules]
 
 With the cap held by idle clients, a flood from another process is turned away by gserver, and by
 a bare accept-and-close loop, the floor (bench/floor.py). In blocks, in the order ABBA: the CPU
@@ -12,7 +13,8 @@ The flood keeps a rate (bench/flood.py), which its process must have time to spa
 was saturated, or came late, the run is invalid (exit status 3).
 
 With ``--rules`` a server with a cap and a rate for each source is compared instead, with one that
-has the bare cap: both turn the flood away for want of slots, the one after asking its rules.
+has the bare cap: both turn the flood away for want of slots, the one after asking its rules. Once
+with a few sources, which the rules' tables have at hand, and once with tens of thousands.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import click
 
 from bench.advice import fitting
 from bench.costs import Sheet, cost
-from bench.flood import Flooded
+from bench.flood import SOURCES, Flooded
 from bench.options import numbers
 from bench.pairs import abba
 from bench.processes import GSERVER, ask, module, start, tell
@@ -53,6 +55,19 @@ RATE = 10_000
 RULES = ["--source-rate", "1000000", "--source-exempt", "198.51.100.0/24"]
 
 
+#: Sources of the flood, for rules: few, and so many that hardly one comes twice in a block.
+RULES_SOURCES = (SOURCES, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a server is put to: connections held, clients a second, and from how many addresses."""
+
+    held: int
+    rate: int
+    sources: int
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One server in one turn: ``us`` of its CPU a rejection, and ``echo`` latencies in ns.
@@ -69,14 +84,13 @@ class Block:
 class Server:
     """A server with its cap held: the process, its flood and its holder."""
 
-    def __init__(
-        self, name: str, command: list[str], held: int, rate: int, stack: ExitStack
-    ) -> None:
+    def __init__(self, name: str, command: list[str], load: Load, stack: ExitStack) -> None:
         self.name = name
         self.process, first = start(command, stack, cpu=0)
         port = first.split("127.0.0.1:")[1].split(";")[0].strip()
-        self.holder, _ = start(module("bench.holder", port, held), stack, cpu=1)
-        self.flooder, _ = start(module("bench.flood", port, rate), stack, cpu=1, speaks=False)
+        self.holder, _ = start(module("bench.holder", port, load.held), stack, cpu=1)
+        flooder = module("bench.flood", port, load.rate, load.sources)
+        self.flooder, _ = start(flooder, stack, cpu=1, speaks=False)
 
     def block(self, how: str) -> Block:
         """One block of flood, by clients that ``how``."""
@@ -97,15 +111,15 @@ class Server:
 
 
 @contextmanager
-def servers(held: int, rate: int, rules: bool) -> Iterator[tuple[Server, Server, Server]]:
+def servers(load: Load, rules: bool) -> Iterator[tuple[Server, Server, Server]]:
     """What is measured, what it is compared with, and another of the latter."""
-    floor = module("bench.floor", 0, held)
-    ours = [*GSERVER, "--max-connections", str(held)]
-    ruled = [*ours, "--per-source", str(held + 1), *RULES]
+    floor = module("bench.floor", 0, load.held)
+    ours = [*GSERVER, "--max-connections", str(load.held)]
+    ruled = [*ours, "--per-source", str(load.held + 1), *RULES]
     with ExitStack() as stack:
 
         def server(name: str, command: list[str]) -> Server:
-            return Server(name, command, held, rate, stack)
+            return Server(name, command, load, stack)
 
         if rules:
             yield server("rules", ruled), server("bare cap", ours), server("bare cap again", ours)
@@ -151,20 +165,27 @@ def health(blocks: Sequence[Block]) -> ClientHealth:
     return ClientHealth([share], planned, started, planned - started, None, None, local)
 
 
-def measured(sheet: Sheet, held: int, pairs: int, rate: int, rules: bool) -> None:
-    """Write the rows of one number of connections held."""
-    sheet.tell(f"{held:,} held: starting")
-    with servers(held, rate, rules) as (ours, floor, again):
+def measured(sheet: Sheet, load: Load, pairs: int, rules: bool) -> None:
+    """Write the rows of one number of connections held, and of sources."""
+    sheet.tell(f"{load.held:,} held: starting")
+    with servers(load, rules) as (ours, floor, again):
         for server in (ours, floor, again):
             server.block("close")  # warm up
         for how in ("close", "reset"):
-            where = f"{held:,} held, clients that {how}"
+            where = f"{load.held:,} held, clients of {load.sources:,} addresses that {how}"
             sheet.tell(where)
             quiet = percentiles([x for _ in range(pairs) for x in ours.quiet()])
             pair, blocks = paired(ours, floor, how, pairs)
             same, more = paired(floor, again, how, pairs)
             client = health(blocks + more)
-            row = {"held": held, "clients": how, "pair": pair, "same": same, "quiet_us": quiet}
+            row = {
+                "held": load.held,
+                "sources": load.sources,
+                "clients": how,
+                "pair": pair,
+                "same": same,
+                "quiet_us": quiet,
+            }
             sheet.row(line(row), **row, client=client.as_json())
             warnings, invalid = judge(client, "selftest")  # one process makes the load, as there
             if lost := sum(block.overflow for block in blocks + more):
@@ -180,7 +201,7 @@ def line(row: dict[str, Any]) -> str:
     echo = [percentile(row["quiet_us"], name) for name in ("p50", "p99")]
     echo += [percentile(pair["echo_us_a"], name) for name in ("p50", "p99")]
     return (
-        f"{row['held']:>7,} {row['clients']:>7}"
+        f"{row['held']:>7,} {row['sources']:>7,} {row['clients']:>7}"
         f" {pair['us_a']:>9.1f} {pair['us_b']:>8.1f} {pair['ratio']:>7.3f}"
         f"   {min(same['ratios']):.2f}-{max(same['ratios']):.2f} {pair['rate_a']:>9,.0f}"
         f" {echo[0]:>8} {echo[1]:>6} {echo[2]:>8} {echo[3]:>6}"
@@ -194,8 +215,10 @@ def percentile(summary: dict[str, float], name: str) -> str:
 
 def verdicts(rows: list[dict[str, Any]], target: float) -> Iterator[str]:
     """The two targets: the ratio, and that the cost doesn't grow with the connections held."""
-    for how in ("close", "reset"):
-        mine = [row for row in rows if row["clients"] == how]
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        sets.setdefault(f"{row['clients']}, {row['sources']:,} sources", []).append(row)
+    for how, mine in sets.items():
         worst = max(row["pair"]["ratio"] for row in mine)
         yield f"{how}: at most {worst:.2f} of {target}: {'met' if worst <= target else 'missed'}"
         first, last = mine[0], mine[-1]
@@ -210,7 +233,8 @@ def verdicts(rows: list[dict[str, Any]], target: float) -> Iterator[str]:
 
 def about(held: tuple[int, ...], pairs: int, rate: int, rules: bool) -> float:
     """Nine blocks a pair for each way that clients end, and what the holders need to come in."""
-    return sum(18 * BLOCK_S * pairs + 4 + 3 * count * 2e-4 for count in held)
+    once = sum(18 * BLOCK_S * pairs + 4 + 3 * count * 2e-4 for count in held)
+    return once * (len(RULES_SOURCES) if rules else 1)
 
 
 @cost("reject-cost", about)
@@ -222,13 +246,16 @@ def main(sheet: Sheet, held: tuple[int, ...], pairs: int, rate: int, rules: bool
     """A rejection's CPU time beside that of a bare accept loop, and the admitted's echo."""
     a, b = ("rules", "bare cap") if rules else ("gserver", "floor")
     sheet.say(
-        "                CPU µs a rejection              A/A  rejected     echo, µs: quiet, flood"
+        "                        CPU µs a rejection              A/A  rejected     "
+        "echo, µs: quiet, flood"
     )
     sheet.say(
-        f"   held clients {a:>9} {b:>8}   ratio   band      a second  p50    p99    p50    p99"
+        f"   held sources clients {a:>9} {b:>8}   ratio   band      a second"
+        "  p50    p99    p50    p99"
     )
-    for count in held:
-        measured(sheet, count, pairs, rate, rules)
+    for sources in RULES_SOURCES if rules else (SOURCES,):
+        for count in held:
+            measured(sheet, Load(count, rate, sources), pairs, rules)
     for text in verdicts(sheet.rows, RULES_TARGET if rules else FLOOR_TARGET):
         sheet.verdict(text)
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from bench import stats
-from bench.overview import AGAIN, Overview, overview
+from bench.overview import AGAIN, Overview, overview, sees
 from bench.ratios import comparison, partners
 from bench.results import Figure, Group, Result, Series, number
 
@@ -49,7 +49,7 @@ def overview_table(found: Overview, result: Result) -> str:
     rows = [["server", "client sees", *(column.heading for column in found.columns)]]
     for row in found.rows:
         cells = (cell.text for cell in row.cells)
-        rows.append([row.peer + row.mark, result.peers[row.peer].policy, *cells])
+        rows.append([row.peer + row.mark, sees(row.peer, result), *cells])
         if row.again:
             rows.append([f"  {AGAIN}", "", *row.again])
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
@@ -119,7 +119,7 @@ def group_rows(group: Group, result: Result) -> Iterator[list[str]]:
         if series.remarks():
             marks += 1
             name += f" [{marks}]"
-        row = [name, result.peers[series.peer].policy]
+        row = [name, sees(series.peer, result)]
         for figure in group.figures:
             value = figure.of(series.values(figure.key))
             row.append("-" if value is None else number(value))

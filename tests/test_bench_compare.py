@@ -128,11 +128,11 @@ def test_plan_takes_as_long_as_its_parts() -> None:
     assert seconds(plan, 0) == pytest.approx(0.1 * blocks)
 
 
-def test_whole_comparison_of_all_servers_is_planned_for_less_than_50_minutes() -> None:
+def test_whole_comparison_of_all_servers_is_planned_for_less_than_an_hour() -> None:
     # Of the machine it was tried on: what a round takes is stated by each experiment.
     everybody = list(PEERS.values())
     plan = steps(list(EXPERIMENTS.values()), (10, 1000), everybody)
-    assert seconds(plan, len(everybody)) < 50 * 60
+    assert seconds(plan, len(everybody)) < 60 * 60
     quick = [each for each in EXPERIMENTS.values() if each.quick]
     assert seconds(steps(quick, (10,), everybody, 1), len(everybody)) < 5 * 60
 

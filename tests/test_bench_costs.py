@@ -13,7 +13,7 @@ import pytest
 
 from bench import held_memory, sweep_cost
 from bench.costs import words
-from bench.flood import AT_ONCE, flood
+from bench.flood import AT_ONCE, flood, spread
 from bench.pairs import abba
 from bench.peers.base import ROOT
 from bench.reject_cost import percentile, percentiles
@@ -101,6 +101,19 @@ def test_a_deferred_start_that_costs_more_than_it_may_misses_its_target() -> Non
 
 
 @pytest.mark.long
+def test_rules_are_put_to_a_few_sources_and_to_tens_of_thousands(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    words = ["--rules", "--held", "3", "--pairs", "1", "--rate", "1000", "--json", str(file)]
+    with bench("-m", "bench", "reject-cost", *words) as running:
+        text, errors = running.communicate()
+    assert "Traceback" not in errors
+    found = json.loads(file.read_text())
+    assert [row["sources"] for row in found["rows"]] == [8, 8, 60_000, 60_000]
+    assert len([line for line in found["verdicts"] if "60,000 sources: at most" in line]) == 2
+    assert all(line in text for line in found["verdicts"])
+
+
+@pytest.mark.long
 def test_reject_cost_whose_client_does_not_keep_up_is_invalid(tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     words = ["--held", "3", "--pairs", "1", "--rate", "100000", "--json", str(file)]
@@ -116,13 +129,15 @@ def test_reject_cost_whose_client_does_not_keep_up_is_invalid(tmp_path: Path) ->
 def test_flood_counts_what_each_client_saw() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        found = flood(nobody.getsockname()[1], ConstantRate(100, 0.1), reset=False)
+        port = nobody.getsockname()[1]
+        found = flood(port, ConstantRate(100, 0.1), reset=False, sources=spread(port))
     assert (found.planned, found.started, found.outcomes) == (10, 10, {"refused": 10})
 
 
 def test_flood_that_has_no_room_for_an_arrival_has_started_fewer_than_planned() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
-        found = flood(silent.getsockname()[1], ConstantRate(1000, 0.1), reset=True)
+        port = silent.getsockname()[1]
+        found = flood(port, ConstantRate(1000, 0.1), reset=True, sources=spread(port))
     assert (found.planned, found.started, found.outcomes) == (100, AT_ONCE, {})
 
 
@@ -143,7 +158,7 @@ def test_interrupted_script_gives_what_it_has_marked_partial(
     with bench("-m", "bench", "reject-cost", *words) as running:
         assert running.stdout is not None
         for line in running.stdout:
-            if line.split()[:2] == ["3", "close"]:
+            if line.split()[:3] == ["3", "8", "close"]:
                 break
         running.send_signal(number)
         rest, errors = running.communicate()

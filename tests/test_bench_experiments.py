@@ -143,7 +143,12 @@ def test_server_that_admits_fewer_than_the_cap_is_unfit_and_not_a_figure() -> No
 
 
 @pytest.mark.parametrize(
-    ("peer", "kind"), [("gserver-reply", "message"), ("gserver-refuse", "refused")]
+    ("peer", "kind"),
+    [
+        ("gserver-reply", "message"),
+        ("gserver-reply-redis", "message"),
+        ("gserver-refuse", "refused"),
+    ],
 )
 def test_storm_on_our_other_rejections_finds_them_and_nothing_else(peer: str, kind: str) -> None:
     assert PEERS[peer].policy == kind

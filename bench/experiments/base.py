@@ -68,6 +68,8 @@ class Subject:
         if found.invalid:
             raise Unfit("; ".join(map(fitting, found.invalid)))
         self.warnings.extend(map(fitting, found.warnings))
+        if over := found.figures.get("over_admissions"):
+            self.warnings.append(f"{over:g} more than the cap were served at once")
         return found.figures
 
 

@@ -67,6 +67,8 @@ class Burst(Experiment):
         kind = subject.kind
         if kind is not None and (text := otherwise(kind, latencies, CLIENTS)):
             subject.warnings.append(text)
+        if served != subject.cap and kind is not None:
+            subject.warnings.append(f"{served} were served, where {subject.cap} fit")
         latency = summarise(latencies.get(kind, []) if kind else [])
         return {
             "served": served,

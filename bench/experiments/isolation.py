@@ -1,7 +1,8 @@
 """Do admitted clients notice a flood of people being turned away?
 
-Against a control: the same flood to a sink on this machine, which costs the clients as much and
-never touches the server.
+Against a control: the same flood to a sink on this machine, which closes at once and never touches
+the server. It costs the clients as much as a flood that is closed or reset; one that is asked
+first, refused or left to wait costs them more or less, and that is in the ratio.
 """
 
 from __future__ import annotations

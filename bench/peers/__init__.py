@@ -23,7 +23,13 @@ from bench.peers.envoy import EnvoyLimit
 from bench.peers.gevent_servers import GeventFloor, GeventPool
 from bench.peers.haproxy import HAProxyMaxconn, HAProxyReject
 from bench.peers.nginx_stream import NginxStream
-from bench.peers.ours import GserverClose, GserverRefuse, GserverReply, GserverReset
+from bench.peers.ours import (
+    GserverClose,
+    GserverRefuse,
+    GserverReply,
+    GserverReplyRedis,
+    GserverReset,
+)
 from bench.peers.process import PeerFailed, Running, start
 from bench.peers.redis_maxclients import RedisMaxclients
 from bench.peers.sequential import Sequential
@@ -38,6 +44,7 @@ PEERS: dict[str, Peer] = {
         GserverClose(),
         GserverReset(),
         GserverReply(),
+        GserverReplyRedis(),
         GserverRefuse(),
         GeventFloor(),
         Tokio(),

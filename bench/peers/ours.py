@@ -60,6 +60,16 @@ class GserverReply(GserverClose):
     asked = True
 
 
+class GserverReplyRedis(GserverClose):
+    """A busy message of a protocol in which a server may speak at once: beside Redis itself."""
+
+    name = "gserver-reply-redis"
+    title = "gserver, reply (Redis's error, at once)"
+    policy = Policy.MESSAGE
+    rejection = "reply:redis"
+    message = b"-ERR max number of clients"
+
+
 class GserverRefuse(GserverClose):
     """While it is full its port is shut; queued already, a client is reset."""
 

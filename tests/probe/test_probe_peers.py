@@ -62,7 +62,6 @@ class SpeaksTls(GserverClose):
 ROWS: list[Peer] = [
     *PEERS.values(),
     SpeaksTls(),
-    Says("reply:redis", b"-ERR max number of clients"),
     Says("reply:smtp", b"421 "),
     Says("reply-text:full up", b"full up"),
 ]
