@@ -411,7 +411,7 @@ def better_of_other_kinds(peer: str, column: Column, groups: Sequence[Group]) ->
     those who do it in nearly the same way. Never latency: what is asked for comes late.
     """
     found: list[set[str]] = []
-    if not peer.startswith(OURS) or column.key in ("p50", "p99"):
+    if not peer.startswith(OURS) or column.key in ("p50", "p99", "last"):
         return []
     for group in groups:
         ours = row_of(peer, group)

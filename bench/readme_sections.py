@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
 from bench.flood import SOURCES
+from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
 from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview, sees
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
 from bench.results import Result

@@ -34,7 +34,7 @@ class Burst(Experiment):
         Figure("other", "rejected otherwise", over="max"),
         Figure("unanswered", f"unanswered in {DEADLINE:g} s", over="max", plotted=True),
         Figure("p50", "verdict p50", "us"),
-        Figure("last", "last verdict", "us", over="max", plotted=True),
+        Figure("last", "last verdict", "us", compared=True, plotted=True),
     )
 
     def measure(self, subject: Subject, run: Run) -> Figures:
