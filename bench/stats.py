@@ -8,11 +8,12 @@ band: how far apart the same server is from itself. A difference inside the band
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import TypeVar
+
+from gserver.probe.stats import bootstrap_interval
 
 __all__ = [
     "BOOTSTRAP_BLOCKS",
@@ -22,7 +23,6 @@ __all__ = [
     "band",
     "bootstrap",
     "compare",
-    "geometric_mean",
     "interval",
     "orders",
     "ratios",
@@ -33,9 +33,6 @@ Subject = TypeVar("Subject")
 #: Rounds that a ratio needs, and rounds that can be resampled.
 MIN_BLOCKS = 3
 BOOTSTRAP_BLOCKS = 6
-
-#: Resamples of the bootstrap: the ends of a 95 % interval then move by below 1 % between seeds.
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +78,7 @@ def ratios(figures: Sequence[float], reference: Sequence[float]) -> list[float]:
     return [figure / base for figure, base in pairs]
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    """Return the mean for ratios: that of halves and doubles is 1."""
-    if not values:
-        raise ValueError("no values to average")
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
-
-
-def bootstrap(values: Sequence[float], *, seed: int, level: float = 0.95) -> Interval:
+def bootstrap(values: Sequence[float], *, seed: int) -> Interval:
     """Return the percentile bootstrap interval of the geometric mean of ``values``.
 
     Resampling a handful of blocks is on the narrow side: an interval called 95 % holds the truth
@@ -96,14 +86,9 @@ def bootstrap(values: Sequence[float], *, seed: int, level: float = 0.95) -> Int
     difference has to clear the A/A band, made the same way, as well as 1. The same ``seed`` gives
     the same interval.
     """
-    draw = random.Random(seed)
-    logs = [math.log(value) for value in values]
-    count = len(logs)
-    if not count:
+    if not values:
         raise ValueError("no values to resample")
-    means = sorted(math.fsum(draw.choices(logs, k=count)) / count for _ in range(RESAMPLES))
-    cut = int(RESAMPLES * (1.0 - level) / 2.0)
-    return Interval(math.exp(means[cut]), math.exp(means[-1 - cut]))
+    return Interval(*bootstrap_interval(values, seed=seed))
 
 
 def interval(values: Sequence[float], *, seed: int) -> Interval:

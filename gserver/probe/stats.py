@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["QUANTILES", "Summary", "bootstrap_interval", "most_at_once", "quantile", "summarise"]
+__all__ = [
+    "QUANTILES",
+    "RESAMPLES",
+    "Summary",
+    "bootstrap_interval",
+    "most_at_once",
+    "quantile",
+    "summarise",
+]
 
 #: What tables show, by the name that thresholds use.
 QUANTILES: Final = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p999": 0.999}
@@ -65,17 +73,19 @@ def most_at_once(intervals: Sequence[tuple[int, int]]) -> int:
     return most
 
 
+#: Of the bootstrap: the ends of a 95 % interval then move by below 1 % between seeds.
+RESAMPLES = 4000
+
+
 def bootstrap_interval(
-    values: Sequence[float], *, seed: int, confidence: float = 0.95, rounds: int = 2000
+    values: Sequence[float], *, seed: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the geometric mean of *values* (ratios, above 0) by resampling.
+    """Percentile bootstrap interval of the geometric mean of *values* (ratios, above 0).
 
     :param seed: makes the interval repeatable.
     """
     logs = [math.log(value) for value in values]
     draw = random.Random(seed)
-    means = sorted(sum(draw.choices(logs, k=len(logs))) / len(logs) for _ in range(rounds))
-    tail = (1 - confidence) / 2
-    low = means[int(tail * rounds)]
-    high = means[min(rounds - 1, int((1 - tail) * rounds))]
-    return math.exp(low), math.exp(high)
+    means = sorted(math.fsum(draw.choices(logs, k=len(logs))) / len(logs) for _ in range(RESAMPLES))
+    cut = int(RESAMPLES * (1 - confidence) / 2)
+    return math.exp(means[cut]), math.exp(means[-1 - cut])
