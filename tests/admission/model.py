@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import cache
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +13,25 @@ from gserver.admission.limits import Limits
 OPERATORS = ipaddress.ip_network("10.0.0.0/8")
 EXEMPT = ipaddress.ip_network("198.51.100.0/24")
 DENIED = ipaddress.ip_network("203.0.113.0/24")
+ALLOWED_OF_THEM = ipaddress.ip_network("203.0.113.128/25")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+network_of = cache(ipaddress.ip_network)
+
+
+@cache
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@cache
+def name_of(host: str, prefix_v4: int, prefix_v6: int) -> str:
+    address = address_of(host)
+    prefix = prefix_v4 if address.version == 4 else prefix_v6
+    network = ipaddress.ip_network((address, prefix), strict=False)
+    return str(address if network.num_addresses == 1 else network)
 
 
 class Tokens:
@@ -42,8 +62,8 @@ class Client:
     stands_with_operators: bool = False
     excused_as: str | None = None
 
-    def is_in(self, network: ipaddress.IPv4Network) -> bool:
-        return ipaddress.ip_address(self.host) in network
+    def is_in(self, network: Network) -> bool:
+        return address_of(self.host) in network
 
 
 @dataclass
@@ -80,15 +100,25 @@ class Model:
             self.rate = limits.rate and Tokens(limits.rate, limits.burst_of("rate"), self.now)
         if _of(old, "source_") != _of(limits, "source_"):
             self.source_rates = {}
-        if _of(old, "penalty", "source_prefix_v4") != _of(limits, "penalty", "source_prefix_v4"):
+        if _of(old, "penalty", "source_prefix") != _of(limits, "penalty", "source_prefix"):
             self.debts = {}
 
     # -- who is who
 
     def name(self, client: Client) -> str:
-        prefix = self.limits.source_prefix_v4
-        network = ipaddress.ip_network((client.host, prefix), strict=False)
-        return client.host if prefix == 32 else str(network)
+        limits = self.limits
+        return name_of(client.host, limits.source_prefix_v4, limits.source_prefix_v6)
+
+    def is_denied(self, client: Client) -> bool:
+        """The longest network that it is in says so; in none: if there is a list of the allowed."""
+        lists = [(net, False) for net in self.limits.allow]
+        lists += [(net, True) for net in self.limits.deny]
+        longest = (-1, bool(self.limits.allow))
+        for text, denied in lists:
+            network = network_of(text)
+            if client.is_in(network):
+                longest = max(longest, (network.prefixlen, denied))
+        return longest[1]
 
     def is_operator(self, client: Client) -> bool:
         if client in self.waiting:
@@ -116,7 +146,7 @@ class Model:
         ``ahead``: so many others have none yet, and come before it."""
         limits = self.limits
         name, exempt = self.name(client), self.is_exempt(client)
-        if limits.deny and client.is_in(DENIED) and self.really("denied"):
+        if self.is_denied(client) and self.really("denied"):
             return "denied"
         if not exempt and self.is_shut_out(name) and self.really("penalty"):
             return "penalty"

@@ -21,12 +21,25 @@ from gserver.admission.verdict import ENDINGS_MAKE_ROOM, Receipt, Rejected
 from gserver.admission.waiting import Waiter
 from gserver.errors import SettingError
 
-from .model import DENIED, EXEMPT, OPERATORS, Client, Model
+from .model import ALLOWED_OF_THEM, DENIED, EXEMPT, OPERATORS, Client, Model
 
-HOSTS = ["10.0.0.1", "192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"]
+HOSTS = [
+    "10.0.0.1",
+    "192.0.2.1",
+    "192.0.2.2",
+    "::ffff:192.0.2.2",  # the one before
+    "198.51.100.1",
+    "203.0.113.1",
+    "203.0.113.129",
+    "2001:db8::1",
+    "2001:db8::2",
+    "2001:db8:0:1::1",
+]
 
 # Rates, bursts and times are such that every sum of them is exact in binary.
 rates = st.sampled_from([None, None, 0.5, 2.0])
+# Nobody by name; some of a network that is denied, alone or with all the others.
+ALLOW = [[], [], [], [str(ALLOWED_OF_THEM)], ["0.0.0.0/0", "::/0", str(ALLOWED_OF_THEM)]]
 RULES = {
     "denied": "deny",
     "penalty": "penalty",
@@ -50,6 +63,8 @@ def limits(draw: st.DrawFn, **always: Any) -> Limits:
         "source_exempt": draw(st.sampled_from([[], [str(EXEMPT)]])),
         "rate": draw(rates),
         "source_rate": draw(rates),
+        "source_prefix_v6": draw(st.sampled_from([64, 64, 48])),
+        "allow": draw(st.sampled_from(ALLOW)),
         "deny": draw(st.sampled_from([[], [str(DENIED)]])),
         "early_drop": draw(st.sampled_from([None, None, "1:50:5"])),
         "penalty": draw(st.sampled_from([0, 8])),
@@ -63,6 +78,8 @@ def limits(draw: st.DrawFn, **always: Any) -> Limits:
         if given[name]:
             given[f"{name}_burst"] = draw(st.integers(1, 3))
     on = [reason for reason, setting in RULES.items() if given[setting]]
+    if given["allow"] and "denied" not in on:
+        on.append("denied")
     given["dry_run"] = draw(st.lists(st.sampled_from(on), max_size=2)) if on else []
     return Limits(**given)
 
