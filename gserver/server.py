@@ -340,12 +340,12 @@ class _Capped(_GeventServer):
         super().init_socket()
         if self._limiter is None:
             return
-        set_inherited(self.socket, self._timeouts)
         if adopted:
             self.socket.listen(self.backlog)
         elif isinstance(self._rejections[Reason.CAPACITY], Refuse):
             bound: Any = door.bound_to_number(self.socket, self.backlog)
             self.socket = bound
+        set_inherited(self.socket, self._timeouts)  # on the one that will accept
 
     def start_accepting(self) -> None:
         if self._limiter is None:
