@@ -38,7 +38,7 @@ def test_what_is_not_in_the_log_yet_is_when_the_last_server_of_a_limiter_closes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     limiter = Limiter(Limits(max_connections=2, per_source=1, dry_run=["source"]))
-    first, second = (StreamServer(LOCAL, Holding(), limiter=limiter) for _ in range(2))
+    first, second, later = (StreamServer(LOCAL, Holding(), limiter=limiter) for _ in range(3))
     with running(first):
         with running(second), clients(first, 2):
             assert visit(second) == "closed"
@@ -47,8 +47,7 @@ def test_what_is_not_in_the_log_yet_is_when_the_last_server_of_a_limiter_closes(
     assert rejected.startswith("rejecting: ")
     assert rejected.endswith(" s (capacity 1): 1 from 127.0.0.1")
     assert tried.startswith("dry run: 2 would have been rejected in ")
-    with running(first):  # and it begins anew
-        with clients(first, 2):
-            pass
+    with running(later), clients(later, 2):  # and it begins anew
+        pass
     assert caplog.records[3].getMessage().startswith("dry run: 1 would have been rejected in ")
     assert len(caplog.records) == 4
