@@ -322,6 +322,8 @@ class AcceptLoop:
                 self._back_off()
             case Fate.NO_DESCRIPTORS:
                 self._answer_with_reserve()
+            case Fate.FATAL if self._refuses and error.errno == errno.EINVAL:
+                self._shut_elsewhere()
             case Fate.FATAL:
                 self._fatal(error)
             case Fate.BACK_OFF:
@@ -390,10 +392,20 @@ class AcceptLoop:
                 except OSError as error:  # a handler has broken it, say
                     self._fatal(error)
                     return
-                self._refusing_since = monotonic()
-                self._limiter.counters.refusing_since(self._refusing_since)
+                self._refuses_from_now()
         elif self._refusing_since is not None:
             self._reopen()
+
+    def _refuses_from_now(self) -> None:
+        self._refusing_since = monotonic()
+        self._limiter.counters.refusing_since(self._refusing_since)
+
+    def _shut_elsewhere(self) -> None:
+        """Another process that has the same listener, after a fork, has filled and shut it for
+        all. Here there is room: as long as one of them has any, one of them opens it."""
+        self._pause()
+        self._refuses_from_now()
+        self._reopen()
 
     def _reopen(self) -> None:
         try:

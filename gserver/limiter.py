@@ -113,6 +113,7 @@ class Limiter:
         self._headers = self._proxied.room
         #: Of these servers' connections one may be ended for a candidate, if idle long enough.
         self.evictors: list[Evictor] = []
+        self._servers = 0
 
     # ---- the count -----------------------------------------------------------------------
 
@@ -201,6 +202,16 @@ class Limiter:
     def off_full(self, callback: Callable[[bool], object]) -> None:
         """Call it no more. Nothing happens if it never was."""
         self._occupancy.off_full(callback)
+
+    def server_opened(self) -> None:
+        """A server begins to accept for this cap."""
+        self._servers += 1
+
+    def server_closed(self) -> None:
+        """It has closed. With the last of them comes the end of the log of rejections."""
+        self._servers -= 1
+        if not self._servers:
+            self._log.end()
 
     # ---- arrivals ------------------------------------------------------------------------
 

@@ -78,6 +78,18 @@ class RejectionLog:
         if not (self._report.rejecting or self._dry_run.open):
             self.close()
 
+    def end(self) -> None:
+        """There will be nobody to reject: log what no summary has told of yet."""
+        if self._timer is None:
+            return
+        in_use, cap, _ = self._occupancy()
+        now = monotonic()
+        degraded = self._replies[Telling.DEGRADED]
+        lines = self._report.end(now, in_use, cap, totals=self._totals, degraded=degraded)
+        for line in lines + self._dry_run.end(now, in_use, cap, self._would_reject):
+            log.warning(line)
+        self.close()
+
     def begin_anew(self) -> None:
         """The totals have begun anew: report no more of what has been."""
         self.close()

@@ -111,14 +111,27 @@ class RejectionReport:
                 f"{total - self._began_total:,} rejected"
                 f"{_without_reply(degraded - self._began_degraded)}"
             )
-            self._began = None
-            self._began_degraded = self._degraded = degraded
-            self._hosts.clear()
-            self._others = 0
+            self._close(degraded)
             return [line]
         if now - self._summed < SUMMARY_S:
             return []
         return self._summary(now, in_use, cap, totals, degraded)
+
+    def end(
+        self, now: float, in_use: int, cap: int, *, totals: Mapping[Reason, int], degraded: int = 0
+    ) -> list[str]:
+        """There will be nobody to reject: the lines to log of what no summary has told of."""
+        if self._began is None:
+            return []
+        lines = self._summary(now, in_use, cap, totals, degraded)
+        self._close(degraded)
+        return lines
+
+    def _close(self, degraded: int) -> None:
+        self._began = None
+        self._began_degraded = self._degraded = degraded
+        self._hosts.clear()
+        self._others = 0
 
     def _summary(
         self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int], degraded: int
@@ -170,11 +183,19 @@ class DryRunReport:
         """Call about once per :data:`CALM_S` while :attr:`open`. Returns the lines to log."""
         if self._began is None or now - self._began < SUMMARY_S:
             return []
-        elapsed, by_reason = now - self._began, _since(self._totals, totals)
-        if not by_reason:
-            self._began = None
+        lines = self.end(now, in_use, cap, totals)
+        if lines:
+            self.begin(now, totals)
+        return lines
+
+    def end(self, now: float, in_use: int, cap: int, totals: Mapping[Reason, int]) -> list[str]:
+        """Look on no longer. Returns the lines to log."""
+        if self._began is None:
             return []
-        self.begin(now, totals)
+        elapsed, by_reason = now - self._began, _since(self._totals, totals)
+        self._began = None
+        if not by_reason:
+            return []
         return [
             f"dry run: {sum(by_reason.values()):,} would have been rejected "
             f"in {elapsed:.1f} s ({_listed(by_reason)}); {in_use}/{cap} in use"

@@ -340,12 +340,12 @@ class _Capped(_GeventServer):
         super().init_socket()
         if self._limiter is None:
             return
-        set_inherited(self.socket, self._timeouts)
         if adopted:
             self.socket.listen(self.backlog)
         elif isinstance(self._rejections[Reason.CAPACITY], Refuse):
             bound: Any = door.bound_to_number(self.socket, self.backlog)
             self.socket = bound
+        set_inherited(self.socket, self._timeouts)  # on the one that will accept
 
     def start_accepting(self) -> None:
         if self._limiter is None:
@@ -368,6 +368,7 @@ class _Capped(_GeventServer):
             )
             self._lingers = [each for each in self._lingers if each.lingering]
             self._lingers += self._accepting.lingers
+            self._limiter.server_opened()
             if self._reaper.evicts:
                 self._limiter.evictors.append(self._reaper)
         self._accepting.start()
@@ -409,9 +410,11 @@ class _Capped(_GeventServer):
     def close(self) -> None:
         accepting, self._accepting = self._accepting, None
         if accepting is not None:
+            limiter = self._capped_limiter()
             if self._reaper.evicts:
-                self._capped_limiter().evictors.remove(self._reaper)
+                limiter.evictors.remove(self._reaper)
             accepting.close()
+            limiter.server_closed()
         super().close()
 
     def stop(self, timeout: float | None = None) -> None:

@@ -7,7 +7,6 @@ connection now and then (``gserver/reaper.py``): nothing is done where data flow
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,8 +42,7 @@ def check_seconds(value: object, setting: str, most: float = A_YEAR_S) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not 0 < value <= most
+        or not 0 < value <= most  # NaN compares false with everything, and so is refused
     ):
         raise SettingError(
             setting, value, f"must be a number of seconds, above 0 and up to {most:,.0f}"

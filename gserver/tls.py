@@ -11,7 +11,7 @@ import gevent.ssl
 from gevent.socket import socket as GeventSocket
 
 from gserver.connection import HandshakeFailed
-from gserver.net.tcp_info import peer_left, read
+from gserver.net.tcp_info import heard, peer_left, read
 
 __all__ = ["HoldsSocket", "cooperative_wrap", "handshake", "left_silent"]
 
@@ -98,5 +98,4 @@ def left_silent(sock: Any, error: OSError, header_bytes: int = 0) -> bool:
     info = None if raw is None else read(raw)
     if info is None:
         return isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError)
-    # The kernel counts a FIN as a byte received (tcp_rcv_nxt_update in net/ipv4/tcp_input.c).
-    return peer_left(info) and info.bytes_received <= header_bytes + 1
+    return peer_left(info) and not heard(info, header_bytes=header_bytes)

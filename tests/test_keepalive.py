@@ -10,26 +10,41 @@ from typing import Any
 import pytest
 from gevent import socket
 from missing import needs
-from support import HERE, LOCAL, clients, running
+from support import HERE, LOCAL, clients, eventually, running
 
-from gserver import Keepalive, SettingError, StreamServer, Timeouts
+from gserver import (
+    Close,
+    Keepalive,
+    Refuse,
+    Reply,
+    Reset,
+    SettingError,
+    StreamServer,
+    Timeouts,
+)
 from gserver.timeouts import MOST_USER_TIMEOUT_S
 
 TCP = socket.IPPROTO_TCP
+REJECTIONS = [Close(), Reset(), Reply("http"), Refuse()]
 
 
 def inherited(server: Any) -> tuple[int, int, int, int, int]:
     """Keepalive on; idle, interval, count; user timeout in ms: of an accepted connection."""
     with running(server), clients(server, 1):
-        (connection,) = server.limiter.connections
-        sock = connection.socket
-        return (
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            sock.getsockopt(TCP, socket.TCP_KEEPIDLE),
-            sock.getsockopt(TCP, socket.TCP_KEEPINTVL),
-            sock.getsockopt(TCP, socket.TCP_KEEPCNT),
-            sock.getsockopt(TCP, socket.TCP_USER_TIMEOUT),
-        )
+        return options(server)
+
+
+def options(server: Any) -> tuple[int, int, int, int, int]:
+    """The same of the one connection that is there."""
+    (connection,) = server.limiter.connections
+    sock = connection.socket
+    return (
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        sock.getsockopt(TCP, socket.TCP_KEEPIDLE),
+        sock.getsockopt(TCP, socket.TCP_KEEPINTVL),
+        sock.getsockopt(TCP, socket.TCP_KEEPCNT),
+        sock.getsockopt(TCP, socket.TCP_USER_TIMEOUT),
+    )
 
 
 def greet(sock: Any, _address: Any) -> None:
@@ -37,18 +52,31 @@ def greet(sock: Any, _address: Any) -> None:
     sock.recv(1)
 
 
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_keepalive_is_on_by_default(host: str) -> None:
-    server = StreamServer((host, 0), greet, max_connections=1)
+def test_keepalive_is_on_by_default(host: str, rejection: Any) -> None:
+    server = StreamServer((host, 0), greet, max_connections=1, rejection=rejection)
     assert inherited(server) == (1, 60, 15, 4, 0)
 
 
-def test_keepalive_can_be_set_and_turned_off() -> None:
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=str)
+def test_keepalive_can_be_set_and_turned_off(rejection: Any) -> None:
     timeouts = Timeouts(keepalive=Keepalive(5, 2, 3), user_timeout=2.5)
-    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=timeouts)
+    how: dict[str, Any] = {"max_connections": 1, "rejection": rejection}
+    server = StreamServer(LOCAL, greet, timeouts=timeouts, **how)
     assert inherited(server) == (1, 5, 2, 3, 2500)
-    server = StreamServer(LOCAL, greet, max_connections=1, timeouts=Timeouts(keepalive=None))
+    server = StreamServer(LOCAL, greet, timeouts=Timeouts(keepalive=None), **how)
     assert inherited(server)[0] == 0
+
+
+def test_a_listener_that_was_shut_and_opened_again_passes_it_on_too() -> None:
+    timeouts = Timeouts(keepalive=Keepalive(5, 2, 3), user_timeout=2.5)
+    server = StreamServer(LOCAL, greet, max_connections=1, rejection=Refuse(), timeouts=timeouts)
+    with running(server):
+        for _ in range(2):
+            with clients(server, 1):
+                assert options(server) == (1, 5, 2, 3, 2500)
+            eventually(lambda: not server.full())
 
 
 def test_the_longest_user_timeout_is_one_that_the_kernel_takes() -> None:

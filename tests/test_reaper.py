@@ -15,6 +15,7 @@ from support import (
     CERTIFICATE,
     KEY,
     LOCAL,
+    Holding,
     connect,
     echo,
     eventually,
@@ -45,6 +46,24 @@ def test_a_client_that_says_nothing_is_ended_at_its_first_byte_timeout() -> None
             assert outcome(silent) == "closed"
         assert finished(server) == {Ending.FIRST_BYTE_TIMEOUT: 1}
         assert visit(server) == "served"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "ending"),
+    [("first_byte", Ending.FIRST_BYTE_TIMEOUT), ("idle", Ending.IDLE_TIMEOUT)],
+)
+def test_a_client_that_closes_its_half_without_a_word_is_as_silent_as_any(
+    timeout: str, ending: Ending
+) -> None:
+    """The handler is not reading, and does not see the end-of-file."""
+    timeouts = Timeouts(**{timeout: SHORT}, grace=SHORT)
+    handler = Holding()
+    with running(StreamServer(LOCAL, handler, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as half_closed:
+            half_closed.shutdown(socket.SHUT_WR)
+            assert outcome(half_closed) == "served"
+            assert outcome(half_closed) == "closed"
+        assert finished(server) == {ending: 1}
 
 
 def test_a_client_that_has_said_something_is_none_of_the_first_byte_timeouts_business() -> None:

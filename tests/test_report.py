@@ -39,6 +39,9 @@ class Log:
             self.now, in_use, self.cap, full=full, totals=self.totals, degraded=self.degraded
         )
 
+    def end(self) -> list[str]:
+        return self.report.end(self.now, 0, self.cap, totals=self.totals, degraded=self.degraded)
+
 
 def test_the_first_rejection_says_that_it_is_full() -> None:
     log = Log()
@@ -215,6 +218,37 @@ def test_a_dry_run_is_summed_up_once_an_interval_and_ends_with_the_first_quiet_o
     assert report.tick(1000.0 + 3 * SUMMARY_S, 3, 100, totals) == []
     assert not report.open
     assert report.tick(1000.0 + 9 * SUMMARY_S, 3, 100, totals) == []
+
+
+def test_a_dry_run_that_ends_before_its_interval_is_summed_up_and_begins_anew() -> None:
+    report = DryRunReport()
+    totals = dict.fromkeys(Reason, 0)
+    assert report.end(1000.0, 3, 100, totals) == []
+    report.begin(1000.0, totals)
+    totals[Reason.SOURCE] += 3
+    assert report.end(1002.5, 3, 100, totals) == [
+        "dry run: 3 would have been rejected in 2.5 s (source 3); 3/100 in use"
+    ]
+    assert not report.open
+    assert report.end(1003.0, 3, 100, totals) == []
+
+
+def test_rejections_that_end_before_a_summary_are_summed_up_and_begin_anew() -> None:
+    log = Log()
+    assert log.end() == []
+    log.reject(*["192.0.2.1"] * 3)
+    log.degraded += 1
+    log.tick()
+    assert log.end() == [
+        "rejecting: 0/100 in use, 3 rejected in 1.0 s (capacity 3), "
+        "1 of them without their reply: 3 from 192.0.2.1"
+    ]
+    assert not log.report.rejecting
+    assert log.end() == []
+    log.reject("192.0.2.2")
+    assert log.end() == [
+        "rejecting: 0/100 in use, 1 rejected in 0.0 s (capacity 1): 1 from 192.0.2.2"
+    ]
 
 
 def test_turned_away_for_the_reserves_sake_it_does_not_say_full() -> None:

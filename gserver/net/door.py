@@ -27,10 +27,21 @@ _TRIES: Final = 16  # for a port that is free twice in a row
 
 def shut_door(listener: _socket.socket) -> None:
     """Refuse from now on. Stop watching the listener first: it is readable without end then.
+    Another process that has the same listener, after a fork, may have shut it already.
 
     :raises OSError: it is no listener.
     """
-    listener.shutdown(_socket.SHUT_RD)
+    if listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+        try:
+            listener.shutdown(_socket.SHUT_RD)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            # The other process came in between. Of a socket that does not listen the kernel notes
+            # that no more is to be received (inet_shutdown), its connections to come would
+            # inherit that, and meet an end-of-file; shutting it while it listens clears it.
+            open_door(listener, 0)
+            listener.shutdown(_socket.SHUT_RD)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 0)
 
 

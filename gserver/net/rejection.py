@@ -102,6 +102,10 @@ class Refuse:
 
     It cannot promise that who closes and connects again is admitted at a full cap (G3): the kernel
     refuses whoever comes while a slot is just coming back, before anybody here hears of it.
+
+    Not for processes that share a listener after a fork: whichever fills shuts it for all, and
+    one that has room opens it as soon as it hears of that; until then clients are refused, and
+    those in the queue get a reset. The time is counted by each for itself.
     """
 
     name: Final = "refuse"

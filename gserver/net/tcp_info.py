@@ -21,6 +21,7 @@ __all__ = [
     "ListenQueue",
     "TcpInfo",
     "Turn",
+    "heard",
     "is_idle",
     "peer_left",
     "read",
@@ -68,7 +69,8 @@ class TcpInfo(NamedTuple):
     bytes_acked: int
     """Bytes of ours that the peer has acknowledged."""
     bytes_received: int
-    """Bytes of the peer's that have come, read or not."""
+    """Bytes of the peer's that have come, read or not; its end-of-file is one (see
+    :func:`heard`)."""
 
 
 class ListenQueue(NamedTuple):
@@ -128,13 +130,22 @@ def peer_left(info: TcpInfo) -> bool:
     return info.state in _PEER_LEFT
 
 
-def turn_of(info: TcpInfo, *, header_bytes: int = 0) -> Turn:
-    """Whose turn it is to send, as far as the kernel's clocks tell.
+def heard(info: TcpInfo, *, header_bytes: int = 0) -> bool:
+    """Whether any byte of the client's own has come.
 
     :param header_bytes: of the bytes received, how many were a proxy's header before the client's
         own.
     """
-    if info.bytes_received <= header_bytes:
+    # The kernel counts a FIN as a byte received (tcp_rcv_nxt_update in net/ipv4/tcp_input.c).
+    return info.bytes_received > header_bytes + peer_left(info)
+
+
+def turn_of(info: TcpInfo, *, header_bytes: int = 0) -> Turn:
+    """Whose turn it is to send, as far as the kernel's clocks tell.
+
+    :param header_bytes: as for :func:`heard`.
+    """
+    if not heard(info, header_bytes=header_bytes):
         return Turn.CLIENT
     if not info.bytes_acked:  # not a byte of ours has reached it, so nothing was answered
         return Turn.SERVER
@@ -150,7 +161,7 @@ def is_idle(info: TcpInfo, *, reading: bool, header_bytes: int = 0) -> bool:
         the clocks cannot: an answer given within a tick of its request, and a request sent within
         a tick of the answer before it, look the same for ever after, and on a near network both
         are the rule (bench/tcp_info_cost.py).
-    :param header_bytes: as for :func:`turn_of`.
+    :param header_bytes: as for :func:`heard`.
     """
     turn = turn_of(info, header_bytes=header_bytes)
     return turn is Turn.CLIENT or (turn is Turn.UNCLEAR and reading)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from gserver.net import tcp_info
-from gserver.net.tcp_info import TcpInfo, Turn, is_idle, peer_left, read, turn_of
+from gserver.net.tcp_info import TcpInfo, Turn, heard, is_idle, peer_left, read, turn_of
 
 pytestmark = pytest.mark.skipif(not tcp_info.SUPPORTED, reason="TCP_INFO is Linux only")
 
@@ -134,6 +134,25 @@ def test_a_peer_that_left_is_seen_without_reading(
     poll.register(served, select.POLLRDHUP)
     assert poll.poll(DEADLINE_S * 1000)
     assert peer_left(info_of(served))
+
+
+@pytest.mark.parametrize("said", [b"", b"x"])
+def test_the_end_of_file_is_none_of_the_clients_words(
+    pair: tuple[socket.socket, socket.socket], said: bytes
+) -> None:
+    """The kernel counts it as a byte received."""
+    client, served = pair
+    client.sendall(said)
+    client.shutdown(socket.SHUT_WR)
+    poll = select.poll()
+    poll.register(served, select.POLLRDHUP)
+    assert poll.poll(DEADLINE_S * 1000)
+    info = info_of(served)
+    assert info.bytes_received == len(said) + 1
+    assert heard(info) is bool(said)
+    assert turn_of(info) is (Turn.SERVER if said else Turn.CLIENT)
+    assert not heard(info, header_bytes=len(said))
+    assert turn_of(info, header_bytes=len(said)) is Turn.CLIENT
 
 
 def test_we_closing_our_half_is_not_the_peer_leaving(
