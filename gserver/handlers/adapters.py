@@ -46,6 +46,11 @@ class Kind(enum.StrEnum):
     REQUEST_HANDLER = "request-handler"  # a socketserver.BaseRequestHandler subclass
     WSGI = "wsgi"  # application(environ, start_response)
 
+    @property
+    def descriptors(self) -> int:
+        """How many a connection takes, besides those that its handler opens."""
+        return 2 if self is Kind.BLOCKING else 1  # the thread's socket has one of its own
+
 
 def detect(target: object) -> Kind:
     """What ``target`` was written for. Whether a function blocks cannot be seen: say so.
