@@ -436,6 +436,11 @@ class _Capped(_GeventServer):
 
     # ---- serving ---------------------------------------------------------------------------
 
+    def is_reading(self, sock: Any) -> bool:
+        """Whether the handler of the connection with this socket waits to read from it, in a way
+        that the socket's own watcher does not show. A subclass may know of one; else nobody."""
+        return False
+
     def _serve(self, fd: int, address: Any, receipt: Receipt, header_bytes: int) -> None:
         listener = self.socket
         try:
