@@ -1,4 +1,4 @@
-"""Idle, where a handler blocks its own thread: it is seen to wait for its client, and to compute."""
+"""Idle, where a handler blocks its thread: it is seen to wait for its client, or to compute."""
 
 from __future__ import annotations
 
