@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import logging
 import os
 import stat
@@ -48,6 +49,8 @@ class Auditor:
         for connection in limiter.connections:
             owned.update(connection.descriptors())
         inodes = _connected_to(addresses, owned, pause)
+        if inodes:  # a handler may have a descriptor of its own for its connection: dup(2)
+            inodes -= _inodes_of(owned, pause)
         leaked_sockets = len(inodes & self._suspect_inodes)
         self._suspect_inodes = inodes
 
@@ -66,6 +69,17 @@ class Auditor:
             )
         limiter.counters.audit = result
         return result
+
+
+def _inodes_of(descriptors: Iterable[int], pause: Callable[[], object] | None) -> set[int]:
+    """Of those that are still open."""
+    found = set()
+    for index, fd in enumerate(descriptors):
+        if pause is not None and index % _BATCH == _BATCH - 1:
+            pause()
+        with contextlib.suppress(OSError):
+            found.add(os.fstat(fd).st_ino)
+    return found
 
 
 def _connected_to(

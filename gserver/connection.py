@@ -62,6 +62,7 @@ class Server(Protocol):
     """What a connection asks of its server."""
 
     def do_close(self, sock: Any, *args: Any) -> object: ...
+    def is_reading(self, sock: Any) -> bool: ...
 
 
 class Connection:
@@ -70,7 +71,8 @@ class Connection:
     :ivar socket: what the handler reads and writes; ``tls.handshake`` sets it to the TLS socket
         once that owns the descriptor.
     :ivar address: the peer's, as ``accept()`` gave it.
-    :ivar server: whose client it is; its ``do_close(socket, address)`` is called at the end.
+    :ivar server: whose client it is; its ``do_close(socket, address)`` is called at the end, and
+        ``is_reading(socket)`` may know of a handler that waits otherwise than in gevent's ways.
     :ivar greenlet: what holds the slot: the handler's greenlet, or a DeferredStart; None before
         the start and after the end.
     :ivar receipt: what the gate wants back at the end.
@@ -201,9 +203,11 @@ class Connection:
 
     @property
     def reading(self) -> bool:
-        """Whether a greenlet is waiting to read from its socket at this moment."""
+        """Whether its handler is seen to wait for its socket to be readable, at this moment: a
+        greenlet in one of the socket's own methods, or as the server knows. Not one that waits
+        in ``gevent.select``, or in a ``dup()`` of the socket."""
         watcher = getattr(self.socket, "_read_event", None)
-        return watcher is not None and watcher.active
+        return (watcher is not None and watcher.active) or self.server.is_reading(self.socket)
 
     def tcp_info(self) -> TcpInfo | None:
         """What the kernel knows of it; None when the system cannot tell."""

@@ -121,7 +121,8 @@ class _Capped(_GeventServer):
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
             newcomer if it has been idle for so many seconds, and no slot has come back within
-            the newcomer's ``settle``; None: never. Idle as in :class:`gserver.Timeouts`. While
+            the newcomer's ``settle``; None: never. Idle as in :class:`gserver.Timeouts`: want
+            more than the longest pause inside an answer. While
             more clients settle than may (``gserver/candidates.py``), the oldest are turned away
             without. Goes without ``Limits.wait``. Behind proxies a newcomer's
             header is read first, so that nobody is ended for one that the rules turn away.
@@ -438,6 +439,11 @@ class _Capped(_GeventServer):
             linger.close_all()
 
     # ---- serving ---------------------------------------------------------------------------
+
+    def is_reading(self, sock: Any) -> bool:
+        """Whether the handler of the connection with this socket waits to read from it, in a way
+        that the socket's own watcher does not show. A subclass may know of one; else nobody."""
+        return False
 
     def _serve(self, fd: int, address: Any, receipt: Receipt, header_bytes: int) -> None:
         listener = self.socket

@@ -95,11 +95,19 @@ class Timeouts:
         ends also one whose handler has yet to greet. Not for protocols in which the client only
         listens (daytime, a banner).
     :ivar idle: since the last data of either side, while nobody owes the client an answer: the
-        last data was ours, or there was none. A handler that is computing an answer is never
-        ended by it. Where the server pushes and the client may only listen (SSE, WebSocket, IRC,
-        MQTT, database notifications) a connection is idle between two messages: the timeout must
-        be longer than the longest silence. The protocol's own pings, either side's, are data and
-        end a silence; TCP's keepalive does not.
+        last data was ours, or there was none. A handler that has yet to begin its answer is never
+        ended by it. One that sends its answer in parts is, between two of them: once the first is
+        out the last data is ours, and what is still to come nobody can know. Nor where the server
+        pushes and the client may only listen (SSE, WebSocket, IRC, MQTT, database notifications):
+        a connection is idle between two messages. The timeout must be longer than the longest
+        pause inside an answer, and than the longest silence between messages. The protocol's own
+        pings, either side's, are data and end a silence; TCP's keepalive does not.
+        Where data of both sides fell into one tick (4 ms), the kernel's clocks do not tell which
+        came last, and a connection is idle if its handler is seen to wait in a method of its
+        socket. One that waits in ``gevent.select``, in a selector or in a ``dup()`` of the socket,
+        and a thread (``serve --kind blocking``) in select, poll or TLS of its own, is not seen,
+        and its client not idle then. One that reads on while the answer is computed (a relay,
+        HTTP/2) is seen, and its client idle then: here too the timeout must be longer.
     :ivar lifetime: from its admission, whatever it does.
     :ivar keepalive: the kernel's probes of a silent peer; None: none.
     :ivar user_timeout: TCP_USER_TIMEOUT (tcp(7), Linux): how long what we sent may stay

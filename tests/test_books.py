@@ -341,6 +341,28 @@ def test_audit_does_not_take_clients_in_this_process_for_leaks() -> None:
             assert server.audit().clean
 
 
+def test_audit_does_not_take_a_handlers_own_descriptor_of_its_connection_for_a_leak() -> None:
+    kept = []
+
+    def dups(sock: Any, _address: Any) -> None:
+        with sock.dup() as own:
+            kept.append(_socket.socket(fileno=os.dup(own.fileno())))
+            own.sendall(b"+")
+            own.recv(1)
+
+    with running(StreamServer(LOCAL, dups, max_connections=2)) as server:
+        with clients(server, 2):
+            for _ in range(3):
+                assert server.audit().clean
+        eventually(lambda: server.stats.active == 0)
+        try:
+            assert server.audit().clean
+            assert server.audit() == Audit(leaked_sockets=2)  # now they are nobody's
+        finally:
+            for sock in kept:
+                sock.close()
+
+
 def test_audit_does_not_take_another_servers_clients_on_the_same_port_for_leaks() -> None:
     with ExitStack() as stack:
         first = stack.enter_context(running(StreamServer(LOCAL, greet, max_connections=2)))

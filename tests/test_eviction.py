@@ -97,6 +97,30 @@ def test_nobody_who_has_become_busy_since_the_sweep_is_evicted() -> None:
         assert server.stats.rejected[Reason.CAPACITY] == 1
 
 
+def test_whose_answer_pauses_for_so_long_may_be_evicted_and_whose_has_not_begun_may_not() -> None:
+    def pauses(sock: Any, _address: Any) -> None:
+        words = sock.recv(10)
+        turn(0.02)  # several ticks of the kernel's clocks
+        if words == b"in part":
+            sock.sendall(b"+")
+        Event().wait()
+
+    server = StreamServer(
+        LOCAL, pauses, max_connections=2, evict_idle=AGE, timeouts=Timeouts(grace=0.01)
+    )
+    with running(server), connect(server) as first, connect(server) as second:
+        first.sendall(b"at the end")
+        second.sendall(b"in part")
+        assert outcome(second) == "served"
+        remembered(server, 1)
+        with connect(server) as newcomer:
+            newcomer.sendall(b"in part")
+            assert outcome(newcomer) == "served"
+            assert outcome(second) == "closed"
+            assert server.stats.active == 2
+        assert server.stats.finished[Ending.EVICTED] == 1
+
+
 @pytest.mark.parametrize("deferred", [False, True], ids=["started", "deferred"])
 def test_as_many_newcomers_as_there_are_idle_are_served(deferred: bool) -> None:
     server = StreamServer(LOCAL, echo, max_connections=20, evict_idle=AGE, deferred_start=deferred)

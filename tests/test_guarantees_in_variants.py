@@ -40,6 +40,9 @@ from gserver.drain import KILL_S
 from gserver.stats import Ending
 
 LONG = 60.0
+#: Those that see whom they turn away: the others can have neither G3 nor a count.
+SEEING = {name: each for name, each in VARIANTS.items() if not each.refuses}
+REFUSING = {name: each for name, each in VARIANTS.items() if each.refuses}
 
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
@@ -73,6 +76,7 @@ def test_exactly_the_cap_is_served_of_a_burst_and_everybody_is_answered(variant:
         eventually(lambda: server.stats.active == 0)
 
 
+@pytest.mark.parametrize("variant", SEEING.values(), ids=SEEING)
 def test_close_then_reconnect_finds_the_slot_free(variant: Variant) -> None:
     """G3."""
     times = 20 if "tls" in variant.speaks else 100  # a handshake takes 10 ms
@@ -85,6 +89,7 @@ def test_close_then_reconnect_finds_the_slot_free(variant: Variant) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("variant", SEEING.values(), ids=SEEING)
 @pytest.mark.parametrize("cap", [1, 10, 100])
 def test_churners_are_never_turned_away_at_length(variant: Variant, cap: int) -> None:
     """G3."""
@@ -169,6 +174,7 @@ def test_socket_closes_then_slot_comes_back_when_the_handler(
 # ---- G5 to G7, G9 --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("variant", SEEING.values(), ids=SEEING)
 def test_a_live_echo_goes_on_during_a_flood(variant: Variant) -> None:
     """G5."""
     rejection = Counting()
@@ -185,6 +191,24 @@ def test_a_live_echo_goes_on_during_a_flood(variant: Variant) -> None:
                     flood.read()
     assert longest < 2.0
     assert max(by_turn) <= MAX_REJECTIONS_PER_TURN
+
+
+@pytest.mark.parametrize("variant", REFUSING.values(), ids=REFUSING)
+def test_a_live_echo_goes_on_while_a_flood_is_refused(variant: Variant) -> None:
+    """G5: the flood counts itself."""
+    longest = 0.0
+    with running(variant.server(echo, 1)) as server:
+        with variant.admitted(server.address) as [client]:
+            for _ in variant.words:
+                assert client.recv(1)
+            with load("churn", server, 50, 5_000, speaks=variant.speaks) as flood:
+                over = gevent.spawn(flood.read)
+                while not over.ready():
+                    longest = max(longest, slowest_echo(client, 10))
+                seen = over.get()
+    assert set(seen) <= variant.turned_away
+    assert seen["refused"] >= 4_000
+    assert longest < 2.0
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -298,4 +322,7 @@ def test_the_books_balance_at_every_step_under_load(
     assert books.gate.sources_counted == 0
     assert len(checks) > times
     assert books.admitted
-    assert any(books.rejected.values()) or variant.rules
+    if variant.refuses:
+        assert books.time_refusing
+    else:
+        assert any(books.rejected.values()) or variant.rules

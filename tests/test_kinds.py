@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from program import gserver, module, served, serving, turned_away
+from program import GSERVER, gserver, held, module, served, serving, turned_away
 from support import vanish
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
@@ -156,4 +156,24 @@ def test_a_blocking_functions_peer_that_resets_is_no_error(tmp_path: Path) -> No
                 vanish(sock)
         assert program.stop() == 0
         assert "ERROR" not in program.log
+        assert "Traceback" not in program.log
+
+
+ECHO = """
+def handle(sock, address):
+    while data := sock.recv(100):
+        sock.sendall(data)
+"""
+
+
+def test_a_blocking_functions_clients_are_all_served_up_to_the_cap_under_a_low_soft_limit(
+    tmp_path: Path,
+) -> None:
+    """Each takes two descriptors: the thread has its own."""
+    options = ("--kind", "blocking", "--max-connections", "300")
+    limited = ("sh", "-c", 'ulimit -Sn 520 && exec "$@"', "sh", *GSERVER)
+    with serving(module(tmp_path, ECHO), *options, cwd=tmp_path, command=limited) as program:
+        with held(program, 300):
+            pass
+        assert program.stop() == 0
         assert "Traceback" not in program.log

@@ -28,6 +28,7 @@ from support import (
 
 import gserver.reaper
 from gserver import Ending, SettingError, StreamServer, Timeouts, WSGIServer
+from gserver.net.tcp_info import read
 from gserver.tls_files import TlsFiles
 
 SHORT = 0.05
@@ -159,6 +160,60 @@ def test_a_handler_that_computes_an_answer_is_never_ended_as_idle() -> None:
             assert asking.recv(100) == b"answer"
             assert outcome(asking) == "closed"  # and then it is idle
         assert finished(server) == {Ending.IDLE_TIMEOUT: 2}
+
+
+def in_parts(rest: Event) -> Any:
+    """A handler that pauses inside its answer."""
+
+    def handler(sock: Any, _address: Any) -> None:
+        while request := sock.recv(1):
+            eventually(lambda: a_tick_after(sock))
+            sock.sendall(b"part;")
+            rest.wait()
+            sock.sendall(request)
+
+    return handler
+
+
+def a_tick_after(sock: Any) -> bool:
+    """Whether what is sent now is seen to be sent after what has come."""
+    info = read(sock._sock)
+    return info is not None and info.last_received_ms >= 20
+
+
+def test_a_pause_inside_an_answer_is_idleness_and_the_timeout_must_be_longer() -> None:
+    """Once its first part is out the last data is ours, and nobody can know of the next."""
+    rest = Event()
+    timeouts = Timeouts(idle=1.0, grace=LONG)
+    server = StreamServer(LOCAL, in_parts(rest), max_connections=1, timeouts=timeouts)
+    with running(server), connect(server) as client:
+        client.sendall(b"?")
+        assert client.recv(100) == b"part;"
+        rest.set()  # a pause shorter than the timeout
+        assert client.recv(100) == b"?"
+        rest.clear()
+        client.sendall(b"!")
+        assert client.recv(100) == b"part;"
+        (connection,) = server.limiter.connections
+        eventually(lambda: connection.nudged)  # and a longer one
+        rest.set()
+        assert client.recv(100) == b"!"  # within the grace
+        assert outcome(client) == "closed"
+        eventually(lambda: finished(server) == {Ending.IDLE_TIMEOUT: 1})
+
+
+def test_a_client_that_does_not_read_its_answer_is_idle() -> None:
+    def floods(sock: Any, _address: Any) -> None:
+        sock.recv(1)
+        eventually(lambda: a_tick_after(sock))
+        while True:
+            sock.sendall(b"x" * 65536)
+
+    timeouts = Timeouts(idle=SHORT, grace=SHORT)
+    with running(StreamServer(LOCAL, floods, max_connections=1, timeouts=timeouts)) as server:
+        with connect(server) as deaf:
+            deaf.sendall(b"?")
+            eventually(lambda: finished(server) == {Ending.IDLE_TIMEOUT: 1})
 
 
 def test_idle_works_under_tls() -> None:

@@ -14,7 +14,7 @@ from every_rule import every_rule
 from speaking import REQUEST, Manner
 from support import CERTIFICATE, KEY, client_context, connect_to, outcome
 
-from gserver import Keepalive, Reply, StreamServer, Timeouts
+from gserver import Keepalive, Refuse, Reply, StreamServer, Timeouts
 from gserver.tls_files import TlsFiles
 
 __all__ = ["VARIANTS", "Variant"]
@@ -52,7 +52,8 @@ class Variant:
         if self.is_proxied:
             settings["proxy_protocol_from"] = ["127.0.0.0/8"]
         # A Pool that is given has the size of the cap.
-        limits = every_rule(cap, reserve="spawn" not in more, **rules)
+        reserve = "spawn" not in more and not self.refuses
+        limits = every_rule(cap, reserve=reserve, **rules)
         return StreamServer(("127.0.0.1", 0), handler, limits=limits, **settings)
 
     @contextlib.contextmanager
@@ -78,6 +79,12 @@ class Variant:
         return "v1" in self.speaks or "v2" in self.speaks
 
     @property
+    def refuses(self) -> bool:
+        """Whether the kernel turns away, and nobody here sees whom. With a reserve it would
+        only when that is taken, too."""
+        return isinstance(self.settings.get("rejection"), Refuse)
+
+    @property
     def words(self) -> bytes:
         """What each client says before it is greeted."""
         return REQUEST if "http" in self.speaks else b""
@@ -100,6 +107,21 @@ VARIANTS = {
         "http",
         {"rejection": Reply("http", timeout=20.0, max_lingering=1000)},
         turned_away=frozenset({"replied"}),
+    ),
+    "refuse": Variant(
+        "http",
+        {"timeouts": GENEROUS, "deferred_start": True, "rejection": Refuse()},
+        # Those who were in the queue when the door shut see a reset.
+        turned_away=frozenset({"refused", "reset"}),
+    ),
+    "waiting, TLS, deferred, replies": Variant(
+        "tls+http",
+        {
+            "timeouts": GENEROUS,
+            "deferred_start": True,
+            "rejection": Reply("tls-alert", timeout=20.0, max_lingering=1000),
+        },
+        rules={"wait": 0.02, "wait_queue": 20},
     ),
     "all of it": Variant(
         "v2+tls+http",

@@ -39,9 +39,11 @@ _TIMEOUTS = [
         "--idle-timeout",
         type=Time(),
         help="End a client to which nobody owes an answer after SECONDS without data. Never one "
-        "whose handler is working on its answer. Where the server pushes (SSE, WebSocket, IRC, "
-        "MQTT), give more than its longest silence between two messages or pings. On unix "
-        "sockets only with --deferred-start, until the first byte.  "
+        "whose answer has not begun; give more than the longest pause inside an answer, and where "
+        "the server pushes (SSE, WebSocket, IRC, MQTT), than its longest silence between two "
+        "messages or pings. A handler that waits for its client in select or poll, not in recv(), "
+        "may not be seen to, and is then not ended. On unix sockets only with --deferred-start, "
+        "until the first byte.  "
         "[default: never]",
     ),
     click.option(
@@ -53,7 +55,8 @@ _TIMEOUTS = [
         "--evict-idle",
         type=Time(),
         help="When full, end the client that has been idle longest, if for SECONDS, to make room "
-        "for the next one. On unix sockets as --idle-timeout.  [default: never]",
+        "for the next one. Idle as for --idle-timeout, also in the pauses of an answer; on unix "
+        "sockets as there.  [default: never]",
     ),
     click.option(
         "--grace",

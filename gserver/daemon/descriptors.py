@@ -30,9 +30,9 @@ class Share(NamedTuple):
         return self.given * self.times
 
 
-def shares_of(limits: Limits) -> list[Share]:
-    """What the admitted take, and those that wait to be."""
-    shares = [Share("--max-connections", limits.max_connections)]
+def shares_of(limits: Limits, *, each: int = 1) -> list[Share]:
+    """What the admitted take, ``each`` so many, and those that wait to be."""
+    shares = [Share("--max-connections", limits.max_connections, each)]
     if limits.wait:
         shares.append(Share("--wait-queue", limits.wait_queue))
     return shares

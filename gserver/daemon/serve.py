@@ -79,7 +79,8 @@ def serve(
     :raises SettingError: it cannot start; nothing is left open.
     """
     gevent.config.track_greenlet_tree = False  # a third off the cost of a connection's greenlet
-    settings = _of_its_kind(settings, handler)
+    kind = settings.kind or detect(handler)
+    settings = _of_its_kind(settings, kind)
     limits, rejections = settings.limits, settings.rejections
     rejections.check_replies()
     with in_flags():
@@ -89,7 +90,7 @@ def serve(
         listeners = stack.enter_context(_listening(settings))
         _check_effects(settings, listeners)
         ensure_descriptors(
-            shares_of(limits) + rejections.shares(len(listeners)),
+            shares_of(limits, each=kind.descriptors) + rejections.shares(len(listeners)),
             listeners=len(listeners),
             # Those whose header is read without a slot, to know whom somebody is evicted for.
             others=(MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
@@ -151,11 +152,10 @@ def _check_effects(settings: ServeSettings, listeners: Sequence[Listener]) -> No
         )
 
 
-def _of_its_kind(settings: ServeSettings, handler: Any) -> ServeSettings:
+def _of_its_kind(settings: ServeSettings, kind: Kind) -> ServeSettings:
     """The settings with the kind of handler, and what it makes the default: who waits for an
     HTTP answer is told that the server is busy (503). Not under TLS, where a client that has not
     shaken hands understands no text."""
-    kind = settings.kind or detect(handler)
     rejections = settings.rejections
     if kind is Kind.WSGI and settings.tls is None:
         rejections = rejections.or_by_default("reply:http")

@@ -7,23 +7,17 @@ A :class:`socketserver.BaseRequestHandler`, a WSGI application, a function that 
 from __future__ import annotations
 
 import _socket
-import contextlib
 import enum
 import inspect
-import os
 import socketserver
-from collections.abc import Callable
 from typing import Any, Final
 
-import gevent.monkey
-from gevent.threadpool import ThreadPool
-
 from gserver.errors import SettingError
+from gserver.handlers.threads import ThreadServer
 from gserver.server import StreamServer, WSGIServer
 
 __all__ = ["Kind", "detect", "make_server"]
 
-_IDLE_THREAD_S: Final = 10
 _SERVER: Final = (
     "is a server, which listens by itself; give its handler or its application "
     "(`gserver exec` runs a program as it is)"
@@ -45,6 +39,11 @@ class Kind(enum.StrEnum):
     BLOCKING = "blocking"  # the same, and it may block: in a native thread, with a plain socket
     REQUEST_HANDLER = "request-handler"  # a socketserver.BaseRequestHandler subclass
     WSGI = "wsgi"  # application(environ, start_response)
+
+    @property
+    def descriptors(self) -> int:
+        """How many a connection takes, besides those that its handler opens."""
+        return 2 if self is Kind.BLOCKING else 1  # the thread's socket has one of its own
 
 
 def detect(target: object) -> Kind:
@@ -107,8 +106,7 @@ def make_server(
         case Kind.BLOCKING:
             if _TLS_ARGUMENTS & settings.keys():
                 raise SettingError("kind", kind, "a blocking handler cannot be given a TLS socket")
-            threads = _InThreads(target)
-            server = threads.server = StreamServer(listener, threads, **settings)
+            server = ThreadServer(listener, target, **settings)
             if server.max_connections is None:
                 raise SettingError("kind", kind, "needs max_connections: a thread a connection")
             return server
@@ -151,51 +149,3 @@ class _RequestHandler:
     @property
     def server_port(self) -> int:
         return int(self.server_address[1])
-
-
-# ---- native threads ----------------------------------------------------------------------------
-
-
-class _InThreads:
-    """A blocking function as a handler: one native thread a connection, as many as the cap.
-    Threads that are idle end."""
-
-    server: StreamServer
-
-    def __init__(self, function: Callable[[Any, Any], object]) -> None:
-        self._function = function
-        self._plain_socket: Any = gevent.monkey.get_original("socket", "socket")
-        self._threads = ThreadPool(1, idle_task_timeout=_IDLE_THREAD_S)
-
-    def __call__(self, sock: Any, address: Any) -> None:
-        cap = self.server.max_connections
-        if cap is not None and cap > self._threads.maxsize:
-            self._threads.maxsize = cap  # the first time, and when it was raised
-        plain = self._plain_socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
-        plain.setblocking(True)
-        task = None
-        try:
-            task = self._threads.spawn(self._serve, plain, address)
-            error = task.get()
-        finally:
-            if task is None:
-                plain.close()
-            elif not task.ready():  # this greenlet is killed
-                # A thread cannot be. Its connection can: reading it, it finds the end.
-                with contextlib.suppress(OSError):  # the peer, or the thread, was first
-                    plain.shutdown(_socket.SHUT_RDWR)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # whose traceback has this frame: no cycle for the collector to find
-
-    def _serve(self, sock: Any, address: Any) -> BaseException | None:
-        """What the function raised is returned: what a pool's thread raises gevent's hub prints
-        as well, and a SystemExit it throws into the main greenlet, which ends the server."""
-        try:
-            with sock:
-                self._function(sock, address)
-        except BaseException as error:
-            return error
-        return None

@@ -160,7 +160,9 @@ def is_idle(info: TcpInfo, *, reading: bool, header_bytes: int = 0) -> bool:
     :param reading: the handler is waiting to read from this connection right now. Decides where
         the clocks cannot: an answer given within a tick of its request, and a request sent within
         a tick of the answer before it, look the same for ever after, and on a near network both
-        are the rule (bench/tcp_info_cost.py).
+        are the rule (bench/tcp_info_cost.py). Where they can it is not asked: an answer is then
+        idle between two of its parts; but if only who reads were idle, neither a client that does
+        not read its answer nor one to whom the server pushes would ever be.
     :param header_bytes: as for :func:`heard`.
     """
     turn = turn_of(info, header_bytes=header_bytes)
