@@ -1,6 +1,8 @@
 """The figures that each command's run can have: what a threshold may name. Pure.
 
 A run may lack some of them (a percentile of ten samples); a name that is not here it never has.
+``hangs`` are all who waited their whole deadline for nothing: those ``queued`` and ``syn_pending``,
+and those the server accepted and did not serve (``hang.count``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from time import monotonic_ns
 from gserver.probe.calibrate import Calibration
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
-from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
+from gserver.probe.outcomes import HANGS, OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.procstat import Usage, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
@@ -23,7 +23,7 @@ __all__ = ["StormSettings", "report_flood", "run_storm"]
 #: Below that, a page more or less is most of the difference.
 _ENOUGH_FOR_MEMORY = 100
 
-_UNANSWERED = (Outcome.QUEUED, Outcome.HANG, Outcome.SYN_PENDING, Outcome.UNKNOWN)
+_UNANSWERED = (*HANGS, Outcome.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def report_flood(result: Result, found: FloodResult) -> None:
         "rate": reached,
         "dropped": found.dropped,
         **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
-        "hangs": counts[Outcome.HANG],
+        "hangs": sum(counts[outcome] for outcome in HANGS),
         "queued": counts[Outcome.QUEUED],
         "syn_pending": counts[Outcome.SYN_PENDING],
         "unknown": counts[Outcome.UNKNOWN],

@@ -21,7 +21,7 @@ from gserver.errors import SettingError
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.events import events
-from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
+from gserver.probe.outcomes import HANGS, OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.profiles import Profile
 from gserver.probe.records import Records
 from gserver.probe.result import Result
@@ -296,7 +296,7 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
     result.figures |= reject.flat("reject") | answers.flat("request")
     result.figures |= {
         **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
-        "hangs": counts[Outcome.HANG],
+        "hangs": sum(counts[outcome] for outcome in HANGS),
         "queued": counts[Outcome.QUEUED],
         "peak": swarm.peak,
         "client_cpu": share,

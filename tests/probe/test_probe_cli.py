@@ -286,9 +286,11 @@ def test_a_queueing_server_is_reported_as_unanswered_clients(
     target = f"127.0.0.1:{start_server('pool_server', 3)}"
     done = probe(
         "storm", target, "--cap", 3, "--rate", 50, "--duration", "1s", "--deadline", "500ms",
-        "--threshold", "queued==0",
+        "--threshold", "queued==0", "--threshold", "hangs==0",
     )  # fmt: skip
     assert done.returncode == 99, done.stdout
+    assert "threshold queued==0: NOT MET" in done.stdout
+    assert "threshold hangs==0: NOT MET" in done.stdout
     assert re.search(r"\d+ queued: clients waited their whole deadline for nothing", done.stdout)
     assert re.search(r"0 of \d+ told that .*; without an answer: \d+ queued", done.stdout)
 
