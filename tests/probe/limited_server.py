@@ -5,10 +5,10 @@ more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come withi
 by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 (FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
-kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
-the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended once SECONDS
-people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are ended after
-SECONDS).
+kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms, or SECONDS, after its client has left),
+``mute`` (FIN; the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended
+once SECONDS people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are
+ended after SECONDS).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def serve(sock: gsocket.socket) -> None:
     served.discard(sock)
     sock.close()
     if POLICY == "slow_to_free":
-        gevent.sleep(0.1)
+        gevent.sleep(DELAY if len(sys.argv) > 3 else 0.1)
     if POLICY != "leaky":
         held -= 1
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from bench.scenario_run import run
 from gserver.errors import SettingError
+from gserver.probe.cap_report import report_cap
 from gserver.probe.cli import probe
+from gserver.probe.finding import CapFinding
 from gserver.probe.flood import FloodResult
 from gserver.probe.html_report import write_html
 from gserver.probe.outcomes import CODE_OF, Outcome
@@ -163,6 +165,13 @@ def test_each_kind_of_rejection_has_its_own_latency_in_the_headline() -> None:
         "3600 of 5401 told that they are rejected; 1800 message after p50 900 us, p99 900 us; "
         "1800 refused after p50 20 us, p99 20 us; without an answer: 1801 queued"
     )
+
+
+@pytest.mark.parametrize(("fits", "warned"), [(0, 1), (1, 0), (2, 1)])
+def test_a_place_that_not_exactly_one_more_fits_into_is_warned_of(fits: int, warned: int) -> None:
+    result = Result("cap", "t")
+    report_cap(result, CapFinding(limit=5, peak=5, fits_after_close=fits, tries_after_close=3))
+    assert len([text for text in result.warnings if "one was closed" in text]) == warned
 
 
 def storm_result(count: int = 3000) -> Result:
