@@ -16,7 +16,7 @@ from gserver.probe.outcomes import OUTCOMES, Outcome
 from gserver.probe.stats import QUANTILES
 from gserver.probe.threshold import Threshold
 
-__all__ = ["FIGURES", "Figures", "must_exist"]
+__all__ = ["FIGURES", "Figures", "latency_names", "must_exist"]
 
 _OF_LATENCY: Final = (*QUANTILES, "max", "count")  # as Summary.flat() names them
 _NOT_ADMITTED: Final = tuple(
@@ -43,6 +43,11 @@ class Figures:
         if self.latencies:
             text += f"; {'|'.join(_OF_LATENCY)} of {', '.join(self.latencies)}"
         return text
+
+
+def latency_names(name: str) -> set[str]:
+    """What :meth:`Summary.flat` may name of *name*, but for its count, which even none have."""
+    return {f"{name}.{part}" for part in _OF_LATENCY if part != "count"}
 
 
 _PHASES: Final = ("quiet", "control", "flood", "recovery")

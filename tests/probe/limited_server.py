@@ -20,6 +20,7 @@ import time
 
 import gevent
 from gevent import socket as gsocket
+from gevent.event import Event
 
 CAP, POLICY = int(sys.argv[1]), sys.argv[2]
 DELAY = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
@@ -28,6 +29,7 @@ counted = 0
 last = 0.0
 turned_away = 0
 parked: list[gsocket.socket] = []
+freed = Event()
 served: set[gsocket.socket] = set()
 
 
@@ -50,6 +52,7 @@ def serve(sock: gsocket.socket) -> None:
         gevent.sleep(DELAY if len(sys.argv) > 3 else 0.1)
     if POLICY != "leaky":
         held -= 1
+        freed.set()
 
 
 def turn_away(sock: gsocket.socket) -> None:
@@ -86,8 +89,9 @@ while True:
         gevent.sleep(0.002)
     if POLICY == "refuse" and held >= CAP:
         listener.shutdown(socket.SHUT_RD)
-        while held >= CAP:
-            gevent.sleep(0.002)
+        while held >= CAP:  # idly: whoever is refused costs nothing
+            freed.clear()
+            freed.wait()
         listener.listen(1024)
     sock, _ = listener.accept()
     now = time.monotonic()
