@@ -80,13 +80,10 @@ class Storm(Experiment):
             subject.warnings.append(text)
         # The machine's table was full (tcp_max_tw_buckets): nobody knows whose were thrown away.
         overflow = figures.get("time_wait_overflow", 0)
-        # A server that refuses uses no CPU at all, and one that has ended would seem to.
-        is_alive = subject.running.process.poll() is None
-        nothing = 0.0 if rejected and is_alive else None
         every: Figures = {
             "p50": micro(figures.get(f"{kind}.p50")),
             "p99": micro(figures.get(f"{kind}.p99")),
-            "cpu": micro(figures.get("cpu_per_rejection", nothing)),
+            "cpu": micro(figures.get("cpu_per_rejection")),
             "machine": micro(figures.get("machine_cpu_per_attempt")),
             "time_wait": None if overflow else figures.get("time_wait_per_rejection"),
             "queued": counts.get(Outcome.QUEUED, 0),

@@ -3,6 +3,10 @@
 A step ramp that holds what it opens; then one by one, which finds the level a server that counts
 sloppily in a burst comes back to; then past it; then one is closed and exactly one more must fit.
 
+A server may give slots back slowly: those of the calibration, too. Unless those that were closed
+were seen to be free at once, the level is tried again and again until a whole deadline has passed
+since the last was closed (twice the longest lag seen, if that is more), before it is the limit.
+
 Where only silence shows that a client was admitted, who is held is watched until the deadline has
 passed: a server may be slow to turn people away. Those who are ended in that time were never
 admitted; the search then goes on from those who are left, and waits long enough for each.
@@ -30,6 +34,10 @@ _REFILL: Final = 8
 _FIRST_TRIES: Final = 4
 _LEAST_OUTRUN: Final = 20  # ended in one search for a level, before it is given up
 _LONG_S: Final = 0.5  # who takes longer to judge than that is judged while others are, too
+_AT_ONCE_S: Final = 0.1  # a slot that is back by then hides no other that is not
+_TIMES: Final = (
+    3  # closed and filled again: by chance an older slot comes back then, but not thrice
+)
 _QUIET_TIMES: Final = 4  # until seen accepted, as long again, and twice that for a slow server
 
 
@@ -76,6 +84,9 @@ class _Search:
         self.usual_s = calibration.admitted_s
         self.promoted = 0
         self.freed_at = 0  # when we, or the server, last made a place, monotonic ns
+        self.closed_at = monotonic_ns()  # when we last did: at the latest now, in the calibration
+        self.oldest_at = self.closed_at  # when the first place was made that may not be back yet
+        self.back_s = self.patience.deadline_s  # by then a slot is back, as far as is known
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -182,7 +193,10 @@ class _Search:
     def _close_one(self) -> None:
         attempt = next(iter(self.held))
         self.held.discard(attempt)
-        self.freed_at = monotonic_ns()
+        self.freed_at = now = monotonic_ns()
+        if now - self.closed_at > self.back_s * 1e9:
+            self.oldest_at = now
+        self.closed_at = now
         self.engine.end(attempt, reset=False)
 
     @property
@@ -285,40 +299,83 @@ class _Search:
         over = sum(self._open(min(max(3, len(self.held) // 4), 32, self.biggest_step)))
         if self._they_are_in_line():
             self._look_at_the_queue()
-            self._confirm_with_queue()
+            self._close_one_and_see()
             return
         # A server that counts sloppily in a burst holds too many now, and admits nobody before
         # it is back below its limit: leave room, and fill up one by one.
         first = len(self.held) - over
         again = self._refill(over + _REFILL)
+        if again != first and not self._over:
+            again = self._wait_for_slots()
         if again < first and not self._over:
             # Either the ramp's own burst had let in too many, and this is the limit; or slots
             # do not come back, and another round gets lower still.
             third = self._refill(_REFILL)
             if third < again:
+                third = self._wait_for_slots()
+            if third < again and not self._over:
                 self.finding.slots_lost = first - third
                 self.finding.limit = first
                 return
-        if not self.held or self._over or self.late:
-            return
-        self._close_one()
-        tries, fits = self._fill_one_place()
-        if not self._over:
-            self.finding.tries_after_close, self.finding.fits_after_close = tries, fits
+        self._close_one_and_see()
 
-    def _fill_one_place(self) -> tuple[int, int]:
-        """One place is free: attempts until one was admitted, and how many were in all."""
-        if self._takes_long:
-            fitted = self._open(1 + _IN_A_ROW, apart_s=_BETWEEN_S)
-            return (fitted.index(True) + 1 if any(fitted) else len(fitted)), sum(fitted)
-        tries, fits = 0, 0
-        gives_up = monotonic() + self.patience.deadline_s
-        while not fits and not self._over and monotonic() < gives_up:
+    def _close_one_and_see(self) -> None:
+        """Close one; exactly one more must fit. Where that took long, who else does is waited for:
+        that raises the limit, and so is done again."""
+        finding = self.finding
+        for _ in range(_TIMES):
+            if not self.held or self._over or self.late:
+                return
+            limit = finding.limit
+            tries, fits, lag_s = self._proofs()
+            if self._over:
+                return
+            finding.tries_after_close, finding.fits_after_close = tries, fits
+            if fits:  # else that was not when it came back
+                finding.lag_s = max(finding.lag_s, lag_s)
+            if fits == 1 and lag_s <= _AT_ONCE_S:
+                return
+            if fits:
+                self._came_back()
+            if limit is None or self._wait_for_slots() <= limit:
+                return
+
+    def _came_back(self) -> None:
+        """Of several places the oldest, perhaps: so long is how long one may take."""
+        since_s = monotonic() - self.oldest_at / 1e9
+        self.back_s = max(self.back_s, 2 * since_s)
+
+    def _proofs(self) -> tuple[int, int, float]:
+        """Attempts until who fits was admitted; how many fitted; and after how long, at most."""
+        if self.waiting:
+            return self._fill_one_place_from_queue()
+        most_tries, longest_s = 0, 0.0
+        for _ in range(1 if self._takes_long else _TIMES):
+            self._close_one()
+            tries, fits, lag_s = self._fill_one_place()
+            most_tries, longest_s = max(most_tries, tries), max(longest_s, lag_s)
+            if fits != 1 or longest_s > _AT_ONCE_S or self._over or self.late:
+                break
+        return most_tries, fits, longest_s
+
+    def _fill_one_place(self) -> tuple[int, int, float]:
+        """The same of one place that is free now."""
+        tries, fits, lag_s = 0, 0, 0.0
+        gives_up = monotonic() + self.back_s
+        while not fits and not self._over and not self.late and monotonic() < gives_up:
+            lag_s = monotonic() - self.closed_at / 1e9
+            if self._takes_long:
+                fitted = self._open(1 + _IN_A_ROW, apart_s=_BETWEEN_S)
+                tries += fitted.index(True) + 1 if any(fitted) else len(fitted)
+                fits = sum(fitted)
+                continue
             tries += 1
             fits = sum(self._open(1))
             if not fits and tries > 1:
                 self.run.pause(min(0.001 * tries, _BETWEEN_S))
-        return tries, fits + sum(self._open(_IN_A_ROW))
+        if not self._takes_long:
+            fits += sum(self._open(_IN_A_ROW))
+        return tries, fits, lag_s
 
     def _refill(self, count: int) -> int:
         """Close *count*, fill up one by one; the level that is reached."""
@@ -326,8 +383,37 @@ class _Search:
         for _ in range(count):
             self._close_one()
         self.run.pause(_BETWEEN_S * 4)
-        while not self._is_level(room=count):
+        return self._fill_up(count)
+
+    def _fill_up(self, room: int = 0) -> int:
+        while not self._is_level(room):
             if self._over or self.late or len(self.held) >= self.maximum:
+                break
+        return len(self.held)
+
+    def _wait_for_slots(self) -> int:
+        """Fill up until every slot that is coming back must be there; the level that is reached."""
+        highest, drops = len(self.held), len(self.finding.drops)
+        if monotonic() - self.closed_at / 1e9 >= self.back_s:
+            return highest
+        while not self._over and not self.late:
+            self.run.tell(f"holding {len(self.held)}: do more slots come back?")
+            passed_s = monotonic() - self.closed_at / 1e9
+            its_time = passed_s < self.back_s
+            if not its_time:
+                self._fill_up()
+            elif not self.waiting:  # else those already in line come first
+                self._open(1)
+            if len(self.held) > highest:
+                highest = len(self.held)
+                if len(self.finding.drops) == drops:  # else it may have come in for one of those
+                    self.finding.lag_s = max(self.finding.lag_s, passed_s)
+                    self._came_back()
+            elif not its_time:
+                break
+            else:
+                self.run.pause(_BETWEEN_S)
+            if len(self.held) >= self.maximum:
                 break
         return len(self.held)
 
@@ -342,11 +428,10 @@ class _Search:
                 sum(row.backlog for row in rows),
             )
 
-    def _confirm_with_queue(self) -> None:
+    def _fill_one_place_from_queue(self) -> tuple[int, int, float]:
         before = self.promoted
         self._close_one()
-        self.run.until(lambda: self.promoted > before, self.patience.deadline_s)
+        self.run.until(lambda: self.promoted > before, self.back_s)
+        lag_s = monotonic() - self.closed_at / 1e9
         self.run.pause(_BETWEEN_S * 4)  # nobody else may follow
-        if not self._over:
-            self.finding.tries_after_close = 1
-            self.finding.fits_after_close = self.promoted - before
+        return 1, self.promoted - before, lag_s

@@ -55,9 +55,15 @@ def report_cap(result: Result, finding: CapFinding) -> None:
             (
                 "one closed",
                 f"{finding.fits_after_close} more fitted, {right}; "
-                f"admitted at try {finding.tries_after_close}",
+                f"admitted at try {finding.tries_after_close}; a slot was back within "
+                f"{finding.lag_s:.2g} s",
             )
         )
+        if finding.fits_after_close != 1:
+            result.warnings.append(
+                f"one was closed at the limit, and {finding.fits_after_close} more fitted in the "
+                "time that was waited: the limit is not certain"
+            )
     if finding.limit is not None:
         say(("over-admissions", f"{finding.over_admissions} (most served at once: {finding.peak})"))
     if finding.late_s:

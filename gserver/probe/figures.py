@@ -1,6 +1,8 @@
 """The figures that each command's run can have: what a threshold may name. Pure.
 
 A run may lack some of them (a percentile of ten samples); a name that is not here it never has.
+``hangs`` are all who waited their whole deadline for nothing: those ``queued`` and ``syn_pending``,
+and those the server accepted and did not serve (``hang.count``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from gserver.probe.outcomes import OUTCOMES, Outcome
 from gserver.probe.stats import QUANTILES
 from gserver.probe.threshold import Threshold
 
-__all__ = ["FIGURES", "Figures", "must_exist"]
+__all__ = ["FIGURES", "Figures", "latency_names", "must_exist"]
 
 _OF_LATENCY: Final = (*QUANTILES, "max", "count")  # as Summary.flat() names them
 _NOT_ADMITTED: Final = tuple(
@@ -41,6 +43,11 @@ class Figures:
         if self.latencies:
             text += f"; {'|'.join(_OF_LATENCY)} of {', '.join(self.latencies)}"
         return text
+
+
+def latency_names(name: str) -> set[str]:
+    """What :meth:`Summary.flat` may name of *name*, but for its count, which even none have."""
+    return {f"{name}.{part}" for part in _OF_LATENCY if part != "count"}
 
 
 _PHASES: Final = ("quiet", "control", "flood", "recovery")

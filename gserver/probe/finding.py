@@ -36,7 +36,8 @@ class CapFinding:
     :param turned_away: outcomes of those that were not admitted.
     :param fits_after_close: how many more were admitted once one was closed (1 is right).
     :param tries_after_close: attempts until the first was (1: the slot was free at once).
-    :param slots_lost: how many did not come back when their clients had left.
+    :param lag_s: the longest that was seen from a close of ours to when the next fitted, seconds.
+    :param slots_lost: how many did not come back, a whole deadline after their clients had left.
     :param drops: of each that the server ended after it had served them, when, and how long it had
         been served (and silent) then, seconds.
     :param overtaken: came at once with others and got no answer by their deadline, when who came
@@ -57,6 +58,7 @@ class CapFinding:
     message: bytes = b""
     fits_after_close: int | None = None
     tries_after_close: int | None = None
+    lag_s: float = 0.0
     drops: list[tuple[float, float]] = field(default_factory=list)
     overtaken: int = 0
     slots_lost: int = 0
@@ -112,6 +114,7 @@ class CapFinding:
             "over_admissions": self.over_admissions,
             "fits_after_close": self.fits_after_close,
             "tries_after_close": self.tries_after_close,
+            "slot_back_after_s": self.lag_s,
             "dropped_while_held": self.dropped_while_held,
             "ends_silent_clients_after_s": self.ends_after_s,
             "slots_lost": self.slots_lost,

@@ -215,6 +215,7 @@ def _report_cost(result: Result, got: FloodResult, before: Usage, after: Usage) 
     rows = list(got.records.rows())
     rejected = sum(row[3] in REJECTIONS for row in rows)
     if not rejected:
+        result.absent.add("cpu_per_rejection_with_answers")
         return
     machine = (after.machine_cpu_s - before.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine

@@ -69,7 +69,7 @@ def _find(target: Target, calibration: Calibration, run: Run, result: Result) ->
     result.details["search"] = finding.as_json()
     if finding.limit is not None:
         result.lines.append(("limit", f"{finding.limit}, found first (no --cap was given)"))
-        run.pause(_COMES_BACK_S)
+        run.pause(max(_COMES_BACK_S, 2 * finding.lag_s))
         return finding.limit, finding.late_s
     if run.stopped:
         result.lines.append(("limit", f"not found yet: {finding.peak} served at once so far"))

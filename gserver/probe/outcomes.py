@@ -15,6 +15,7 @@ from gserver.probe.profiles import Profile, Speaks
 
 __all__ = [
     "CODE_OF",
+    "HANGS",
     "OUTCOMES",
     "REJECTIONS",
     "Next",
@@ -48,6 +49,10 @@ CODE_OF: Final = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 #: The four ways of being told at once. Their latency is the rejection latency, each kind apart.
 REJECTIONS: Final = (Outcome.FIN, Outcome.RST, Outcome.MESSAGE, Outcome.REFUSED)
+
+#: The three ways of waiting a whole deadline for nothing. To the client they are one: whether it is
+#: the kernel or the server that leaves it there, it hangs.
+HANGS: Final = (Outcome.HANG, Outcome.QUEUED, Outcome.SYN_PENDING)
 
 
 class Next(enum.Enum):

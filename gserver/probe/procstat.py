@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "listening_process", "measure", "process_tree"]
+__all__ = ["Usage", "is_running", "listening_process", "measure", "process_tree"]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _CPUCLOCK_SCHED = 2
@@ -46,6 +46,15 @@ def process_tree(pid: int) -> list[int]:
             except OSError:
                 continue
     return tree
+
+
+def is_running(pid: int) -> bool:
+    """Whether it is there and has not ended: one that nobody has waited for yet has, too."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # proc_pid_stat(5), field 3
 
 
 def listening_process(inodes: Collection[int]) -> int | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from time import monotonic_ns
 
 from gserver.probe.calibrate import Calibration
+from gserver.probe.figures import latency_names
 from gserver.probe.flood import Flood, FloodPlan, FloodResult
 from gserver.probe.holders import Holders
-from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
-from gserver.probe.procstat import Usage, measure
+from gserver.probe.outcomes import HANGS, OUTCOMES, REJECTIONS, Outcome
+from gserver.probe.procstat import Usage, is_running, measure
 from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.stats import Summary, most_at_once, summarise
@@ -23,7 +24,7 @@ __all__ = ["StormSettings", "report_flood", "run_storm"]
 #: Below that, a page more or less is most of the difference.
 _ENOUGH_FOR_MEMORY = 100
 
-_UNANSWERED = (Outcome.QUEUED, Outcome.HANG, Outcome.SYN_PENDING, Outcome.UNKNOWN)
+_UNANSWERED = (*HANGS, Outcome.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ def report_flood(result: Result, found: FloodResult) -> None:
     outcome_table, response_table = {}, {}
     for outcome in OUTCOMES:
         if not counts[outcome]:
+            result.absent |= latency_names(outcome.value)
+            result.absent |= latency_names(f"{outcome.value}.response")
             continue
         mine = [row for row in rows if row[3] is outcome]
         outcome_table[outcome.value] = latency = summarise([row[2] - row[1] for row in mine])
@@ -116,6 +119,9 @@ def report_flood(result: Result, found: FloodResult) -> None:
     reject = summarise([row[2] - row[1] for row in rejections])
     result.figures |= reject.flat("reject")
     result.figures |= summarise([r[2] - r[0] for r in rejections]).flat("reject.response")
+    if not rejections:
+        result.absent |= latency_names("reject") | latency_names("reject.response")
+        result.absent |= {"cpu_per_rejection", "time_wait_per_rejection"}
     slip = summarise([row[1] - row[0] for row in rows])
     result.figures |= slip.flat("slip")
     outcome_p99 = summarise([row[2] - row[1] for row in rows]).percentiles.get("p99")
@@ -130,7 +136,7 @@ def report_flood(result: Result, found: FloodResult) -> None:
         "rate": reached,
         "dropped": found.dropped,
         **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
-        "hangs": counts[Outcome.HANG],
+        "hangs": sum(counts[outcome] for outcome in HANGS),
         "queued": counts[Outcome.QUEUED],
         "syn_pending": counts[Outcome.SYN_PENDING],
         "unknown": counts[Outcome.UNKNOWN],
@@ -212,7 +218,9 @@ def _report_cost(result: Result, settings: StormSettings, start: Usage, end: Usa
         return
     machine = (end.machine_cpu_s - start.machine_cpu_s) / len(rows)
     result.figures["machine_cpu_per_attempt"] = machine
-    if settings.pid is not None and end.server_cpu_s > start.server_cpu_s:  # it has not ended
+    # One that refuses uses none at all; one that has ended would seem to.
+    is_counted = settings.pid is not None and is_running(settings.pid)
+    if is_counted and end.server_cpu_s >= start.server_cpu_s:  # less: one of its processes died
         server = (end.server_cpu_s - start.server_cpu_s) / rejected
         result.figures["cpu_per_rejection"] = server
         result.lines.append(("server CPU", f"{server * 1e6:.1f} us a rejection"))

@@ -21,7 +21,8 @@ from gserver.errors import SettingError
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.events import events
-from gserver.probe.outcomes import OUTCOMES, REJECTIONS, Outcome
+from gserver.probe.figures import latency_names
+from gserver.probe.outcomes import HANGS, OUTCOMES, REJECTIONS, Outcome
 from gserver.probe.profiles import Profile
 from gserver.probe.records import Records
 from gserver.probe.result import Result
@@ -293,10 +294,15 @@ def _report(swarm: Swarm, result: Result, share: float, cap: int | None) -> None
         result.figures |= summary.flat(name)
     reject = summarise([row[2] - row[1] for row in rows if row[3] in REJECTIONS])
     answers = summarise(swarm.answers)
+    for outcome in OUTCOMES:
+        if not counts[outcome]:
+            result.absent |= latency_names(outcome.value)
+    if not reject.count:
+        result.absent |= latency_names("reject")
     result.figures |= reject.flat("reject") | answers.flat("request")
     result.figures |= {
         **{f"{outcome.value}.count": counts[outcome] for outcome in OUTCOMES},
-        "hangs": counts[Outcome.HANG],
+        "hangs": sum(counts[outcome] for outcome in HANGS),
         "queued": counts[Outcome.QUEUED],
         "peak": swarm.peak,
         "client_cpu": share,

@@ -5,10 +5,10 @@ more), ``hang`` (accepts, never serves), ``sloppy`` (FIN, but all who come withi
 by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 (FIN; the admitted are never answered), ``late`` (as quiet, but the FIN comes SECONDS after the
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
-kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
-the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended once SECONDS
-people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are ended after
-SECONDS).
+kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms, or SECONDS, after its client has left),
+``mute`` (FIN; the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended
+once SECONDS people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are
+ended after SECONDS).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 
 import gevent
 from gevent import socket as gsocket
+from gevent.event import Event
 
 CAP, POLICY = int(sys.argv[1]), sys.argv[2]
 DELAY = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
@@ -28,6 +29,7 @@ counted = 0
 last = 0.0
 turned_away = 0
 parked: list[gsocket.socket] = []
+freed = Event()
 served: set[gsocket.socket] = set()
 
 
@@ -47,9 +49,10 @@ def serve(sock: gsocket.socket) -> None:
     served.discard(sock)
     sock.close()
     if POLICY == "slow_to_free":
-        gevent.sleep(0.1)
+        gevent.sleep(DELAY if len(sys.argv) > 3 else 0.1)
     if POLICY != "leaky":
         held -= 1
+        freed.set()
 
 
 def turn_away(sock: gsocket.socket) -> None:
@@ -86,8 +89,9 @@ while True:
         gevent.sleep(0.002)
     if POLICY == "refuse" and held >= CAP:
         listener.shutdown(socket.SHUT_RD)
-        while held >= CAP:
-            gevent.sleep(0.002)
+        while held >= CAP:  # idly: whoever is refused costs nothing
+            freed.clear()
+            freed.wait()
         listener.listen(1024)
     sock, _ = listener.accept()
     now = time.monotonic()

@@ -68,6 +68,7 @@ def test_limit_and_policy_are_found(
     # RST: who is in the queue when a listener is shut; and who, on a busy machine, is closed
     # later than quiet-time, when our probe lies unread.
     assert set(finding.turned_away) - {Outcome.RST} == {outcome} - {Outcome.RST}
+    assert finding.overtaken == 0
     if policy != "hang":  # who hangs is never served, whatever becomes free
         assert finding.fits_after_close == 1
     assert finding.dropped_while_held == 0
@@ -223,6 +224,18 @@ def test_a_slot_that_comes_back_late_is_no_lower_limit(start_server: Callable[..
     assert (finding.limit, finding.over_admissions, finding.fits_after_close) == (4, 0, 1)
     assert finding.tries_after_close is not None
     assert finding.tries_after_close > 1
+
+
+@pytest.mark.parametrize(("cap", "back_s"), [(6, 0.4), (6, 1.0), (6, 1.5), (6, 3.0), (20, 1.0)])
+def test_slots_that_come_back_slowly_hide_nothing_of_the_limit_and_are_no_leak(
+    start_server: Callable[..., int], cap: int, back_s: float
+) -> None:
+    """Nor may one of the calibration's be missing when a level is called the limit."""
+    port = start_server("limited_server", cap, "slow_to_free", back_s)
+    finding = find(port, PROFILES["echo"], patience=Patience(0.02, 1.0))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
+    assert (finding.fits_after_close, finding.slots_lost) == (1, 0)
+    assert finding.lag_s == pytest.approx(back_s, abs=0.5)
 
 
 def test_slots_that_never_come_back_are_a_leak_not_a_lower_limit(

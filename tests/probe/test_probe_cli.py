@@ -286,11 +286,48 @@ def test_a_queueing_server_is_reported_as_unanswered_clients(
     target = f"127.0.0.1:{start_server('pool_server', 3)}"
     done = probe(
         "storm", target, "--cap", 3, "--rate", 50, "--duration", "1s", "--deadline", "500ms",
-        "--threshold", "queued==0",
+        "--threshold", "queued==0", "--threshold", "hangs==0",
     )  # fmt: skip
     assert done.returncode == 99, done.stdout
+    assert "threshold queued==0: NOT MET" in done.stdout
+    assert "threshold hangs==0: NOT MET" in done.stdout
     assert re.search(r"\d+ queued: clients waited their whole deadline for nothing", done.stdout)
     assert re.search(r"0 of \d+ told that .*; without an answer: \d+ queued", done.stdout)
+
+
+def test_a_latency_that_the_server_has_not_is_a_threshold_not_met(
+    start_server: Callable[..., int],
+) -> None:
+    """Who queues everybody rejects nobody quickly: that is an answer, and not a spoiled run."""
+    target = f"127.0.0.1:{start_server('pool_server', 3)}"
+    done = probe(
+        "storm", target, "--cap", 3, "--rate", 50, "--duration", "1s", "--deadline", "500ms",
+        "--threshold", "reject.p99<2ms", "--threshold", "fin.p50<1s", "--threshold", "slip.p99<1s",
+    )  # fmt: skip
+    assert "threshold reject.p99<2ms: NOT MET" in done.stdout, done.stdout + done.stderr
+    assert "no figure reject" not in done.stdout
+    assert "no figure fin" not in done.stdout
+    # Too few arrivals for a p99 are another matter: there were some, and nobody can say.
+    assert "INVALID: threshold 'slip.p99<1s': this run has no figure" in done.stdout
+    assert done.returncode == 3
+    done = probe(
+        "storm", target, "--cap", 3, "--rate", 50, "--duration", "1s", "--deadline", "500ms",
+        "--threshold", "reject.p99<2ms",
+    )  # fmt: skip
+    assert done.returncode == 99, done.stdout + done.stderr
+
+
+def test_refusals_that_cost_the_server_nothing_cost_zero(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 3, 'refuse')}"
+    done = probe(
+        "storm", target, "--cap", 3, "--rate", 200, "--duration", "1s", "--profile", "echo",
+        "--json", report, "--threshold", "cpu_per_rejection<5us",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read(report)["figures"]["cpu_per_rejection"] == 0
 
 
 def test_a_rate_that_cannot_be_kept_is_invalid(start_server: Callable[..., int]) -> None:

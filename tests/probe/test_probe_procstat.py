@@ -12,7 +12,7 @@ import time
 import pytest
 
 from gserver.probe.measuring import _report_cpu
-from gserver.probe.procstat import Usage, listening_process, measure, process_tree
+from gserver.probe.procstat import Usage, is_running, listening_process, measure, process_tree
 from gserver.probe.result import Result
 
 BUSY = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
@@ -87,6 +87,15 @@ def test_those_that_have_ended_count(what: str) -> None:
         used = measure(child.pid).server_cpu_s - before
         child.kill()
     assert 0.29 < used < 3
+
+
+def test_who_has_ended_does_not_run_even_before_anyone_has_waited_for_it() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert is_running(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_running(child.pid)
+    assert not is_running(child.pid)
 
 
 def test_memory_and_machine_counters_are_read() -> None:

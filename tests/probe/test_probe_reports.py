@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from bench.scenario_run import run
 from gserver.errors import SettingError
+from gserver.probe.cap_report import report_cap
 from gserver.probe.cli import probe
+from gserver.probe.finding import CapFinding
 from gserver.probe.flood import FloodResult
 from gserver.probe.html_report import write_html
 from gserver.probe.outcomes import CODE_OF, Outcome
@@ -165,6 +167,13 @@ def test_each_kind_of_rejection_has_its_own_latency_in_the_headline() -> None:
     )
 
 
+@pytest.mark.parametrize(("fits", "warned"), [(0, 1), (1, 0), (2, 1)])
+def test_a_place_that_not_exactly_one_more_fits_into_is_warned_of(fits: int, warned: int) -> None:
+    result = Result("cap", "t")
+    report_cap(result, CapFinding(limit=5, peak=5, fits_after_close=fits, tries_after_close=3))
+    assert len([text for text in result.warnings if "one was closed" in text]) == warned
+
+
 def storm_result(count: int = 3000) -> Result:
     records = Records(count)
     for i in range(count):
@@ -179,8 +188,18 @@ def storm_result(count: int = 3000) -> Result:
     return result
 
 
-@pytest.mark.parametrize(("silent", "known"), [(Outcome.HANG, True), (Outcome.UNKNOWN, False)])
-def test_hangs_are_no_figure_where_nobody_can_say(silent: Outcome, known: bool) -> None:
+@pytest.mark.parametrize(
+    ("silent", "known"),
+    [
+        (Outcome.HANG, True),
+        (Outcome.QUEUED, True),  # who is never accepted waits as long as who is never served
+        (Outcome.SYN_PENDING, True),
+        (Outcome.UNKNOWN, False),
+    ],
+)
+def test_who_hangs_is_counted_wherever_and_no_figure_where_nobody_can_say(
+    silent: Outcome, known: bool
+) -> None:
     records = Records(100)
     for i in range(100):
         records.intended[i] = records.started[i] = 1000 + i
@@ -189,6 +208,7 @@ def test_hangs_are_no_figure_where_nobody_can_say(silent: Outcome, known: bool) 
     result = Result("storm", "t")
     report_flood(result, FloodResult(records, 1000, 1.0, [0.1], 100, 100, 0, []))
     assert ("hangs" in result.figures, "queued" in result.figures) == (known, known)
+    assert result.figures.get("hangs") == (46 if known else None)  # a tenth is warm-up
     status = result.exit_status(result.check([parse_threshold("hangs==0")]))
     assert status == (EXIT_THRESHOLD if known else EXIT_INVALID)
 

@@ -122,6 +122,19 @@ def test_tasks_by_weight_start_and_stop_once_and_events(start_server: Callable[.
     assert result.figures["request.count"] > 0
 
 
+def test_users_that_wait_in_the_kernels_queue_hang(start_server: Callable[..., int]) -> None:
+    class Guest(SocketUser):
+        @task
+        def stay(self) -> None:
+            with self.connect() as session:
+                if session.admitted:
+                    gevent.sleep(20)
+
+    port = start_server("pool_server", 1)
+    figures = drive(scenario(Guest), port, users=3, seconds=2.5, cap=1).figures
+    assert figures["hangs"] == figures["queued"] == figures["queued.count"] >= 2
+
+
 def test_no_garbage_is_collected_while_users_run(start_server: Callable[..., int]) -> None:
     enabled: list[bool] = []
 
