@@ -7,8 +7,8 @@ by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
 kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms after its client has left), ``mute`` (FIN;
 the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended once SECONDS
-people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are ended after
-SECONDS).
+people, a hundred say, have been turned away), ``brief`` (FIN; an admitted one is ended when it has
+said nothing for SECONDS) and ``brief_slow`` (as brief; its slot comes back 200 ms later).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ served: set[gsocket.socket] = set()
 def serve(sock: gsocket.socket) -> None:
     global held
     served.add(sock)
-    if POLICY == "brief":
+    if POLICY in ("brief", "brief_slow"):
         sock.settimeout(DELAY)
     answers = {"quiet": 0.0, "late": 0.0, "mute": 1.0}.get(POLICY, float("inf"))
     try:
@@ -46,8 +46,8 @@ def serve(sock: gsocket.socket) -> None:
         pass
     served.discard(sock)
     sock.close()
-    if POLICY == "slow_to_free":
-        gevent.sleep(0.1)
+    if POLICY in ("slow_to_free", "brief_slow"):
+        gevent.sleep(0.1 if POLICY == "slow_to_free" else 0.2)
     if POLICY != "leaky":
         held -= 1
 
