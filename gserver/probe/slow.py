@@ -20,9 +20,13 @@ from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["KINDS", "SlowSettings", "run_slow"]
+__all__ = ["KINDS", "WAITS", "SlowSettings", "run_slow"]
 
 KINDS = ("silent", "trickle", "half_close")
+
+#: How often it waits for clients beyond the cap: a whole deadline, where the server queues them.
+WAITS = 1 + 2 * len(KINDS)
+
 _TRICKLE_S = 0.5
 _SETTLE_S = 0.3
 _LOOKS = 3  # in each of which the server ends an ordinary client, before nobody can say
@@ -119,7 +123,14 @@ def _check_cap(target: Target, calibration: Calibration, run: Run, cap: int) -> 
     try:
         holders.fill(cap)
         if not run.stopped:
+            began = monotonic()
             holders.check_full()
+            waited_s = monotonic() - began
+            if waited_s >= calibration.patience.deadline_s:
+                run.announce(
+                    f"who comes at the cap is not answered within {waited_s:.0f} s: about "
+                    f"{waited_s * (WAITS - 1):.0f} s longer"
+                )
     finally:
         holders.close()
         run.pause(_SETTLE_S)
