@@ -8,7 +8,7 @@ import click
 
 from bench.advice import fitting
 from gserver.errors import SettingError
-from gserver.probe.measuring import CALIBRATION_S, measuring
+from gserver.probe.measuring import CALIBRATION_S, measuring, silence_s
 from gserver.probe.options import Command, profile_of, profile_options, report_options, seconds
 from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
@@ -57,5 +57,6 @@ def run(scenario: str, target: str, **flags: Any) -> None:
         )
         result.invalid = [fitting(text, options) for text in result.invalid]
 
-    about = CALIBRATION_S + flags["run_time"]
-    measuring(loaded.name, target, flags, reports, about, about + 30, work, tool=TOOL)
+    about = CALIBRATION_S + silence_s(profile, patience) + flags["run_time"]
+    limit = about + 30 + 5 * patience.deadline_s
+    measuring(loaded.name, target, flags, reports, about, limit, work, tool=TOOL)

@@ -41,6 +41,8 @@ class Churn(Experiment):
         found = Result("churn", subject.target.text)
         run_churn(subject.target, subject.calibration, run, settings, found)
         figures = subject.judged(found)
+        if not figures.get("reconnect.tries"):
+            raise Unfit("nobody came back: the run was stopped before")
         if figures["reconnect.slots_lost"]:
             raise Unfit(f"a slot did not come back, at try {figures['reconnect.tries']}")
         if figures["reconnect.tries"] != settings.tries:

@@ -22,7 +22,7 @@ from gserver.probe.records import Records
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "watch_s"]
 
 _GREETING_S: Final = 0.3  # how long a server that speaks first may take before we do
 _REPLY_S: Final = 0.7
@@ -68,7 +68,7 @@ class Calibration:
     @property
     def watch_s(self) -> float:
         """How long after its connect somebody may still be turned away whom silence admitted."""
-        longest = self.patience.deadline_s + _AFTER_DEADLINE_S
+        longest = watch_s(self.patience)
         if self.closes_after_s is None:
             return longest
         return min(longest, self.closes_after_s * _SURELY_BEFORE)
@@ -162,6 +162,11 @@ class Calibration:
         }
 
 
+def watch_s(patience: Patience) -> float:
+    """How long a client is watched whom only silence admits, unless the server ends it before."""
+    return patience.deadline_s + _AFTER_DEADLINE_S
+
+
 def calibrate(target: Target, profile: Profile | None, patience: Patience, run: Run) -> Calibration:
     """Connect a few times, one after the other, and learn what admission looks like.
 
@@ -170,6 +175,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     :raises Stopped: the run was, before all was learned.
     """
     run.tell(f"calibrating against {target.text}")
+    found_out = profile is None
     if profile is None:
         profile = run.result_of(lambda: _detect(target, patience))
     oracle: Oracle | None
@@ -193,7 +199,12 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
         _must_be_admitted(attempt, target, profile)
         hold_s = _HOLD_S
         if profile.judges_by_silence:
-            hold_s = patience.deadline_s + _AFTER_DEADLINE_S
+            hold_s = watch_s(patience)
+            if found_out:  # else it was reckoned with
+                run.announce(
+                    f"the server answers nothing: {hold_s:g} s longer, here and again at its "
+                    "limit, to see whom it turns away late"
+                )
             run.tell(f"does the server end a silent connection by itself? {hold_s:g} s to see")
         run.until(lambda: attempt.ended, hold_s)
         closes_after = (attempt.ended - attempt.finished) / 1e9 if attempt.ended else None

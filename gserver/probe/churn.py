@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from time import monotonic_ns, process_time
 from typing import Any
 
@@ -18,6 +19,7 @@ from gserver.probe.errors import TargetError
 from gserver.probe.holders import must_be_full
 from gserver.probe.ledger import Falsehood, Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
+from gserver.probe.profiles import Speaks
 from gserver.probe.result import Result
 from gserver.probe.run import Run, collector_off
 from gserver.probe.stats import summarise
@@ -34,7 +36,7 @@ _LAST_S = 0.05  # beyond two admissions: for the last leavers, who wait for the 
 
 @dataclass(frozen=True, slots=True)
 class ChurnSettings:
-    """:param tries: close-then-reconnect, one after the other.
+    """:param tries: close-then-reconnect, one after the other, within *tries_s*.
     :param rate: leavers a second in the second part, which lasts *duration_s*.
     :param joiners: clients that knock all the time in it.
     """
@@ -45,6 +47,7 @@ class ChurnSettings:
     duration_s: float
     joiners: int
     seed: int
+    tries_s: float = inf
 
 
 def run_churn(
@@ -60,7 +63,8 @@ def run_churn(
         churn.fill()
         with collector_off():
             churn.serially()
-            churn.at_once()
+            if not churn.over:
+                churn.at_once()
         if churn.engine.failure is not None:
             raise churn.engine.failure
     finally:
@@ -76,6 +80,7 @@ class _Churn:
         self.settings = settings
         self.target = target
         self.patience = calibration.patience
+        self.speaks = calibration.profile.speaks
         self.batches = Batches(calibration.admitted_s)
         self.ledger = Ledger(settings.cap, int(calibration.grace_s * 1e9))
         self.held: list[Attempt] = []
@@ -85,6 +90,7 @@ class _Churn:
         self.outcomes: Counter[Outcome] = Counter()
         self.serial_first: Counter[Outcome] = Counter()  # of each round's first attempt
         self.serial_lost = 0
+        self.serial_late = ""  # why not all the tries were made
         self.serial_lag: list[int] = []
         self.serial_connect_lag: list[int] = []
         self.serial_false: Counter[Falsehood] = Counter()
@@ -96,6 +102,7 @@ class _Churn:
         self.turned_away = 0  # the first who came after the oldest of these, and was
         self.kept = 0  # ns in which the server had not given back a slot, or had ended a holder
         self.last_s = 2 * calibration.admitted_s + _LAST_S
+        self.ran_at_once = False
         self.at_once_s = self.at_once_cpu_s = 0.0
         self._waiters: dict[Attempt, Event] = {}
         self.engine = calibration.engine(
@@ -168,7 +175,8 @@ class _Churn:
         if attempt.outcome is None:
             self.ledger.begin(attempt, attempt.started)
             waiter = self._waiters[attempt] = Event()
-            if not self.run.wait(waiter, self.patience.deadline_s + 1):
+            self.run.wait(waiter, self.patience.deadline_s + 1)
+            if attempt.outcome is None:  # a stopped run's wait says no, though it came by then
                 del self._waiters[attempt]
                 self._give_up(attempt)
         return attempt
@@ -212,10 +220,18 @@ class _Churn:
     def serially(self) -> None:
         """Close one, reconnect at once, until admitted; as often as was asked for.
 
-        Ends early when a slot is lost: not there again when the deadline has passed.
+        Ends early when its time is over, and when a slot is lost: not there again when the
+        deadline has passed.
         """
+        ends = monotonic_ns() + self.settings.tries_s * 1e9
         for done in range(self.settings.tries):
             if self.over or not self.held or self.serial_lost:
+                break
+            if monotonic_ns() >= ends:
+                self.serial_late = (
+                    f"only {done} of {self.settings.tries} came back one after the other: the "
+                    f"{self.settings.tries_s:.0f} s for them were over"
+                )
                 break
             self.run.tell(f"close, then reconnect: {done} of {self.settings.tries}")
             self._reconnect(self._leave(self.held[0]))
@@ -245,14 +261,18 @@ class _Churn:
         A leaver who is due while the cap is not full waits until it is.
         """
         draw = random.Random(self.settings.seed)
+        self.ran_at_once = self.settings.duration_s > 0
         ends = monotonic_ns() + int(self.settings.duration_s * 1e9)
         over = Event()
         joiners = [gevent.spawn(self._join, over) for _ in range(self.settings.joiners)]
         began, cpu = monotonic_ns(), process_time()
         self.measured_from = began + (ends - began) // 10
         for due in self._due(draw, began, ends):
+            comes = self._comes_to_leave(due, began, ends + int(self.last_s * 1e9))
+            if self.over:  # nobody is skipped for who stopped us
+                break
             self.planned += 1
-            if self._comes_to_leave(due, began, ends + int(self.last_s * 1e9)):
+            if comes:
                 self.freed.append(self._leave(draw.choice(self.held)))
                 self.leavers += 1
         if self.freed and self.turned_away:
@@ -296,56 +316,44 @@ class _Churn:
 
     def report(self, result: Result) -> None:
         settings = self.settings
-        over = max(0, self.ledger.peak - settings.cap)
         certain, possible = self.false[Falsehood.CERTAIN], self.false[Falsehood.POSSIBLE]
         tries = self.serial_first.total()
-        rejected = sum(self.serial_first[outcome] for outcome in REJECTIONS)
-        serial, lag = summarise(self.serial_lag), summarise(self.lag)
-        to_connect = summarise(self.serial_connect_lag)
-        result.figures |= {
-            "over_admissions": over,
-            "false_rejections.certain": certain,
-            "false_rejections.possible": possible,
-            "reconnect.tries": tries,
-            "reconnect.first_try": self.serial_first[Outcome.ADMITTED],
-            "reconnect.rejected": rejected,
-            "reconnect.slots_lost": self.serial_lost,
-            "dropped_while_held": self.lost,
-            "leavers": self.leavers,
-            "leavers_skipped": self.planned - self.leavers,
-        }
-        result.figures |= {outcome.value: self.outcomes[outcome] for outcome in Outcome}
-        result.figures |= serial.flat("reconnect.lag") | lag.flat("freed_slot_lag")
-        result.figures |= to_connect.flat("reconnect.connect_lag")
-        result.lines += [
-            ("cap", f"{settings.cap} connections held"),
-            (
-                "close, then reconnect",
-                f"{rejected} of {tries} rejected at the first try, "
-                f"{self.serial_first[Outcome.ADMITTED]} admitted",
-            ),
-            (
-                "false rejections",
-                f"{certain} certain; possible: {self.serial_false[Falsehood.POSSIBLE]} of those "
-                f"who reconnected, {possible - self.serial_false[Falsehood.POSSIBLE]} of the "
-                "joiners (another's answer may have been under way)",
-            ),
-            ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
-            ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
-        ]
-        result.headline = (
-            f"{rejected} of {tries} rejected when they came back at once; "
-            f"{certain} certain false rejections"
-        )
-        result.latencies["freed-slot lag (our close to)"] = {
-            "reconnect: its connect": to_connect,
-            "reconnect: admitted": serial,
-            "joiners: its connect": summarise(self.connect_lag),
-            "joiners: next admitted": lag,
-        }
-        result.details["quiet_time_in_lag_s"] = self.patience.quiet_s
-        if settings.duration_s > 0:
+        if tries or self.ran_at_once:
+            result.lines.append(("cap", f"{settings.cap} connections held"))
+        if tries:
+            self._report_serial(result, tries)
+            result.headline = (
+                f"{result.figures['reconnect.rejected']} of {tries} rejected when they came back "
+                "at once; "
+            )
+        if tries or self.ran_at_once:
+            of_joiners = possible - self.serial_false[Falsehood.POSSIBLE]
+            over = max(0, self.ledger.peak - settings.cap)
+            result.headline += f"{certain} certain false rejections"
+            result.figures |= {
+                "over_admissions": over,
+                "false_rejections.certain": certain,
+                "false_rejections.possible": possible,
+                "dropped_while_held": self.lost,
+            }
+            result.figures |= {outcome.value: self.outcomes[outcome] for outcome in Outcome}
+            who = [f"{self.serial_false[Falsehood.POSSIBLE]} of those who reconnected"] * bool(
+                tries
+            ) + [f"{of_joiners} of the joiners"] * self.ran_at_once
+            result.lines += [
+                (
+                    "false rejections",
+                    f"{certain} certain; possible: {', '.join(who)} (another's answer may have "
+                    "been under way)",
+                ),
+                ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
+                ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
+            ]
+            self._report_lag(result)
+        if self.ran_at_once:
             self._report_client(result)
+        if self.serial_late:
+            result.warnings.append(self.serial_late)
         if self.serial_lost:
             result.warnings.append(
                 f"a slot did not come back within {self.patience.deadline_s:g} s of its client's "
@@ -358,13 +366,55 @@ class _Churn:
                 f"{self.local_errors} attempts failed on this machine (descriptors or ports)"
             )
 
+    def _report_serial(self, result: Result, tries: int) -> None:
+        """Of the first part, of which *tries* were made."""
+        rejected = sum(self.serial_first[outcome] for outcome in REJECTIONS)
+        admitted = self.serial_first[Outcome.ADMITTED]
+        result.figures |= {
+            "reconnect.tries": tries,
+            "reconnect.first_try": admitted,
+            "reconnect.rejected": rejected,
+            "reconnect.slots_lost": self.serial_lost,
+        }
+        result.figures |= summarise(self.serial_lag).flat("reconnect.lag")
+        result.figures |= summarise(self.serial_connect_lag).flat("reconnect.connect_lag")
+        result.lines.append(
+            (
+                "close, then reconnect",
+                f"{rejected} of {tries} rejected at the first try, {admitted} admitted",
+            )
+        )
+
+    def _report_lag(self, result: Result) -> None:
+        lag = summarise(self.lag)
+        if self.ran_at_once:
+            result.figures |= lag.flat("freed_slot_lag")
+        # Who speaks first to be answered, or is admitted by silence, has listened before that.
+        listens_s = 0.0 if self.speaks is Speaks.SERVER else self.patience.quiet_s
+        title = "freed-slot lag (our close to)"
+        if listens_s:
+            title += f"; the admitted: with {listens_s * 1e3:g} ms in which the client listens"
+        result.latencies[title] = {
+            "reconnect: its connect": summarise(self.serial_connect_lag),
+            "reconnect: admitted": summarise(self.serial_lag),
+            "joiners: its connect": summarise(self.connect_lag),
+            "joiners: next admitted": lag,
+        }
+        result.details["quiet_time_in_lag_s"] = listens_s
+
     def _report_client(self, result: Result) -> None:
         """Of the second part: of the first one client's pace is the server's."""
         reached = self.leavers / max(self.at_once_s, 1e-9)
         share = self.at_once_cpu_s / max(self.at_once_s, 1e-9)
-        result.figures |= {"leavers_rate": reached, "client_cpu": share}
+        skipped = self.planned - self.leavers
+        result.figures |= {
+            "leavers": self.leavers,
+            "leavers_skipped": skipped,
+            "leavers_rate": reached,
+            "client_cpu": share,
+        }
         text = f"{reached:.1f} a second, of {self.settings.rate:g} asked for"
-        if skipped := self.planned - self.leavers:
+        if skipped:
             text += f"; {skipped} skipped: the cap was not full"
         kept_s = self.kept / 1e9
         if kept_s >= _SHOWN_S:

@@ -20,6 +20,7 @@ from gserver.probe.measuring import (
     CALIBRATION_S,
     at_the_cap,
     measuring,
+    silence_s,
     still_there,
 )
 from gserver.probe.options import (
@@ -37,7 +38,7 @@ from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_USAGE, Result
 from gserver.probe.run import Run
 from gserver.probe.selftest import run_selftest
-from gserver.probe.slow import SlowSettings, run_slow
+from gserver.probe.slow import WAITS, SlowSettings, run_slow
 from gserver.probe.storm import StormSettings, run_storm
 from gserver.probe.target import parse_target, source_addresses
 
@@ -123,7 +124,9 @@ def cap(target: str, **flags: Any) -> None:
         finally:
             calibration.close()
 
-    about = min(CALIBRATION_S + 3, flags["duration"])
+    # At its limit a server is watched as long as calibration has watched it.
+    silence = silence_s(profile, patience)
+    about = min(CALIBRATION_S + 3 + 2 * silence, flags["duration"])
     measuring("cap", target, flags, reports, about, flags["duration"], work)
 
 
@@ -196,17 +199,28 @@ def churn(target: str, **flags: Any) -> None:
     """
     ConstantRate(flags["rate"], flags["duration"])
 
+    # Each try lasts a quiet-time where the server does not speak first: as long as was asked for,
+    # or longer, which only calibration finds out.
+    tries_s = flags["tries"] * (flags["quiet_time"] + 0.005)
+    longest_s = 3 * tries_s + 10
     settings = partial(
         ChurnSettings,
         tries=flags["tries"],
+        tries_s=longest_s,
         rate=flags["rate"],
         duration_s=flags["duration"],
         joiners=flags["joiners"],
         seed=flags["seed"],
     )
-    # Each try lasts a quiet-time where the server does not speak first.
-    duration = flags["duration"] + flags["tries"] * (flags["quiet_time"] + 0.005)
-    at_the_cap("churn", target, flags, duration, lambda cap, _: settings(cap=cap), run_churn)
+    at_the_cap(
+        "churn",
+        target,
+        flags,
+        flags["duration"] + tries_s,
+        lambda cap, _: settings(cap=cap),
+        run_churn,
+        longest_s=flags["duration"] + longest_s,
+    )
 
 
 @probe.command()
@@ -228,6 +242,7 @@ def slow(target: str, **flags: Any) -> None:
         flags["duration"] * 3 + 3,
         lambda cap, _: SlowSettings(cap, min(flags["clients"], cap), flags["duration"]),
         run_slow,
+        longest_s=flags["duration"] * 3 + 3 + WAITS * (flags["deadline"] + 1),
     )
 
 

@@ -13,20 +13,22 @@ from typing import Any, Final, TypeVar
 import click
 
 from gserver.errors import SettingError
-from gserver.probe.calibrate import Calibration, calibrate
+from gserver.probe.attempt import Patience
+from gserver.probe.calibrate import Calibration, calibrate, watch_s
 from gserver.probe.environment import environment
 from gserver.probe.errors import LocalError, TargetError
 from gserver.probe.known_cap import SPARE_FILES, cap_or_found, must_fit
 from gserver.probe.options import profile_of
 from gserver.probe.outcomes import Outcome
 from gserver.probe.procstat import Usage, listening_process, measure
+from gserver.probe.profiles import Profile
 from gserver.probe.records import Records
 from gserver.probe.reports import Reports
 from gserver.probe.result import EXIT_TARGET, EXIT_USAGE, TOOL, Result
 from gserver.probe.run import Run, Stopped
 from gserver.probe.target import Target, parse_target
 
-__all__ = ["CALIBRATION_S", "at_the_cap", "measuring", "still_there"]
+__all__ = ["CALIBRATION_S", "at_the_cap", "measuring", "silence_s", "still_there"]
 
 S = TypeVar("S")
 
@@ -115,11 +117,13 @@ def at_the_cap(
     work: Callable[[Target, Calibration, Run, S, Result], None],
     *,
     floods: bool = False,
+    longest_s: float | None = None,
 ) -> None:
     """Calibrate, find the cap when none is given, then *work* with ``settings_for(cap, pid)``.
 
     :param duration_s: how long the work itself takes, about.
     :param floods: as of :func:`measuring`.
+    :param longest_s: how long it may take where the server takes its time; None: no longer.
 
     Does not return.
     """
@@ -152,9 +156,20 @@ def at_the_cap(
         finally:
             calibration.close()
 
-    about = CALIBRATION_S + duration_s + (0.0 if flags["cap"] else 5.0)
-    limit = duration_s + _SEARCH_S + 5 * patience.deadline_s
+    # Silence is watched in calibration, and again of one more than the cap.
+    about = CALIBRATION_S + duration_s + 2 * silence_s(profile, patience)
+    about += 0.0 if flags["cap"] else 5.0
+    limit = (duration_s if longest_s is None else longest_s) + _SEARCH_S + 5 * patience.deadline_s
+    limit = max(limit, about)
     measuring(command, target, flags, reports, about, limit, measured, floods=floods)
+
+
+def silence_s(profile: Profile | None, patience: Patience) -> float:
+    """How long silence is watched, where *profile* says that nothing else shows an admission.
+
+    Of a server that is not known yet (None) calibration says so when it finds that out.
+    """
+    return watch_s(patience) if profile is not None and profile.judges_by_silence else 0.0
 
 
 def _listener(calibration: Calibration, target: Target) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -19,11 +20,16 @@ from gserver.probe.result import Result
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
-__all__ = ["KINDS", "SlowSettings", "run_slow"]
+__all__ = ["KINDS", "WAITS", "SlowSettings", "run_slow"]
 
 KINDS = ("silent", "trickle", "half_close")
+
+#: How often it waits for clients beyond the cap: a whole deadline, where the server queues them.
+WAITS = 1 + 2 * len(KINDS)
+
 _TRICKLE_S = 0.5
 _SETTLE_S = 0.3
+_LOOKS = 3  # in each of which the server ends an ordinary client, before nobody can say
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,14 @@ def _check_cap(target: Target, calibration: Calibration, run: Run, cap: int) -> 
     try:
         holders.fill(cap)
         if not run.stopped:
+            began = monotonic()
             holders.check_full()
+            waited_s = monotonic() - began
+            if waited_s >= calibration.patience.deadline_s:
+                run.announce(
+                    f"who comes at the cap is not answered within {waited_s:.0f} s: about "
+                    f"{waited_s * (WAITS - 1):.0f} s longer"
+                )
     finally:
         holders.close()
         run.pause(_SETTLE_S)
@@ -157,19 +170,29 @@ def _one_kind(
             sock.settimeout(None)
             greenlets.append(gevent.spawn(client.behave, calibration.profile))
         run.pause(_SETTLE_S)
-        turned_away = _room(holders, run, calibration, count)
+        turned_away = _look(holders, run, calibration, cap, count)
         if run.stopped:
             return
-        taken = sum(o is not Outcome.ADMITTED for o in turned_away)
-        run.tell(f"{kind}: {taken} of {count} hold a slot; watching for {duration_s:g} s")
+        taken = _taken(turned_away)
+        run.tell(f"{kind}: {_said(taken)} of {count} hold a slot; watching for {duration_s:g} s")
         watched_s = _watch(run, clients, kind, duration_s)
         closed = sorted(c.closed_s for c in clients if c.closed_s is not None)
-        at_end = f"interrupted after {watched_s:.1f} s"
-        if not run.stopped:
-            still = _room(holders, run, calibration, count)
-            taken_at_end = sum(o is not Outcome.ADMITTED for o in still)
-            at_end = f"{taken_at_end} after {watched_s:.1f} s"
-            result.figures[f"{kind}.slots_at_end"] = taken_at_end
+        if closed:
+            run.pause(_SETTLE_S)  # their slots may come back a little later than their end
+        still = _look_again(holders, run, calibration, cap, count)
+        if run.stopped:
+            at_end = f"interrupted after {watched_s:.1f} s"
+        else:
+            taken_at_end = _taken(still)
+            at_end = f"{_said(taken_at_end)} after {watched_s:.1f} s"
+            if taken_at_end is None:
+                result.warnings.append(
+                    f"{kind}: who holds a slot at the end is not known: the server could not be "
+                    "filled again with ordinary clients, or whether it admits them could not be "
+                    "seen"
+                )
+            else:
+                result.figures[f"{kind}.slots_at_end"] = taken_at_end
     finally:
         gevent.killall(greenlets)
         for client in clients:
@@ -182,13 +205,15 @@ def _one_kind(
     result.lines.append(
         (
             kind.replace("_", "-"),
-            f"{taken} of {count} hold a slot at first, {at_end}; "
+            f"{_said(taken)} of {count} hold a slot at first, {at_end}; "
             f"ended by the server: {len(closed)} of {count} ({when}); answered: {answered}"
+            + (f"; ordinary clients that it ended: {len(holders.dropped)}" * bool(holders.dropped))
             + (f"; an ordinary client then sees {', '.join(sorted(others))}" if others else ""),
         )
     )
+    if taken is not None:
+        result.figures[f"{kind}.slots"] = taken
     result.figures |= {
-        f"{kind}.slots": taken,
         f"{kind}.closed": len(closed),
         f"{kind}.answered": answered,
     }
@@ -212,6 +237,47 @@ def _raw(clients: list[_Client], origin_ns: int) -> dict[str, Any]:
         "ended_by": [client.ended_by for client in clients],
         "received_bytes": [client.received for client in clients],
     }
+
+
+def _taken(outcomes: Sequence[Outcome | None]) -> int | None:
+    """Slots that those slow hold, when so many ordinary clients as there are slow ones come to
+    *outcomes* beside all the others; None: nobody can say."""
+    if not outcomes or None in outcomes or Outcome.UNKNOWN in outcomes:
+        return None
+    return sum(outcome is not Outcome.ADMITTED for outcome in outcomes)
+
+
+def _said(taken: int | None) -> str:
+    return "an unknown number" if taken is None else str(taken)
+
+
+def _look_again(
+    holders: Holders, run: Run, calibration: Calibration, cap: int, count: int
+) -> list[Outcome | None]:
+    """As :func:`_look`; nothing when the server does not let in the others any more."""
+    try:
+        return _look(holders, run, calibration, cap, count)
+    except TargetError:
+        return []
+
+
+def _look(
+    holders: Holders, run: Run, calibration: Calibration, cap: int, count: int
+) -> list[Outcome | None]:
+    """What *count* ordinary clients come to beside ``cap - count`` others, who are there all the
+    time: the server may have ended some of them, for being idle. Nothing when that went wrong.
+
+    :raises TargetError: the server does not let in those others.
+    """
+    for _ in range(_LOOKS):
+        if cap > count:
+            holders.fill(cap - count)
+        found = _room(holders, run, calibration, count)
+        if run.stopped:
+            break
+        if len(holders.held) == cap - count:
+            return found
+    return []
 
 
 def _room(holders: Holders, run: Run, calibration: Calibration, count: int) -> list[Outcome | None]:

@@ -37,6 +37,7 @@ __all__ = ["Scenario", "Swarm", "check_spawn_rate", "load_scenario", "run_scenar
 
 _TICK_S: Final = 0.1
 _MOST_STARTED: Final = 100_000
+_TO_STOP_S: Final = 0.5  # that users have when the run has no time left: for a line of farewell
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class Swarm:
         self.timeline: list[tuple[float, int, int]] = []  # seconds, users, connections held
         self._patience = calibration.patience
         self._seed = seed
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._running: dict[gevent.Greenlet[..., None], str] = {}  # and their users' class names
+        self._stopping: dict[gevent.Greenlet[..., None], str] = {}
         self._waiters: dict[Attempt, Event] = {}
         self.engine = calibration.engine(
             target,
@@ -169,23 +171,40 @@ class Swarm:
     @property
     def user_count(self) -> int:
         """Users that are running."""
-        self._greenlets = [g for g in self._greenlets if not g.dead]
-        return len(self._greenlets)
+        self._running = {g: name for g, name in self._running.items() if not g.dead}
+        return len(self._running)
 
     def start_user(self, kind: type[SocketUser]) -> None:
         """One more."""
         self._seed += 1
-        self._greenlets.append(gevent.spawn(self._live, kind(self, self._seed)))
+        self._running[gevent.spawn(self._live, kind(self, self._seed))] = kind.__name__
 
     def stop_user(self) -> None:
-        """One fewer: the one that was started last."""
-        if self._greenlets:
-            self._greenlets.pop().kill()
+        """One fewer: the one that was started last. Not waited for: it may take its time."""
+        if self._running:
+            greenlet, name = self._running.popitem()
+            self._stopping[greenlet] = name
+            greenlet.kill(block=False)
 
-    def close(self) -> None:
-        """Stop all users and end all connections. May be called again."""
-        gevent.killall(self._greenlets)
+    def close(self, run: Run) -> None:
+        """Stop all users and end all connections. May be called again.
+
+        Who has not stopped by the end of *run*, or half a second after it was stopped, is counted
+        as a failure, and not waited for.
+        """
+        while self._running:
+            self.stop_user()
+        gevent.joinall(list(self._stopping), timeout=_TO_STOP_S)
+        run.until(self._all_have_stopped, max(0.0, run.ends - time.monotonic()))
+        for greenlet, name in self._stopping.items():
+            if not greenlet.dead:
+                self.failures[f"{name}: did not stop in time (on_stop, or a task's own end)"] += 1
+                greenlet.kill(block=False)  # again: out of what it is doing
+        self._stopping.clear()
         self.engine.close()
+
+    def _all_have_stopped(self) -> bool:
+        return all(greenlet.dead for greenlet in self._stopping)
 
     def _live(self, user: SocketUser) -> None:
         try:
@@ -235,7 +254,7 @@ def run_scenario(
             _drive(scenario, swarm, run, users, spawn_rate, run_time_s)
     finally:
         share = (time.process_time() - cpu) / max(time.monotonic() - began, 1e-9)
-        swarm.close()
+        swarm.close(run)
         calibration.close()
         events.test_stop.fire()
     if swarm.engine.failure is not None:

@@ -7,8 +7,9 @@ by the same, stale count), ``leaky`` (FIN; no slot ever comes back), ``quiet``
 accept), ``narrow`` (FIN; a backlog of 1: of those who come at once, most are dropped by the
 kernel), ``slow_to_free`` (FIN; a slot comes back 100 ms, or SECONDS, after its client has left),
 ``mute`` (FIN; the admitted are answered once, never again), ``panic`` (FIN; the admitted are ended
-once SECONDS people, a hundred say, have been turned away) and ``brief`` (FIN; the admitted are
-ended after SECONDS).
+once SECONDS people, a hundred say, have been turned away), ``brief`` (FIN; an admitted one is ended
+when it has said nothing for SECONDS) and ``brief_slow`` (as brief; its slot comes back 200 ms
+later).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ served: set[gsocket.socket] = set()
 def serve(sock: gsocket.socket) -> None:
     global held
     served.add(sock)
-    if POLICY == "brief":
+    if POLICY in ("brief", "brief_slow"):
         sock.settimeout(DELAY)
     answers = {"quiet": 0.0, "late": 0.0, "mute": 1.0}.get(POLICY, float("inf"))
     try:
@@ -50,6 +51,8 @@ def serve(sock: gsocket.socket) -> None:
     sock.close()
     if POLICY == "slow_to_free":
         gevent.sleep(DELAY if len(sys.argv) > 3 else 0.1)
+    elif POLICY == "brief_slow":
+        gevent.sleep(0.2)
     if POLICY != "leaky":
         held -= 1
         freed.set()

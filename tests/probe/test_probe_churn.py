@@ -11,7 +11,7 @@ import pytest
 
 from gserver.probe import churn
 from gserver.probe.attempt import Attempt, Patience
-from gserver.probe.calibrate import calibrate
+from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.churn import ChurnSettings, run_churn
 from gserver.probe.profiles import PROFILES
 from gserver.probe.result import Result
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 SETTINGS = ChurnSettings(cap=3, tries=2, rate=50.0, duration_s=1.0, joiners=2, seed=1)
 
 
-def measure(port: int, settings: ChurnSettings = SETTINGS) -> Result:
+def measure(port: int, settings: ChurnSettings = SETTINGS, *, stopped: bool = False) -> Result:
     target, result = parse_target(f"127.0.0.1:{port}"), Result("churn", "t")
     with Run(60, stream=None) as run:
         calibration = calibrate(target, PROFILES["echo"], Patience(), run)
@@ -31,7 +31,7 @@ def measure(port: int, settings: ChurnSettings = SETTINGS) -> Result:
             run_churn(target, calibration, run, settings, result)
         finally:
             calibration.close()
-        assert not run.partial
+        assert bool(run.partial) == stopped
     return result
 
 
@@ -105,3 +105,83 @@ def test_no_garbage_is_collected_while_measuring(
     assert len(leaves) > 2
     assert not any(enabled for _, enabled in leaves)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [(replace(SETTINGS, tries=500), 3), (replace(SETTINGS, tries=0, duration_s=20.0), 10)],
+    ids=["serially", "at once"],
+)
+def test_a_part_that_was_not_begun_or_not_ended_has_no_false_figures(
+    start_server: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: ChurnSettings,
+    last: int,
+) -> None:
+    leave, left = churn._Churn._leave, []
+
+    def stopping(self: churn._Churn, attempt: Attempt) -> int:
+        left.append(attempt)
+        if len(left) == last:
+            self.run.stop("enough")
+        return leave(self, attempt)
+
+    monkeypatch.setattr(churn._Churn, "_leave", stopping)
+    found = measure(start_server("limited_server", 3, "fin"), settings, stopped=True)
+    told = " ".join(f"{label}: {text}" for label, text in found.lines) + found.headline
+    if settings.tries:
+        assert found.figures["reconnect.tries"] == 2
+        assert not {name for name in found.figures if "leavers" in name or "freed" in name}
+        assert "client_cpu" not in found.figures
+        assert "joiners" not in told
+        assert "leavers" not in told
+    else:
+        assert found.figures["leavers"] == last
+        assert found.figures["leavers_skipped"] == 0
+        assert not {name for name in found.figures if name.startswith("reconnect")}
+        assert "reconnect" not in told
+        assert "came back" not in told
+
+
+def test_stopped_while_filling_nothing_was_measured(
+    start_server: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = churn._Churn.fill
+
+    def stopping(self: churn._Churn) -> None:
+        self.run.stop("enough")
+        fill(self)
+
+    monkeypatch.setattr(churn._Churn, "fill", stopping)
+    found = measure(start_server("limited_server", 3, "fin"), stopped=True)
+    assert not found.figures
+    assert not found.headline
+
+
+def test_those_who_come_back_one_after_the_other_do_so_within_their_time(
+    start_server: Callable[..., int],
+) -> None:
+    """A try lasts the 10 ms that its client listens: there is no time for so many."""
+    found = measure(
+        start_server("limited_server", 3, "fin"), replace(SETTINGS, tries=100_000, tries_s=0.5)
+    )
+    assert 0 < found.figures["reconnect.tries"] <= 50
+    assert [text for text in found.warnings if "of 100000 came back" in text]
+    assert found.figures["leavers"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("echo", "with 10 ms"), ("silent", "with 10 ms"), ("smtp", "")]
+)
+def test_a_lag_in_which_the_client_listens_says_so(name: str, said: str) -> None:
+    calibration = Calibration(PROFILES[name], Patience(), 0.0, None, None)
+    result = Result("churn", "t")
+    with Run(60, stream=None) as run:
+        state = churn._Churn(parse_target("127.0.0.1:1"), calibration, run, SETTINGS)
+        state.serial_lag.append(11_000_000)
+        state._report_lag(result)
+        state.engine.close()
+    (title,) = result.latencies
+    assert said in title
+    assert ("listens" in title) == bool(said)
+    assert result.details["quiet_time_in_lag_s"] == (0.01 if said else 0.0)

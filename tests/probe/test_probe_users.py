@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,74 @@ def test_a_task_that_raises_ends_its_user_and_is_counted(start_server: Callable[
     result = drive(scenario(Clumsy), start_server("limited_server", 3, "fin"), users=2)
     assert result.figures["user_failures"] == 2
     assert any("oops" in text for text in result.warnings)
+
+
+class Lingering(SocketUser):
+    @task
+    def nothing(self) -> None:
+        pass
+
+    def on_stop(self) -> None:
+        gevent.sleep(100)
+
+
+def test_users_that_do_not_stop_are_failures_and_do_not_hold_up_the_end(
+    start_server: Callable[..., int],
+) -> None:
+    """Neither at the end of the run, nor when the shape wants fewer."""
+
+    class Fewer(LoadShape):
+        def tick(self) -> tuple[int, float] | None:
+            return (3, 1000) if self.get_run_time() < 0.15 else (1, 1000)
+
+    result, target = (
+        Result("t", "t"),
+        parse_target(f"127.0.0.1:{start_server('limited_server', 3, 'fin')}"),
+    )
+    began = time.monotonic()
+    with gevent.Timeout(60), Run(4, stream=None) as run:
+        run_scenario(
+            scenario(Lingering, Fewer), target, PROFILES["echo"], Patience(), run, result,
+            users=3, spawn_rate=1000, run_time_s=0.5, cap=None, seed=1,
+        )  # fmt: skip
+    assert time.monotonic() - began < 20
+    assert result.figures["user_failures"] == 3
+    assert any(text.startswith("3 users failed: Lingering: ") for text in result.warnings)
+    assert [users for _, users, _ in result.details["users"]][-1] == 1
+
+
+def test_users_that_stop_within_the_time_of_the_run_are_waited_for(
+    start_server: Callable[..., int],
+) -> None:
+    farewells: list[int] = []
+
+    class Polite(SocketUser):
+        @task
+        def nothing(self) -> None:
+            pass
+
+        def on_stop(self) -> None:
+            gevent.sleep(1.0)  # longer than a stopped run waits
+            farewells.append(1)
+
+    result = drive(scenario(Polite), start_server("limited_server", 3, "fin"), users=2)
+    assert len(farewells) == 2
+    assert result.figures["user_failures"] == 0
+
+
+def test_a_stopped_run_does_not_wait_for_users_that_do_not_stop(
+    start_server: Callable[..., int],
+) -> None:
+    result, port = Result("t", "t"), start_server("limited_server", 3, "fin")
+    began = time.monotonic()
+    with gevent.Timeout(60), Run(50, stream=None) as run:
+        gevent.spawn_later(2.0, run.stop, "enough")
+        run_scenario(
+            scenario(Lingering), parse_target(f"127.0.0.1:{port}"), PROFILES["echo"], Patience(),
+            run, result, users=2, spawn_rate=1000, run_time_s=40, cap=None, seed=1,
+        )  # fmt: skip
+    assert time.monotonic() - began < 30
+    assert result.figures["user_failures"] == 2
 
 
 @pytest.mark.parametrize(
