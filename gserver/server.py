@@ -177,6 +177,10 @@ class _Capped(_GeventServer):
             self._check_rejections()
             if self._limiter is not None:
                 self._check_limiter(self._limiter)
+                if handshake_timeout not in (_NOT_GIVEN, None) and not self.ssl_enabled:
+                    problem = "needs TLS: an ssl_context, or keyfile and certfile"
+                    raise SettingError("handshake_timeout", handshake_timeout, problem)
+                self._check_grace()
         except SettingError:
             self.close()
             raise
@@ -283,6 +287,13 @@ class _Capped(_GeventServer):
         else:
             return
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
+
+    def _check_grace(self) -> None:
+        """One that differs from the default was certainly given, and would be ignored."""
+        given, ends = self._timeouts.grace, self._timeouts.shortest is not None
+        if given != Timeouts().grace and not ends and not self._reaper.evicts:
+            problem = "needs first_byte, idle, lifetime or evict_idle"
+            raise SettingError("grace", given, problem)
 
     def set_ssl_context(self, context: ssl.SSLContext) -> None:
         """Serve the connections to come with another context: a renewed certificate, say.

@@ -64,7 +64,7 @@ class ServeSettings:
     evict_idle: float | None
     deferred_start: bool
     tls: TlsFiles | None
-    handshake_timeout: float
+    handshake_timeout: float | None  # None: the default
 
 
 def serve(
@@ -84,7 +84,11 @@ def serve(
     rejections.check_replies()
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
-    tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
+    tls: dict[str, Any] = {}
+    if settings.tls is not None:
+        tls["ssl_context"] = settings.tls.context()
+        if settings.handshake_timeout is not None:
+            tls["handshake_timeout"] = settings.handshake_timeout
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
         _check_effects(settings, listeners)
@@ -187,7 +191,6 @@ def _server(
         timeouts=settings.timeouts,
         evict_idle=settings.evict_idle,
         deferred_start=settings.deferred_start,
-        handshake_timeout=settings.handshake_timeout,
         **tls,
         **logs,
     )
