@@ -27,6 +27,7 @@ from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
 from gserver.candidates import MOST_HELD
 from gserver.connection import Connection
+from gserver.descriptors import named_first, taking_replies
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.idleness import warn_of_no_effect, without_effect
@@ -388,11 +389,16 @@ class _Capped(_GeventServer):
         """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limiter = self._capped_limiter()
-        most = limiter.limits.most_open + MOST_HELD
+        most = (
+            limiter.limits.most_open
+            + MOST_HELD
+            + taking_replies(self._rejections.values())
+            + named_first(behind_proxies=self._proxies is not None, evicts=self._reaper.evicts)
+        )
         if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
-                "max_connections %s is out of reach: with those who wait it takes %s descriptors "
-                "and this process may have %s (RLIMIT_NOFILE, ulimit -n)",
+                "max_connections %s is out of reach: with those who wait or take a reply it takes "
+                "%s descriptors and this process may have %s (RLIMIT_NOFILE, ulimit -n)",
                 f"{limiter.max_connections:,}",
                 f"{most:,}",
                 f"{soft:,}",

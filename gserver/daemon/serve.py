@@ -16,13 +16,13 @@ from gevent.event import Event
 
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
-from gserver.candidates import MAX_CANDIDATES
 from gserver.daemon.descriptors import ensure_descriptors, shares_of
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
 from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
+from gserver.descriptors import named_first
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
@@ -95,8 +95,10 @@ def serve(
         ensure_descriptors(
             shares_of(limits) + rejections.shares(len(listeners)),
             listeners=len(listeners),
-            # Those whose header is read without a slot, to know whom somebody is evicted for.
-            others=(MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
+            others=named_first(
+                behind_proxies=settings.proxies is not None,
+                evicts=settings.evict_idle is not None,
+            ),
         )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
