@@ -11,6 +11,7 @@ The layout, lowest first; a module imports only from those above it here:
     slots.py             the gevent Pool that is the count of slots
     front.py  one_shot.py    a listener as the limiter sees it; a timer that can be set again
     candidates.py        who waits a moment at the cap, for endings already under way
+    descriptors.py       how many they may take, besides those with a slot
     waiting_room.py      who waits for a slot by the rules' leave
     header_room.py       who has yet to say who it is, most with a slot in hand (PROXY protocol)
     rejection_log.py     the report's lines into the log

@@ -71,6 +71,7 @@ class Limiter:
             check_seconds(settle, "settle")
         if settle and limits.wait:
             raise SettingError("settle", settle, "goes without wait, which is at least as long")
+        limits.check_early_drop()
         self.pool = Pool(limits.max_connections) if pool is None else pool
         self.gate = Gate.from_limits(limits)
         self.counters = Counters()

@@ -27,6 +27,7 @@ from gserver.admission.verdict import Reason, Receipt
 from gserver.audit import Auditor
 from gserver.candidates import MOST_HELD
 from gserver.connection import Connection
+from gserver.descriptors import named_first, taking_replies
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.idleness import warn_of_no_effect, without_effect
@@ -178,6 +179,10 @@ class _Capped(_GeventServer):
             self._check_rejections()
             if self._limiter is not None:
                 self._check_limiter(self._limiter)
+                if handshake_timeout not in (_NOT_GIVEN, None) and not self.ssl_enabled:
+                    problem = "needs TLS: an ssl_context, or keyfile and certfile"
+                    raise SettingError("handshake_timeout", handshake_timeout, problem)
+                self._check_grace()
         except SettingError:
             self.close()
             raise
@@ -285,6 +290,13 @@ class _Capped(_GeventServer):
             return
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
 
+    def _check_grace(self) -> None:
+        """One that differs from the default was certainly given, and would be ignored."""
+        given, ends = self._timeouts.grace, self._timeouts.shortest is not None
+        if given != Timeouts().grace and not ends and not self._reaper.evicts:
+            problem = "needs first_byte, idle, lifetime or evict_idle"
+            raise SettingError("grace", given, problem)
+
     def set_ssl_context(self, context: ssl.SSLContext) -> None:
         """Serve the connections to come with another context: a renewed certificate, say.
         Those that have begun their handshake keep theirs. The server must have been made with
@@ -378,11 +390,16 @@ class _Capped(_GeventServer):
         """A library raises no limits of its host's; but a cap that cannot be reached is no cap."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limiter = self._capped_limiter()
-        most = limiter.limits.most_open + MOST_HELD
+        most = (
+            limiter.limits.most_open
+            + MOST_HELD
+            + taking_replies(self._rejections.values())
+            + named_first(behind_proxies=self._proxies is not None, evicts=self._reaper.evicts)
+        )
         if soft != resource.RLIM_INFINITY and most >= soft:
             log.warning(
-                "max_connections %s is out of reach: with those who wait it takes %s descriptors "
-                "and this process may have %s (RLIMIT_NOFILE, ulimit -n)",
+                "max_connections %s is out of reach: with those who wait or take a reply it takes "
+                "%s descriptors and this process may have %s (RLIMIT_NOFILE, ulimit -n)",
                 f"{limiter.max_connections:,}",
                 f"{most:,}",
                 f"{soft:,}",

@@ -6,9 +6,10 @@ import resource
 from typing import Any
 
 import pytest
+from support import LOCAL, greet, running
 
-from gserver import SettingError
-from gserver.candidates import MOST_HELD
+from gserver import Close, Reply, SettingError, StreamServer
+from gserver.candidates import MAX_CANDIDATES, MOST_HELD
 from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors
 
 OTHERS = MOST_HELD + PER_LISTENER + SPARE
@@ -116,3 +117,30 @@ def test_a_limit_that_the_system_does_not_raise_is_the_users_to_know(
     monkeypatch.setattr(resource, "setrlimit", refuse)
     with pytest.raises(SettingError, match="the limit cannot be raised to that"):
         ensure_descriptors([cap_of(10_000)])
+
+
+REPLY = Reply("http", max_lingering=30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "besides"),
+    [
+        ({}, 0),
+        ({"rejection": {"capacity": REPLY, "source": REPLY, "rate": Close()}}, 30),
+        ({"rejection": {"capacity": REPLY, "source": Reply("http", max_lingering=5)}}, 35),
+        ({"proxy_protocol_from": ["all"]}, 0),
+        ({"evict_idle": 1.0}, 0),
+        ({"proxy_protocol_from": ["all"], "evict_idle": 1.0}, MAX_CANDIDATES),
+    ],
+    ids=str,
+)
+def test_a_server_of_a_library_warns_of_a_limit_below_all_that_its_clients_may_take(
+    arguments: Any, besides: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    most = 10 + MOST_HELD + besides
+    for soft, warned in (most, 1), (most + 1, 0):
+        caplog.clear()
+        Limits(monkeypatch, soft, UNLIMITED)
+        with running(StreamServer(LOCAL, greet, max_connections=10, **arguments)):
+            pass
+        assert caplog.text.count(f"it takes {most:,} descriptors") == warned

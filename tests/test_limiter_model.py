@@ -51,13 +51,14 @@ def limits(draw: st.DrawFn, waits: tuple[float, ...]) -> Limits:
     if 0.0 in waits and draw(st.integers(0, 3)) == 0:  # only the cap, for which ways are shorter
         return Limits(max_connections=draw(st.integers(1, 4)))
     reserved = draw(st.sampled_from([0, 0, 1, 2]))
+    per_source = draw(st.sampled_from([None, 1, 2]))
     return Limits(
         max_connections=reserved + draw(st.integers(1, 3)),
         reserved=reserved,
         reserved_for=[str(OPERATORS)] if reserved else [],
-        per_source=draw(st.sampled_from([None, 1, 2])),
+        per_source=per_source,
         source_prefix_v4=draw(st.sampled_from([32, 32, 24])),
-        source_exempt=draw(st.sampled_from([[], [str(EXEMPT)]])),
+        source_exempt=draw(st.sampled_from([[], [str(EXEMPT)]])) if per_source else [],
         deny=draw(st.sampled_from([[], [str(DENIED)]])),
         **draw(waiting(waits)),
     )

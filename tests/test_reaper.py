@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from time import monotonic
 from typing import Any
@@ -450,3 +451,29 @@ def test_a_bad_value_is_refused_naming_its_setting(arguments: Any, setting: str)
 def test_without_a_cap_there_are_no_timeouts(arguments: Any) -> None:
     with pytest.raises(SettingError, match=f"^{next(iter(arguments))} .*needs a cap"):
         StreamServer(LOCAL, greet, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        ({"handshake_timeout": 3.0}, "handshake_timeout"),
+        ({"timeouts": Timeouts(grace=0.5)}, "grace"),
+    ],
+    ids=str,
+)
+def test_a_time_of_what_there_is_none_of_is_an_error_and_leaves_nothing_open(
+    arguments: Any, setting: str
+) -> None:
+    """Like the first: who gives one means to be protected, and would not be."""
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SettingError, match=rf"^{setting} .*needs ") as caught:
+        StreamServer(LOCAL, greet, max_connections=1, **arguments)
+    assert caught.value.setting == setting
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_grace_is_used_where_an_idle_connection_is_evicted() -> None:
+    server = StreamServer(
+        LOCAL, greet, max_connections=1, timeouts=Timeouts(grace=0.5), evict_idle=1.0
+    )
+    server.close()

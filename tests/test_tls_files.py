@@ -234,6 +234,7 @@ def test_a_hangup_reloads_the_certificate_and_a_failing_one_keeps_it(
     [
         (("--tls-cert", "/nowhere"), "gserver: --tls-cert '/nowhere': cannot be read: No such"),
         (("--tls-key", "x"), "gserver: --tls-key 'x': needs --tls-cert"),
+        (("--handshake-timeout", "3"), "gserver: --handshake-timeout 3.0: needs --tls-cert"),
         (("--idle-timeout", "0"), "gserver: --idle-timeout '0': must be a number of seconds"),
         (("--first-byte-timeout", "x"), "gserver: --first-byte-timeout 'x': must be a number"),
         (("--lifetime", "-1"), "gserver: --lifetime '-1': must be a number of seconds"),

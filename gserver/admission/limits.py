@@ -30,6 +30,7 @@ MOST_SLOTS: Final = 10_000_000
 _NEEDS: Final = {
     "rate_burst": ("rate",),
     "source_rate_burst": ("source_rate",),
+    "source_exempt": ("per_source", "source_rate", "penalty"),
     "source_table": ("source_rate", "penalty"),
     "penalty_threshold": ("penalty",),
     "penalty_max": ("penalty",),
@@ -213,6 +214,20 @@ class Limits:
                 "use, with start less than full",
             ) from None
         return start, rate, full
+
+    def check_early_drop(self) -> None:
+        """Not while a cap that has been lowered is in force: it may be raised again.
+
+        :raises SettingError: ``early_drop`` begins above the cap, and would never turn anybody
+            away.
+        """
+        points = self.early_drop_points()
+        if points is not None and points[0] > self.max_connections:
+            raise SettingError(
+                "early_drop",
+                self.early_drop,
+                f"begins above max_connections {self.max_connections}, and would never be used",
+            )
 
     def burst_of(self, setting: str) -> int:
         """The burst of ``rate`` or ``source_rate``, given or one second's worth of attempts."""

@@ -14,6 +14,7 @@ from gserver.timeouts import MOST_USER_TIMEOUT_S, Keepalive, Timeouts
 from gserver.tls_files import TlsFiles
 
 __all__ = [
+    "HANDSHAKE_S",
     "ConnectionSettings",
     "TimeoutSettings",
     "connection_options",
@@ -24,6 +25,8 @@ __all__ = [
 
 _KEEPALIVE: Final = Keepalive()
 _GRACE_S: Final = Timeouts().grace
+#: Seconds that a TLS client has for its handshake where nothing was said of it.
+HANDSHAKE_S: Final = 10.0
 
 _TIMEOUTS = [
     click.option(
@@ -96,9 +99,8 @@ _TIMEOUTS = [
     click.option(
         "--handshake-timeout",
         type=Time(),
-        default=10.0,
-        show_default=True,
-        help="End a TLS client that has not finished its handshake after SECONDS.",
+        help="End a TLS client that has not finished its handshake after SECONDS.  "
+        f"[default: {HANDSHAKE_S:g}]",
     ),
 ]
 
@@ -131,7 +133,7 @@ class TimeoutSettings(TypedDict):
 
     timeouts: Timeouts
     evict_idle: float | None
-    handshake_timeout: float
+    handshake_timeout: float | None  # None: nothing was said of it
 
 
 class ConnectionSettings(TimeoutSettings):
@@ -158,7 +160,7 @@ def timeout_options(command: Callable[..., Any]) -> Callable[..., Any]:
         keepalive_interval: int | None,
         keepalive_count: int | None,
         tcp_user_timeout: float | None,
-        handshake_timeout: float,
+        handshake_timeout: float | None,
         **arguments: Any,
     ) -> Any:
         ends = (first_byte_timeout, idle_timeout, lifetime, evict_idle)
@@ -216,10 +218,15 @@ def connection_settings(
 ) -> ConnectionSettings:
     """What they say.
 
-    :raises SettingError: --tls-key or --tls-client-ca without --tls-cert.
+    :raises SettingError: an option of TLS without --tls-cert.
     """
     if tls_cert is None:
-        for setting, given in {"--tls-key": tls_key, "--tls-client-ca": tls_client_ca}.items():
+        of_tls = {
+            "--tls-key": tls_key,
+            "--tls-client-ca": tls_client_ca,
+            "--handshake-timeout": of_timeouts["handshake_timeout"],
+        }
+        for setting, given in of_tls.items():
             if given is not None:
                 raise SettingError(setting, given, "needs --tls-cert")
     return {

@@ -15,7 +15,7 @@ import click
 
 from gserver.admission.limits import Limits
 from gserver.daemon.admission_options import admission_options
-from gserver.daemon.connection_options import TimeoutSettings, timeout_options
+from gserver.daemon.connection_options import HANDSHAKE_S, TimeoutSettings, timeout_options
 from gserver.daemon.descriptors import shares_of
 from gserver.daemon.flags import Count, Seconds, in_flags
 from gserver.daemon.rejection_options import Rejections, rejection_options
@@ -107,7 +107,9 @@ class ExecSettings:
                 rejection=rejections.by_reason,
                 only=self.only,
                 reap_after=self.reap_after,
-                **self.of_timeouts,
+                timeouts=self.of_timeouts["timeouts"],
+                evict_idle=self.of_timeouts["evict_idle"],
+                handshake_timeout=self.of_timeouts["handshake_timeout"] or HANDSHAKE_S,
             )
         except SettingError as error:
             with in_flags():

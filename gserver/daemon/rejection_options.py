@@ -13,6 +13,7 @@ import click
 from gserver.admission.verdict import Reason
 from gserver.daemon.descriptors import Share
 from gserver.daemon.flags import Count, Time
+from gserver.descriptors import taking_replies
 from gserver.errors import SettingError
 from gserver.net.rejection import Close, Refuse, Rejection, Reset, by_reason
 from gserver.net.reply import Reply
@@ -85,7 +86,8 @@ class Rejections:
         replies = self._replies
         if not replies:
             return []
-        return [Share(_MAX_LINGERING, replies[0].max_lingering, len(replies) * listeners)]
+        each = replies[0].max_lingering  # the same option for all of them
+        return [Share(_MAX_LINGERING, each, taking_replies(replies, listeners) // each)]
 
     def __str__(self) -> str:
         texts = [self.given[Reason.CAPACITY][1]]

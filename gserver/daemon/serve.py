@@ -16,13 +16,13 @@ from gevent.event import Event
 
 from gserver.admission.limits import Limits
 from gserver.audit import Auditor
-from gserver.candidates import MAX_CANDIDATES
 from gserver.daemon.descriptors import ensure_descriptors, shares_of
 from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
 from gserver.daemon.reload import reload_on_hangup
 from gserver.daemon.signals import StopSignals
+from gserver.descriptors import named_first
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.handlers.adapters import Kind, detect, make_server
@@ -64,7 +64,7 @@ class ServeSettings:
     evict_idle: float | None
     deferred_start: bool
     tls: TlsFiles | None
-    handshake_timeout: float
+    handshake_timeout: float | None  # None: the default
 
 
 def serve(
@@ -85,15 +85,21 @@ def serve(
     rejections.check_replies()
     with in_flags():
         limiter = Limiter(limits, settle=settings.settle)
-    tls = {} if settings.tls is None else {"ssl_context": settings.tls.context()}
+    tls: dict[str, Any] = {}
+    if settings.tls is not None:
+        tls["ssl_context"] = settings.tls.context()
+        if settings.handshake_timeout is not None:
+            tls["handshake_timeout"] = settings.handshake_timeout
     with contextlib.ExitStack() as stack:
         listeners = stack.enter_context(_listening(settings))
         _check_effects(settings, listeners)
         ensure_descriptors(
             shares_of(limits, each=kind.descriptors) + rejections.shares(len(listeners)),
             listeners=len(listeners),
-            # Those whose header is read without a slot, to know whom somebody is evicted for.
-            others=(MAX_CANDIDATES if settings.proxies and settings.evict_idle else 0),
+            others=named_first(
+                behind_proxies=settings.proxies is not None,
+                evicts=settings.evict_idle is not None,
+            ),
         )
         stopping = stack.enter_context(_event_of(stop))
         failed = Event()
@@ -187,7 +193,6 @@ def _server(
         timeouts=settings.timeouts,
         evict_idle=settings.evict_idle,
         deferred_start=settings.deferred_start,
-        handshake_timeout=settings.handshake_timeout,
         **tls,
         **logs,
     )

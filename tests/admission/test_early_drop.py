@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gserver import Limiter, SettingError
 from gserver.admission.early_drop import EarlyDrop
 from gserver.admission.gate import Gate
 from gserver.admission.limits import Limits
@@ -49,3 +50,11 @@ def test_reserved_networks_are_not_dropped_and_a_full_server_says_so():
     assert isinstance(gate.decide(operator, 0.0, in_use=99), Receipt)
     assert gate.decide(other, 0.0, in_use=98) is REJECTED[Reason.EARLY_DROP]
     assert gate.decide(other, 0.0, in_use=99) is REJECTED[Reason.CAPACITY]
+
+
+def test_one_that_begins_above_the_cap_is_an_error_unless_the_cap_was_lowered() -> None:
+    with pytest.raises(SettingError, match=r"^early_drop '11:30:20': begins above max_connections"):
+        Limiter(Limits(max_connections=10, early_drop="11:30:20"))
+    limiter = Limiter(Limits(max_connections=20, early_drop="11:30:20"))
+    limiter.max_connections = 10
+    assert limiter.limits.early_drop == "11:30:20"

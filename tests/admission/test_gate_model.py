@@ -71,6 +71,8 @@ def limits(draw: st.DrawFn, **always: Any) -> Limits:
         "wait": draw(st.sampled_from([0, 1.0])),
     }
     given |= always
+    if not (given["per_source"] or given["source_rate"] or given["penalty"]):
+        given["source_exempt"] = []
     if given["wait"]:
         given["wait_queue"] = draw(st.integers(1, 3))
         given["wait_order"] = draw(st.sampled_from(["fifo", "lifo"]))

@@ -50,6 +50,7 @@ BAD = [
     ({"wait_order": "lifo"}, "wait_order", "needs wait"),
     ({"penalty_threshold": 5}, "penalty_threshold", "needs penalty"),
     ({"penalty_max": 700}, "penalty_max", "needs penalty"),
+    ({"source_exempt": ["10.0.0.0/8"], "rate": 5}, "source_exempt", "needs per_source or source"),
     ({"source_table": 10, "rate": 5}, "source_table", "needs source_rate or penalty"),
     ({"dry_run": ["capacity"]}, "dry_run", "accepted: denied, penalty"),
     ({"dry_run": ["rate"]}, "dry_run", "is off"),
@@ -75,12 +76,14 @@ def test_lists_are_kept_as_tuples_and_limits_compare():
     one = Limits(
         max_connections=10,
         reserved=1,
+        per_source=1,
         dry_run=iter(["denied"]),
         **{k: [f"10.0.{i}.0/24"] for i, k in enumerate(lists)},
     )
     two = Limits(
         max_connections=10,
         reserved=1,
+        per_source=1,
         dry_run=("denied",),
         **{k: (f"10.0.{i}.0/24",) for i, k in enumerate(lists)},
     )
