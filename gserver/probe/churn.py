@@ -393,7 +393,7 @@ class _Churn:
         listens_s = 0.0 if self.speaks is Speaks.SERVER else self.patience.quiet_s
         title = "freed-slot lag (our close to)"
         if listens_s:
-            title += f"; the admitted: with {listens_s * 1e3:g} ms in which the client listens"
+            title += f"; the admitted: with {listens_s * 1e3:.3g} ms in which the client listens"
         result.latencies[title] = {
             "reconnect: its connect": summarise(self.serial_connect_lag),
             "reconnect: admitted": summarise(self.serial_lag),

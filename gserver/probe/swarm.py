@@ -189,13 +189,13 @@ class Swarm:
     def close(self, run: Run) -> None:
         """Stop all users and end all connections. May be called again.
 
-        Who has not stopped by the end of *run*, or half a second after it was stopped, is counted
-        as a failure, and not waited for.
+        Who has not stopped by half a second before the end of *run*, or half a second after it was
+        stopped, is counted as a failure, and not waited for.
         """
         while self._running:
             self.stop_user()
         gevent.joinall(list(self._stopping), timeout=_TO_STOP_S)
-        run.until(self._all_have_stopped, max(0.0, run.ends - time.monotonic()))
+        run.until(self._all_have_stopped, run.ends - _TO_STOP_S - time.monotonic())
         for greenlet, name in self._stopping.items():
             if not greenlet.dead:
                 self.failures[f"{name}: did not stop in time (on_stop, or a task's own end)"] += 1

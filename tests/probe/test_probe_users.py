@@ -277,6 +277,7 @@ def test_users_that_do_not_stop_are_failures_and_do_not_hold_up_the_end(
             users=3, spawn_rate=1000, run_time_s=0.5, cap=None, seed=1,
         )  # fmt: skip
     assert time.monotonic() - began < 20
+    assert not run.partial  # they have had all the time that they were to have
     assert result.figures["user_failures"] == 3
     assert any(text.startswith("3 users failed: Lingering: ") for text in result.warnings)
     assert [users for _, users, _ in result.details["users"]][-1] == 1
