@@ -142,7 +142,14 @@ def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
         "storm", target, "--cap", 3, "--rate", 100, "--duration", "1s", "--profile", "echo"
     )
     assert said in storm.stdout, storm.stdout + storm.stderr
-    assert "warning: the cap was not held" in storm.stdout
+    assert "INVALID: the cap was not held: the server ended" in storm.stdout
+    assert storm.returncode == 3, storm.stdout  # places that are free reject nobody
+    target = f"127.0.0.1:{start_server('limited_server', 12, 'brief', 1.5)}"
+    isolation = probe(
+        "isolation", target, "--cap", 12, "--rate", 100, "--duration", "1s", "--profile", "echo"
+    )
+    assert "INVALID: the cap was not held: the server ended" in isolation.stdout
+    assert isolation.returncode == 3, isolation.stdout
     stays = probe("cap", f"127.0.0.1:{start_server('limited_server', 3, 'fin')}")
     assert "by itself" not in stays.stdout
 
