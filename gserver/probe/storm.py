@@ -201,7 +201,10 @@ def _report_holding(
     sockets = (memory[1].socket_memory - memory[0].socket_memory) / settings.cap
     result.figures["socket_memory_per_held"] = sockets
     text = f"{sockets / 1024:.1f} KiB of TCP buffers (the machine's)"
-    if settings.pid is not None and memory[1].server_pss:
+    if "search" in result.details:
+        # What that needed the server has kept, as a rule: the second filling looks cheap.
+        text += "; of the server: not measured, the search had filled it before; give --cap"
+    elif settings.pid is not None and memory[1].server_pss:
         each = (memory[1].server_pss - memory[0].server_pss) / settings.cap
         result.figures["memory_per_held"] = each
         text = f"{each / 1024:.1f} KiB of the server (PSS), {text}"

@@ -324,6 +324,19 @@ def test_a_latency_that_the_server_has_not_is_a_threshold_not_met(
     assert done.returncode == 99, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_memory_a_client_is_no_figure_where_the_search_had_filled_the_server_before(
+    start_server: Callable[..., int], tmp_path: Path, given: bool
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 120, 'fin')}"
+    words = ["--rate", 50, "--duration", "1s", "--profile", "echo", "--json", report]
+    done = probe("storm", target, *words, *(["--cap", 120] if given else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("memory_per_held" in read(report)["figures"]) == given
+    assert ("of the server: not measured" in done.stdout) != given
+
+
 def test_refusals_that_cost_the_server_nothing_cost_zero(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
