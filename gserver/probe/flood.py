@@ -85,7 +85,7 @@ class FloodPlan:
         sources = source_addresses(self.target, self.source_count())
         return json.dumps(
             {
-                "target": f"{self.target.address[0]}:{self.target.address[1]}",
+                "target": self.target.numeric,
                 "profile": [
                     profile.name,
                     profile.speaks.value,
