@@ -292,7 +292,7 @@ def _ask(target: Target, patience: Patience, line: bytes) -> Profile | None:
     sock = gsocket.socket(target.family, socket.SOCK_STREAM)
     try:
         sock.settimeout(patience.deadline_s)
-        sock.connect(target.address)
+        sock.connect(target.sockaddr)
         greeting = _hear(sock, _GREETING_S)
         if greeting is None:
             raise TargetError(

@@ -50,13 +50,17 @@ class Child:
         """Its next line. Raises TargetError when it has ended instead."""
         text: bytes = self._process.stdout.readline()
         if not text:
-            raise TargetError(f"a child process ended early, with status {self._process.wait()}")
+            raise TargetError(f"a child process ended early, with status {self.status()}")
         return text.decode().strip()
 
     def send(self, text: str) -> None:
         """Write a line to it."""
         self._process.stdin.write(text.encode() + b"\n")
         self._process.stdin.flush()
+
+    def status(self) -> int:
+        """Wait for its end; what it ended with, as ``subprocess`` says it."""
+        return int(self._process.wait())
 
     def stop_early(self) -> None:
         """Ask it to finish with what it has."""

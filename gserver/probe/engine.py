@@ -111,7 +111,7 @@ class Engine:
             # Latency is counted from the connect call: what this machine needed before that, for
             # the socket and its address, is slip.
             attempt.started = now = monotonic_ns()
-            number = sock.connect_ex(self.target.address)
+            number = sock.connect_ex(self.target.sockaddr)
             if self._note_sources:
                 attempt.source = self._sources.of(index, sock)
         except OSError:

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any
@@ -24,6 +25,7 @@ import gevent
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.children import Child, die_with_parent
 from gserver.probe.engine import Engine
+from gserver.probe.errors import LocalError
 from gserver.probe.open_loop import OpenLoop
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
@@ -83,7 +85,7 @@ class FloodPlan:
         sources = source_addresses(self.target, self.source_count())
         return json.dumps(
             {
-                "target": f"{self.target.address[0]}:{self.target.address[1]}",
+                "target": self.target.numeric,
                 "profile": [
                     profile.name,
                     profile.speaks.value,
@@ -166,14 +168,18 @@ class Flood:
             raise
 
     def run(self, run: Run, what: str) -> FloodResult:
-        """Start, wait for the end, collect. Ends early, with what there is, when *run* stops."""
+        """Start, wait for the end, collect. Ends early, with what there is, when *run* stops.
+
+        :raises LocalError: one of the processes has died.
+        """
         start_ns = monotonic_ns() + 50_000_000
         for child in self._children:
-            child.send(str(start_ns))
+            with suppress(BrokenPipeError):  # it has died: its empty output tells
+                child.send(str(start_ns))
         duration = self.plan.duration_s
         readers = [gevent.spawn(child.output.read) for child in self._children]
         last = self.plan.duration_s + self.plan.patience.deadline_s + _TO_END_S
-        asked = False
+        asked = killed = False
         while not all(reader.ready() for reader in readers):
             passed = (monotonic_ns() - start_ns) / 1e9
             if run.stopped and not asked:
@@ -184,14 +190,21 @@ class Flood:
                     child.stop_early()
             if passed > last:
                 run.stop("the flood did not end in time")
+                killed = True
                 self.close()
             run.tell(
                 f"{what}: {self.plan.rate:g}/s, {max(0, passed):.1f} of {self.plan.duration_s:g} s"
             )
             gevent.wait(readers, timeout=0.1)
         records, headers = Records(), []
-        for reader in readers:
+        for child, reader in zip(self._children, readers, strict=True):
             head, _, body = reader.get().partition(b"\n")
+            if not head and not killed:
+                raise LocalError(
+                    f"a process of the flood ended early, with status {child.status()}; its "
+                    "attempts are missing (a signal's number below 0: -9 is often too little "
+                    "memory)"
+                )
             headers.append(json.loads(head) if head else {})
             records.extend(Records.from_bytes(body))
         self.close()

@@ -107,6 +107,19 @@ class Holders:
         self.held.discard(attempt)
         self.engine.end(attempt, reset=False)
 
+    def were_lost(self) -> list[str]:
+        """Why a run does not count; empty: nobody was. Ask before :meth:`close`.
+
+        One place that is free is enough: who came meanwhile was not rejected at a full server, and
+        who was let in shows nothing.
+        """
+        if not self.dropped:
+            return []
+        return [
+            f"the cap was not held: the server ended {len(self.dropped)} connections; take a "
+            "shorter --duration, or raise the server's own time limit"
+        ]
+
     def close(self) -> None:
         """End all. May be called again."""
         self.held.clear()

@@ -118,10 +118,7 @@ def run_isolation(
                 _judge(result, phase, found[phase])
             if not victims.alive:
                 break
-        if holders.dropped:
-            result.warnings.append(
-                f"the cap was not held: the server ended {len(holders.dropped)} connections"
-            )
+        result.invalid += holders.were_lost()
         result.figures["dropped_while_held"] = len(holders.dropped)
         _report(result, settings, found, len(socks))
     finally:

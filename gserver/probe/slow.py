@@ -158,7 +158,7 @@ def _one_kind(
             clients.append(client)
             sock.settimeout(calibration.patience.deadline_s)
             try:
-                sock.connect(target.address)
+                sock.connect(target.sockaddr)
             except OSError as error:
                 if error.errno and of_errno(error.errno) is Outcome.LOCAL:  # a timeout has none
                     raise LocalError(

@@ -21,12 +21,27 @@ class Target:
 
     :param others: further addresses of the same name, which are not tried: what is measured is one
         listener.
+    :param scope: the interface that a link-local address is of, by index; 0: none.
     """
 
     text: str
     family: int
     address: tuple[str, int]
     others: tuple[str, ...] = ()
+    scope: int = 0
+
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """What ``connect`` takes: with the scope of an address that has one."""
+        return (*self.address, 0, self.scope) if self.scope else self.address
+
+    @property
+    def numeric(self) -> str:
+        """For :func:`parse_target` of another process: nothing in it must be looked up again."""
+        host, port = self.address
+        if self.family == socket.AF_INET:
+            return f"{host}:{port}"
+        return f"[{host}%{self.scope}]:{port}" if self.scope else f"[{host}]:{port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -61,7 +76,8 @@ def parse_target(text: str) -> Target:
         raise SettingError("TARGET", text, f"the name does not resolve: {error}") from None
     family, _, _, _, address = found[0]
     hosts = dict.fromkeys(str(row[4][0]) for row in found)
-    return Target(text, family, (str(address[0]), port), tuple(hosts)[1:])
+    scope = int(address[3]) if len(address) > 3 else 0  # (host, port, flowinfo, scope) of IPv6
+    return Target(text, family, (str(address[0]), port), tuple(hosts)[1:], scope)
 
 
 def source_addresses(target: Target, count: int) -> list[str]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 
 import psutil
 import pytest
+
+from gserver.probe.attempt import Patience
+from gserver.probe.errors import LocalError
+from gserver.probe.flood import Flood, FloodPlan
+from gserver.probe.profiles import PROFILES
+from gserver.probe.run import Run
+from gserver.probe.target import parse_target
 
 pytestmark = pytest.mark.long
 
@@ -48,3 +59,15 @@ def test_no_child_outlives_a_parent_that_is_killed() -> None:
             for child in children:
                 if runs(child):
                     child.kill()
+
+
+def test_a_flood_whose_process_has_died_says_so_and_is_not_called_saturated(
+    zoo: Callable[..., int],
+) -> None:
+    target = parse_target(f"127.0.0.1:{zoo('fin')}")
+    plan = FloodPlan(target, PROFILES["echo"], Patience(), rate=50, duration_s=20, processes=2)
+    with Run(60, stream=None) as run, closing(Flood(plan)) as flood:
+        os.kill(flood._children[1].pid, signal.SIGKILL)
+        flood._children[0].stop_early()  # as Ctrl-C does, with what it has
+        with pytest.raises(LocalError, match="process of the flood ended early, with status -9"):
+            flood.run(run, "storm")

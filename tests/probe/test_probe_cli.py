@@ -142,7 +142,14 @@ def test_a_server_that_ends_connections_by_itself_is_said_with_its_time(
         "storm", target, "--cap", 3, "--rate", 100, "--duration", "1s", "--profile", "echo"
     )
     assert said in storm.stdout, storm.stdout + storm.stderr
-    assert "warning: the cap was not held" in storm.stdout
+    assert "INVALID: the cap was not held: the server ended" in storm.stdout
+    assert storm.returncode == 3, storm.stdout  # places that are free reject nobody
+    target = f"127.0.0.1:{start_server('limited_server', 12, 'brief', 1.5)}"
+    isolation = probe(
+        "isolation", target, "--cap", 12, "--rate", 100, "--duration", "1s", "--profile", "echo"
+    )
+    assert "INVALID: the cap was not held: the server ended" in isolation.stdout
+    assert isolation.returncode == 3, isolation.stdout
     stays = probe("cap", f"127.0.0.1:{start_server('limited_server', 3, 'fin')}")
     assert "by itself" not in stays.stdout
 
@@ -315,6 +322,19 @@ def test_a_latency_that_the_server_has_not_is_a_threshold_not_met(
         "--threshold", "reject.p99<2ms",
     )  # fmt: skip
     assert done.returncode == 99, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_memory_a_client_is_no_figure_where_the_search_had_filled_the_server_before(
+    start_server: Callable[..., int], tmp_path: Path, given: bool
+) -> None:
+    report = tmp_path / "storm.json"
+    target = f"127.0.0.1:{start_server('limited_server', 120, 'fin')}"
+    words = ["--rate", 50, "--duration", "1s", "--profile", "echo", "--json", report]
+    done = probe("storm", target, *words, *(["--cap", 120] if given else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("memory_per_held" in read(report)["figures"]) == given
+    assert ("of the server: not measured" in done.stdout) != given
 
 
 def test_refusals_that_cost_the_server_nothing_cost_zero(

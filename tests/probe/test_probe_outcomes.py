@@ -145,6 +145,11 @@ def test_a_bad_target_is_one_line(text: str) -> None:
 def test_targets() -> None:
     assert parse_target(":80").address == ("127.0.0.1", 80)
     assert parse_target("[::1]:80").address == ("::1", 80)
+    assert parse_target("[::1]:80").sockaddr == ("::1", 80)
+    scoped = parse_target("[fe80::1%lo]:80")
+    assert scoped.sockaddr == ("fe80::1", 80, 0, socket.if_nametoindex("lo"))
+    for target in (scoped, parse_target("[::1]:80"), parse_target(":80")):  # as a flood is told
+        assert parse_target(target.numeric).sockaddr == target.sockaddr
     assert source_addresses(parse_target(":80"), 3) == ["127.1.0.1", "127.1.0.2", "127.1.0.3"]
     with pytest.raises(SettingError):
         source_addresses(parse_target("[::1]:80"), 3)
