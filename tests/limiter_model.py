@@ -271,15 +271,29 @@ class Model:
 
     def find_out(self, but: Client | None = None) -> None:
         """Who is a candidate now, or waits, or has left. ``but``: the one that it is about."""
-        waiting = {waiter.client[0] for waiter in self._limiter.gate.waiters()}
+        turns = {waiter.client[0]: waiter.turn for waiter in self._limiter.gate.waiters()}
+        joining = [
+            client
+            for client in self.clients
+            if client is not but
+            and client.place not in (Place.INSIDE, Place.WAITING)
+            and client.fd in turns
+        ]
+        # Of several the limiter knows who joined first. Behind proxies that need not be the first
+        # to come; but candidates are asked in the order in which they became some.
+        in_turn = iter(sorted(joining, key=lambda client: turns[client.fd]))
+        stood = [client for client in joining if client in self._candidates]
+        assert sorted(stood, key=self._candidates.index) == sorted(
+            stood, key=lambda client: turns[client.fd]
+        )
         held = self._limiter.descriptors()
         reading = {guest.fd for guest in self._limiter.pool if isinstance(guest, Guest)}
         for client in self.clients.copy():
             if client is but or client.place is Place.INSIDE:
                 continue
-            if client.fd in waiting:
-                if client.place is not Place.WAITING:
-                    self._joins(client)
+            if client.fd in turns:
+                if client in joining:
+                    self._joins(next(in_turn))
             elif not client.is_held:
                 assert client.place in (Place.WAITING, Place.READING) or self.limits.wait
                 assert client.left_at is not None
