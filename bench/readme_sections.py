@@ -13,7 +13,7 @@ from bench.flood import SOURCES
 from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
 from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview, sees
 from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
-from bench.results import Result
+from bench.results import Result, numbers_in, without_numbers
 from bench.stats import MIN_BLOCKS
 
 __all__ = ["capped", "compared", "costs", "refusing", "rejecting", "rules"]
@@ -279,8 +279,16 @@ def caveats(found: dict[str, Any]) -> Iterator[str]:
         yield f"**Partial**: {found['partial']}."
     if found.get("invalid"):
         yield f"**Invalid**: {'; '.join(found['invalid'])}."
-    if found.get("warnings"):
-        yield f"Warnings: {'; '.join(found['warnings'])}."
+    kinds: dict[str, list[str]] = {}
+    for text in found.get("warnings", ()):
+        where, colon, what = text.partition(": ")
+        kinds.setdefault(without_numbers(what if colon else where), []).append(what or where)
+    worst = [
+        f"{max(texts, key=numbers_in)}{f', at worst of {len(texts)}' * (len(texts) > 1)}"
+        for texts in kinds.values()
+    ]
+    if worst:
+        yield f"Warnings: {'; '.join(worst)}."
 
 
 def costs(found: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
-from bench.readme_sections import compared, costs, refusing, rejecting
+from bench.readme_sections import caveats, compared, costs, refusing, rejecting
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series
 
 
@@ -323,3 +323,8 @@ def test_check_changes_nothing_and_agrees() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_warnings_that_differ_in_their_numbers_alone_are_said_once_with_the_worst() -> None:
+    found = {"warnings": ["10 held: 5 thrown away", "20 held: 7 thrown away", "too slow"]}
+    assert list(caveats(found)) == ["Warnings: 7 thrown away, at worst of 2; too slow."]
