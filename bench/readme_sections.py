@@ -61,7 +61,7 @@ def compared(result: Result) -> str:
     rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
     date = result.environment["started_at"][:10]
     parts = [
-        f"One run of {len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
+        f"{len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
         f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one "
         "figure where both are the same, or where the cap does not matter. In the picture a thin "
         "line spans the rounds; shaded behind ours is how far it is from itself.",
