@@ -17,7 +17,7 @@ import gevent
 if TYPE_CHECKING:
     from gserver.legacy.holders import Slot
 
-__all__ = ["Children"]
+__all__ = ["Children", "listen_for_ends"]
 
 log = logging.getLogger("gserver")
 
@@ -51,6 +51,14 @@ class _Child:
             except OSError:
                 pass  # closed meanwhile
         return found
+
+
+def listen_for_ends() -> None:
+    """Before a fork: hear of SIGCHLD from here on. gevent begins to when it has forked, and its
+    ``waitpid`` would wait for ever for a child that had ended by then."""
+    loop = gevent.get_hub().loop
+    if loop.default:  # in other threads gevent watches no children
+        loop.install_sigchld()
 
 
 class Children:

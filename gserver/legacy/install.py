@@ -18,6 +18,7 @@ from gserver.admission.verdict import Reason
 from gserver.errors import SettingError
 from gserver.idleness import warn_of_no_effect, without_effect
 from gserver.legacy import readiness, signals, sockets, watch
+from gserver.legacy.children import listen_for_ends
 from gserver.legacy.holders import Holders
 from gserver.legacy.listener import Listener
 from gserver.legacy.service import Service
@@ -181,6 +182,6 @@ def install(
     )
     for name in watch.early_imports():
         log.warning("%s is the socket class of before the patching: it escapes the cap", name)
-    os.register_at_fork(after_in_child=_installed.forked)
+    os.register_at_fork(before=listen_for_ends, after_in_child=_installed.forked)
     signals.deliver_to_main()
     return _installed

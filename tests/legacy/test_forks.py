@@ -45,6 +45,26 @@ found([*during, service.full(), *service.books()])
     ) == [1, True, False, 0, True, 0]
 
 
+def test_a_child_that_ends_before_gevent_watches_it_is_heard_of() -> None:
+    """gevent listens for SIGCHLD only once it has forked, and waited for ever for this one."""
+    assert (
+        inside(
+            """
+cap()
+def until_it_has_ended():
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+os.register_at_fork(after_in_parent=until_it_has_ended)
+pid = os.fork()
+if not pid:
+    os._exit(3)
+with gevent.Timeout(10):
+    found(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        )
+        == 3
+    )
+
+
 def test_a_slot_comes_back_though_nobody_waits_for_the_child() -> None:
     assert inside(
         CHILD
