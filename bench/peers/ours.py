@@ -60,14 +60,14 @@ class GserverReply(GserverClose):
     asked = True
 
 
-class GserverReplyRedis(GserverClose):
-    """A busy message of a protocol in which a server may speak at once: beside Redis itself."""
+class GserverReplyRedis(GserverReply):
+    """One of a protocol in which a server may speak at once: beside Redis itself."""
 
     name = "gserver-reply-redis"
     title = "gserver, reply (Redis's error, at once)"
-    policy = Policy.MESSAGE
     rejection = "reply:redis"
     message = b"-ERR max number of clients"
+    asked = False
 
 
 class GserverRefuse(GserverClose):

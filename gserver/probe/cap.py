@@ -35,9 +35,8 @@ _FIRST_TRIES: Final = 4
 _LEAST_OUTRUN: Final = 20  # ended in one search for a level, before it is given up
 _LONG_S: Final = 0.5  # who takes longer to judge than that is judged while others are, too
 _AT_ONCE_S: Final = 0.1  # a slot that is back by then hides no other that is not
-_TIMES: Final = (
-    3  # closed and filled again: by chance an older slot comes back then, but not thrice
-)
+#: Closed and filled again: by chance an older slot comes back meanwhile, but not thrice.
+_TIMES: Final = 3
 _QUIET_TIMES: Final = 4  # until seen accepted, as long again, and twice that for a slow server
 
 
