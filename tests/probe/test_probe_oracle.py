@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack, closing
 
@@ -50,6 +51,25 @@ def listener_on(
     return int(sock.getsockname()[1])
 
 
+def listeners_on(
+    stack: ExitStack, hosts: list[str], *, dual: bool = False, reuse: bool = False
+) -> int:
+    """One on each of them, of one port; the backlogs are 1, 2, 3 …"""
+    while True:
+        with ExitStack() as these:
+            port = 0
+            try:
+                for n, host in enumerate(hosts, 1):
+                    port = listener_on(these, host, port, n, dual=dual, reuse=reuse)
+            except OSError as error:
+                # Free where it was chosen, it may be somebody's on another address.
+                if error.errno == errno.EADDRINUSE and port:
+                    continue
+                raise
+            stack.push(these.pop_all())
+            return port
+
+
 @pytest.mark.parametrize(
     ("hosts", "dialled", "backlogs"),
     [
@@ -70,9 +90,7 @@ def test_the_listeners_are_those_of_the_address(
     hosts: list[str], dialled: str, backlogs: list[int]
 ) -> None:
     with ExitStack() as stack, closing(Oracle()) as oracle:
-        port = 0
-        for n, host in enumerate(hosts, 1):
-            port = listener_on(stack, host, port, n)
+        port = listeners_on(stack, hosts)
         assert [row.backlog for row in oracle.listeners(port, dialled)] == backlogs
 
 
@@ -89,9 +107,7 @@ def test_the_listeners_are_those_of_the_address(
 )
 def test_of_several_listeners_it_is_the_one_that_the_kernel_takes(hosts: list[str]) -> None:
     with ExitStack() as stack, closing(Oracle()) as oracle:
-        port = 0
-        for n, host in enumerate(hosts, 1):
-            port = listener_on(stack, host, port, n, dual=True, reuse=True)
+        port = listeners_on(stack, hosts, dual=True, reuse=True)
         stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         rows = oracle.listeners(port, "127.0.0.1")
         assert [(row.waiting, row.backlog) for row in rows] == [(1, 1)]
@@ -99,8 +115,6 @@ def test_of_several_listeners_it_is_the_one_that_the_kernel_takes(hosts: list[st
 
 def test_listeners_that_share_an_address_are_all_seen() -> None:
     with ExitStack() as stack, closing(Oracle()) as oracle:
-        port = 0
-        for n in (1, 2, 3):
-            port = listener_on(stack, "127.0.0.1", port, n, reuse=True)
+        port = listeners_on(stack, ["127.0.0.1"] * 3, reuse=True)
         rows = oracle.listeners(port, "127.0.0.1")
         assert sorted(row.backlog for row in rows) == [1, 2, 3]
