@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import geometric_mean
 from typing import TypeVar
 
@@ -88,6 +89,12 @@ def bootstrap(values: Sequence[float], *, seed: int) -> Interval:
     """
     if not values:
         raise ValueError("no values to resample")
+    return _resampled(tuple(values), seed)
+
+
+@cache
+def _resampled(values: tuple[float, ...], seed: int) -> Interval:
+    """Each is asked for several times, for table, list and picture; and takes 5 ms."""
     return Interval(*bootstrap_interval(values, seed=seed))
 
 

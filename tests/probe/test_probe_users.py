@@ -123,6 +123,7 @@ def test_tasks_by_weight_start_and_stop_once_and_events(start_server: Callable[.
     assert result.figures["request.count"] > 0
 
 
+@pytest.mark.long
 def test_users_that_wait_in_the_kernels_queue_hang(start_server: Callable[..., int]) -> None:
     class Guest(SocketUser):
         @task
@@ -257,6 +258,7 @@ class Lingering(SocketUser):
         gevent.sleep(100)
 
 
+@pytest.mark.long
 def test_users_that_do_not_stop_are_failures_and_do_not_hold_up_the_end(
     start_server: Callable[..., int],
 ) -> None:
@@ -283,6 +285,7 @@ def test_users_that_do_not_stop_are_failures_and_do_not_hold_up_the_end(
     assert [users for _, users, _ in result.details["users"]][-1] == 1
 
 
+@pytest.mark.long
 def test_users_that_stop_within_the_time_of_the_run_are_waited_for(
     start_server: Callable[..., int],
 ) -> None:
@@ -302,6 +305,7 @@ def test_users_that_stop_within_the_time_of_the_run_are_waited_for(
     assert result.figures["user_failures"] == 0
 
 
+@pytest.mark.long
 def test_a_stopped_run_does_not_wait_for_users_that_do_not_stop(
     start_server: Callable[..., int],
 ) -> None:
