@@ -275,9 +275,9 @@ class Model:
         joining = [
             client
             for client in self.clients
-            if client is not but
+            if client.fd in turns
+            and client is not but
             and client.place not in (Place.INSIDE, Place.WAITING)
-            and client.fd in turns
         ]
         # Of several the limiter knows who joined first. Behind proxies that need not be the first
         # to come; but candidates are asked in the order in which they became some.
