@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import IO, Any, Final
 
 from gevent import subprocess
@@ -72,5 +73,6 @@ class Child:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # what was sent when it had died; it is closed all the same
+            self._process.stdin.close()
         self._process.stdout.close()

@@ -61,13 +61,16 @@ def test_no_child_outlives_a_parent_that_is_killed() -> None:
                     child.kill()
 
 
+@pytest.mark.parametrize("before_the_start", [True, False])
 def test_a_flood_whose_process_has_died_says_so_and_is_not_called_saturated(
-    zoo: Callable[..., int],
+    before_the_start: bool, zoo: Callable[..., int]
 ) -> None:
     target = parse_target(f"127.0.0.1:{zoo('fin')}")
     plan = FloodPlan(target, PROFILES["echo"], Patience(), rate=50, duration_s=20, processes=2)
     with Run(60, stream=None) as run, closing(Flood(plan)) as flood:
         os.kill(flood._children[1].pid, signal.SIGKILL)
+        if before_the_start:  # else it may hear of that
+            assert flood._children[1].status() == -signal.SIGKILL
         flood._children[0].stop_early()  # as Ctrl-C does, with what it has
         with pytest.raises(LocalError, match="process of the flood ended early, with status -9"):
             flood.run(run, "storm")
