@@ -260,7 +260,7 @@ class AcceptLoop:
                 client = accept()
                 ready = look(0, 2)
                 if ready and (len(ready) > 1 or ready[0][0] != listener):
-                    self._take_candidates(accept, deque((client,)))
+                    self._shed_no_more(accept, client)
                     return
                 limiter.shed(client, self)
                 if not ready or self._watcher is None:  # the first of them may shut the door
@@ -271,6 +271,13 @@ class AcceptLoop:
             self._go_on_after(error)
             return
         self._delay = self._min_delay
+
+    def _shed_no_more(self, accept: Callable[[], Client], client: Client) -> None:
+        """An ending may be under way: the rest of this turn's as always, ``client`` first."""
+        if self._limiter.holding:
+            self._take_candidates(accept, deque((client,)))
+        elif self._limiter.arrived(client, self):  # a verdict that the ending could change
+            self._limiter.hold(deque((client,)), self, quiet=False)
 
     def _take_candidates(self, accept: Callable[[], Client], clients: deque[Client]) -> None:
         """At the cap: as many clients as may be held in this turn, ``clients`` among them."""

@@ -224,13 +224,13 @@ class Limiter:
 
     def may_shed(self, turn: int) -> int:
         """How many newcomers :meth:`shed` may turn away in this turn of the loop. Not 0 only
-        where just the cap is asked, there is no slot, and nobody waits or could wait for one but
-        for an ending under way.
+        where there is no slot, for anybody, and nobody may wait for one but for an ending under
+        way.
 
         :param turn: its number.
         """
         gate = self.gate
-        if gate.bare and gate.full(len(self.pool)) and not self.evictors:
+        if not gate.may_wait and gate.full(len(self.pool)) and not self.evictors:
             return self._candidates.whole_share(turn)
         return 0
 
@@ -239,7 +239,14 @@ class Limiter:
         ending to report."""
         fd, address = client
         # As _reject() does, in one call: this is the path of a flood (bench reject-cost).
-        counters, reason = self.counters, _CAPACITY
+        counters, gate = self.counters, self.gate
+        if gate.bare:
+            reason = _CAPACITY
+        else:
+            now = monotonic()
+            if gate.tries_out:
+                self._log.watch_dry_run(now)
+            reason = gate.turn_away(address, now).reason
         counters.accepted += 1
         counters.rejected[reason] += 1
         self._log.saw(address, reason)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import socket as native
 import ssl
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 from gevent import socket
 from speaking import v1
@@ -46,6 +48,11 @@ def come(server: Any, source: str = "127.0.0.1") -> Any:
 def seen(server: Any, source: str = "127.0.0.1") -> str:
     with come(server, source) as sock:
         return outcome(sock)
+
+
+def knock(port: int) -> bytes:
+    with native.create_connection(("127.0.0.1", port), DEADLINE) as sock:
+        return sock.recv(1)
 
 
 @contextlib.contextmanager
@@ -341,6 +348,21 @@ def test_a_rule_in_dry_run_counts_and_logs_and_turns_nobody_away(
     assert len(lines) == 1
     assert "(denied 3, source_rate 2, source 2); 3/10 in use" in lines[0]
     assert lines[0].startswith("dry run: 7 would have been rejected in 0.")
+
+
+def test_a_rule_in_dry_run_is_logged_also_where_the_cap_turns_the_client_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gserver.report.SUMMARY_S", 0.05)
+    monkeypatch.setattr(gserver.rejection_log, "CALM_S", 0.05)
+    rules = {"max_connections": 1, "per_source": 1, "dry_run": ["source"]}
+    with running(ruled(**rules)) as server, clients(server, 1):
+        eventually(lambda: server.limiter._log._timer is None)  # of the one admitted
+        # From a thread: clients in this loop are something else for the kernel to report, and then
+        # the server does not turn anybody away the short way.
+        assert gevent.get_hub().threadpool.apply(knock, (server.server_port,)) == b""
+        eventually(lambda: "dry run: 1 would have been rejected" in caplog.text)
+        assert server.stats.rejected[Reason.CAPACITY] == 1
 
 
 # ---- other rules while it serves -----------------------------------------------------------

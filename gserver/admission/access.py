@@ -34,10 +34,11 @@ class Access:
             [(entry, False) for entry in allowed] + [(entry, True) for entry in denied]
         )
 
+    def first_octets(self) -> set[str]:
+        """See :meth:`NetworkTable.first_octets`."""
+        return self._table.first_octets()
+
     def denies(self, version: int, bits: int) -> bool:
         """Whether the address (as :data:`gserver.admission.sources.Judge` has it) is denied."""
-        if version == 0:
-            denied = self._table.unix
-        else:
-            denied = self._table.find(version, bits) if version > 0 else None
+        denied = self._table.find(version, bits)
         return self._others_denied if denied is None else denied

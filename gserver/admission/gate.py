@@ -30,7 +30,7 @@ from gserver.admission.limits import Limits
 from gserver.admission.penalties import Offence
 from gserver.admission.per_source import SourceCounts
 from gserver.admission.rules import Rules
-from gserver.admission.sources import UNCLASSIFIED, Source
+from gserver.admission.sources import ANY, UNCLASSIFIED, Source
 from gserver.admission.verdict import REJECTED, Reason, Receipt, Rejected
 from gserver.admission.waiting import Waiter, WaitQueue
 
@@ -182,6 +182,13 @@ class Gate:
         # With no slot at all, for whom it is need not be asked: the flood's way.
         room = taken < self.max_connections and self._has_room(source, taken, unclassified)
         return self._place(source, now, in_use, room)
+
+    def turn_away(self, address: object, now: float) -> Rejected:
+        """What :meth:`decide` says of the client with this address (see :meth:`source`) while
+        the cap is :meth:`full` and not :attr:`may_wait`. On the path of every rejection."""
+        source = self._rules.sources.of(address) if self.needs_source else ANY
+        rejected = self._screen(source, now)
+        return self._without_room(source, now) if rejected is None else rejected
 
     def decide_or_wait(
         self,
@@ -412,13 +419,12 @@ class Gate:
 
     def _place(self, source: Source, now: float, in_use: int, has_room: bool) -> Receipt | Rejected:
         """Rules 5 to 7: whether there is a place for it. Takes it only if all agree."""
+        if not has_room:
+            return self._without_room(source, now)
         rules = self._rules
         dry = rules.dry_run
         if self._is_over(source) and not (dry and rules.only_counts(Reason.SOURCE)):
             return _SOURCE
-        if not has_room:
-            rules.excuse(source, now)
-            return _FULL
         drop = rules.early_drop
         if (
             drop is not None
@@ -429,6 +435,21 @@ class Gate:
             rules.excuse(source, now)
             return _EARLY_DROP
         return self._take(source)
+
+    def _without_room(self, source: Source, now: float) -> Rejected:
+        """Rules 5 and 6 where there is no slot for it."""
+        rules = self._rules
+        cap = rules.per_source
+        if (
+            cap is not None  # and as _is_over() says: on the path of every rejection
+            and self._counts.of(source.name) >= cap
+            and not source.exempt
+            and not (rules.dry_run and rules.only_counts(Reason.SOURCE))
+        ):
+            return _SOURCE
+        if rules.excuses is not None:
+            rules.excuse(source, now)
+        return _FULL
 
     def _has_room(self, source: Source, in_use: int, unclassified: int) -> bool:
         queue = self._queue

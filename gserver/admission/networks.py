@@ -94,12 +94,23 @@ class NetworkTable(Generic[T]):
         self._v4 = sorted(by_length[4].items())
         self._v6 = sorted(by_length[6].items())
 
+    def first_octets(self) -> set[str]:
+        """The texts that IPv4 addresses in any of the networks begin with, up to the first dot."""
+        found: set[int] = set()
+        for shift, networks in self._v4:
+            for bits in networks:
+                first = bits << shift
+                found.update(range(first >> 24, (first + (1 << shift) - 1 >> 24) + 1))
+        return {str(octet) for octet in found}
+
     def find(self, version: int, bits: int) -> T | None:
         """What the most specific network with this address has, or None.
 
-        :param version: 4 or 6.
+        :param version: 4 or 6; 0: a client of a unix socket; less: of no network.
         :param bits: the whole address as a number.
         """
+        if version <= 0:
+            return self.unix if version == 0 else None
         for shift, networks in self._v4 if version == 4 else self._v6:
             value = networks.get(bits >> shift)
             if value is not None:

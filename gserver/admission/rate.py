@@ -80,12 +80,14 @@ class SourceRates:
 
     def take(self, source: str, now: float) -> bool:
         """Consume an attempt of the source's, or answer False and consume nothing."""
-        until = self._table.until(source)
-        if until is not None and until > now:
-            if until - now > self._tolerance:
-                return False
-            return self._table.put(source, until + self._interval, now)
-        if self._table.put(source, now + self._interval, now):
-            return True
+        table = self._table
+        until = table.until(source)
+        if until is None:
+            if table.add(source, now + self._interval, now):
+                return True
+        elif until - now > self._tolerance:
+            return False
+        else:
+            return table.put(source, max(until, now) + self._interval, now)
         self.overflowed += 1
         return self._overflow.take(now)

@@ -55,32 +55,42 @@ class Recovering:
         :return: False if the table is full of others that have not recovered, and the source
             was not in it: it is not taken in.
         """
-        number = int(until / self._width)
         old = self._until.get(source)
         if old is None:
-            self._forget_recovered(int(now / self._width))
-            if len(self._until) >= self._bound:
-                return False
-        else:
-            old_number = int(old / self._width)
-            if old_number == number:
-                self._until[source] = until
-                return True
-            self._unfile(source, old_number)
+            return self.add(source, until, now)
+        old_number, number = int(old / self._width), int(until / self._width)
+        if old_number != number:
+            slot = self._slots[old_number]
+            slot.discard(source)
+            if not slot:
+                del self._slots[old_number]
+            self._file(source, number)
         self._until[source] = until
+        return True
+
+    def add(self, source: str, until: float, now: float) -> bool:
+        """:meth:`put` one that is not in the table."""
+        width, order = self._width, self._order
+        if order and order[0] < (current := int(now / width)):
+            self._forget_recovered(current)
+        if len(self._until) >= self._bound:
+            return False
+        self._until[source] = until
+        number = int(until / width)
+        slot = self._slots.get(number)  # as _file() does: on the path of rejections
+        if slot is not None:
+            slot.add(source)
+        else:
+            self._file(source, number)
+        return True
+
+    def _file(self, source: str, number: int) -> None:
         slot = self._slots.get(number)
         if slot is None:
             self._slots[number] = {source}
             self._note(number)
         else:
             slot.add(source)
-        return True
-
-    def _unfile(self, source: str, number: int) -> None:
-        slot = self._slots[number]
-        slot.discard(source)
-        if not slot:
-            del self._slots[number]
 
     def _note(self, number: int) -> None:
         order = self._order

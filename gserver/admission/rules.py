@@ -12,7 +12,7 @@ from gserver.admission.limits import Limits
 from gserver.admission.networks import NetworkTable, parse_networks
 from gserver.admission.penalties import Offence, Penalties
 from gserver.admission.rate import Bucket, SourceRates
-from gserver.admission.sources import UNCLASSIFIED, Judge, Source, Sources, Standing
+from gserver.admission.sources import UNCLASSIFIED, Source, Sources, Standing
 from gserver.admission.verdict import REJECTED, Reason, Rejected
 
 __all__ = ["Rules"]
@@ -51,7 +51,7 @@ class Rules:
     def __init__(self, limits: Limits, tallies: Tallies, old: Rules | None = None) -> None:
         self.limits = limits
         self._tallies = tallies
-        self.sources = Sources(limits.source_prefix_v4, limits.source_prefix_v6, _judge(limits))
+        self.sources = _sources(limits)
         self.reserve = limits.reserved
         self.per_source = limits.per_source
         self.dry_run = frozenset(Reason(word) for word in limits.dry_run)
@@ -191,31 +191,26 @@ def _penalties(limits: Limits) -> Penalties | None:
     )
 
 
-def _judge(limits: Limits) -> Judge | None:
-    """What the lists of networks say about an address; None: there are no lists."""
+def _sources(limits: Limits) -> Sources:
+    prefixes = limits.source_prefix_v4, limits.source_prefix_v6
     if not (limits.allow or limits.deny or limits.reserved_for or limits.source_exempt):
-        return None
-    access = Access(limits.allow, limits.deny)
+        return Sources(*prefixes)
+    # None for lists that are empty: each client of a flood from many addresses is judged anew.
+    access = Access(limits.allow, limits.deny) if limits.allow or limits.deny else None
     reserved = _set_of("reserved_for", limits)
     exempt = _set_of("source_exempt", limits)
 
     def judge(version: int, bits: int) -> Standing:
         return (
-            access.denies(version, bits),
-            _is_in(reserved, version, bits),
-            _is_in(exempt, version, bits),
+            access is not None and access.denies(version, bits),
+            reserved is not None and reserved.find(version, bits) is not None,
+            exempt is not None and exempt.find(version, bits) is not None,
         )
 
-    return judge
+    octets = (table.first_octets() for table in (access, reserved, exempt) if table is not None)
+    return Sources(*prefixes, judge, frozenset().union(*octets))
 
 
-def _set_of(setting: str, limits: Limits) -> NetworkTable[bool]:
-    return NetworkTable(
-        (entry, True) for entry in parse_networks(setting, getattr(limits, setting))
-    )
-
-
-def _is_in(networks: NetworkTable[bool], version: int, bits: int) -> bool:
-    if version == 0:
-        return networks.unix is not None
-    return version > 0 and networks.find(version, bits) is not None
+def _set_of(setting: str, limits: Limits) -> NetworkTable[bool] | None:
+    entries = parse_networks(setting, getattr(limits, setting))
+    return NetworkTable((entry, True) for entry in entries) if entries else None

@@ -16,7 +16,7 @@ What a prefix can and cannot tell apart:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final
 
 from gserver.admission.networks import UNIX
@@ -83,12 +83,21 @@ class Sources:
     :param prefix_v4: leading bits of an IPv4 address that make a source, 0 to 32.
     :param prefix_v6: the same for IPv6, 0 to 128.
     :param judge: says how an address stands with the lists of networks; None: there are none.
+    :param first_octets: how the IPv4 addresses in those networks begin, where that is known:
+        others need not be looked for in them.
     """
 
-    __slots__ = ("_judge", "_known", "_mask_v4", "_mask_v6", "_prefix_v4", "_prefix_v6", "_unix")
+    __slots__ = (
+        *("_first_octets", "_judge", "_known", "_mask_v4", "_mask_v6", "_prefix_v4", "_prefix_v6"),
+        *("_unix", "_unlisted"),
+    )
 
     def __init__(
-        self, prefix_v4: int = 32, prefix_v6: int = 64, judge: Judge | None = None
+        self,
+        prefix_v4: int = 32,
+        prefix_v6: int = 64,
+        judge: Judge | None = None,
+        first_octets: Set[str] | None = None,
     ) -> None:
         self._prefix_v4 = prefix_v4
         self._prefix_v6 = prefix_v6
@@ -96,7 +105,9 @@ class Sources:
         self._mask_v6 = (1 << 128) - (1 << (128 - prefix_v6))
         self._judge = judge
         self._known: dict[str, Source] = {}
+        self._first_octets = first_octets
         self._unix = Source(UNIX, *judge(0, 0)) if judge is not None else Source(UNIX)
+        self._unlisted = judge(-1, 0) if judge is not None else (False, False, False)
 
     def of(self, address: object) -> Source:
         """The source of an address.
@@ -134,12 +145,16 @@ class Sources:
                 return self._make_v4(_text_v4(bits & 0xFFFF_FFFF))
             return self._make_v6(bits, scope)
         except ValueError:
-            return Source(host, *self._judge(-1, 0)) if self._judge is not None else Source(host)
+            return Source(host, *self._unlisted)
 
     def _make_v4(self, host: str) -> Source:
         judge, prefix = self._judge, self._prefix_v4
-        if judge is None and prefix == 32:
-            return Source(host)
+        if prefix == 32:
+            if judge is None:
+                return Source(host)
+            octets = self._first_octets
+            if octets is not None and host.partition(".")[0] not in octets:
+                return Source(host, *self._unlisted)
         bits = _bits_v4(host)
         if prefix != 32:
             host = f"{_text_v4(bits & self._mask_v4)}/{prefix}"

@@ -53,11 +53,7 @@ class Proxies:
         table = NetworkTable((entry, True) for entry in entries)
 
         def judge(version: int, bits: int) -> Standing:
-            if version == 0:
-                trusted = table.unix is not None
-            else:
-                trusted = version > 0 and table.find(version, bits) is not None
-            return not trusted, False, False
+            return table.find(version, bits) is None, False, False
 
         # For what it knows of addresses: IPv4-mapped ones, scopes, those seen before.
         self._sources = Sources(judge=judge)

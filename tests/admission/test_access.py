@@ -42,6 +42,24 @@ def test_most_specific_network_wins_and_an_allow_list_denies_the_rest(allow, den
     assert access.denies(address.version, int(address)) == expected
 
 
+@given(networks, networks, networks, addresses)
+def test_a_source_is_in_the_lists_that_have_a_network_with_it(deny, operators, exempt, address):
+    limits = Limits(
+        max_connections=2,
+        deny=list(map(str, deny)),
+        reserved=1 if operators else 0,
+        reserved_for=list(map(str, operators)),
+        per_source=1,
+        source_exempt=list(map(str, exempt)),
+    )
+    source = Gate.from_limits(limits).source((str(address), 1))
+    found = [
+        any(n.version == address.version and address in n for n in listed)
+        for listed in (deny, operators, exempt)
+    ]
+    assert [source.denied, source.reserved, source.exempt] == found
+
+
 @pytest.mark.parametrize(
     ("host", "denied"),
     [

@@ -143,10 +143,24 @@ class GateMachine(RuleBasedStateMachine):
         wait=st.booleans(),
         hold=st.booleans(),
         ahead=st.sampled_from([0, 0, 0, 1, 2]),
+        shed=st.booleans(),
     )
-    def arrive(self, hosts: list[str], drawn: float, wait: bool, hold: bool, ahead: int) -> None:
+    def arrive(
+        self, hosts: list[str], drawn: float, wait: bool, hold: bool, ahead: int, shed: bool
+    ) -> None:
         for host in hosts:
-            self.one_arrives(host, drawn, wait, hold, ahead)
+            if shed and self.gate.full(self.model.in_use) and not self.gate.may_wait:
+                self.one_is_shed(host, hold)
+            else:
+                self.one_arrives(host, drawn, wait, hold, ahead)
+
+    def one_is_shed(self, host: str, hold: bool) -> None:
+        client, model = Client(host), self.model
+        assert not model.limits.wait
+        self.books["arrived"] += 1
+        expected = model.verdict(client, Fraction(0))
+        verdict = self.gate.turn_away((host, 1), model.now)
+        self.note(client, verdict, expected, wait=False, hold=hold)
 
     def one_arrives(self, host: str, drawn: float, wait: bool, hold: bool, ahead: int) -> None:
         client, model, gate = Client(host), self.model, self.gate
