@@ -60,6 +60,7 @@ def test_storm_on_a_server_that_closes_leaves_it_a_time_wait_for_each() -> None:
         assert found["time_wait"] == pytest.approx(1.0, abs=0.05)
     assert found["cpu"]
     assert found["p50"]
+    assert found["response_p50"] > found["p50"]  # from the intended start
 
 
 def test_storm_on_a_server_that_resets_leaves_it_no_time_wait() -> None:

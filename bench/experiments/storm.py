@@ -45,6 +45,9 @@ class Storm(Experiment):
     figures: ClassVar[Sequence[Figure]] = (
         Figure("p50", "latency p50", "us", compared=True, plotted=True),
         Figure("p99", "p99", "us", compared=True, plotted=True),
+        # From the intended start: what the client's own lateness adds.
+        Figure("response_p50", "response p50", "us"),
+        Figure("response_p99", "response p99", "us"),
         Figure("cpu", "server CPU", "us", compared=True, plotted=True),
         Figure("machine", "machine CPU", "us"),
         Figure("time_wait", "TIME_WAIT each"),
@@ -83,6 +86,8 @@ class Storm(Experiment):
         every: Figures = {
             "p50": micro(figures.get(f"{kind}.p50")),
             "p99": micro(figures.get(f"{kind}.p99")),
+            "response_p50": micro(figures.get(f"{kind}.response.p50")),
+            "response_p99": micro(figures.get(f"{kind}.response.p99")),
             "cpu": micro(figures.get("cpu_per_rejection")),
             "machine": micro(figures.get("machine_cpu_per_attempt")),
             "time_wait": None if overflow else figures.get("time_wait_per_rejection"),
