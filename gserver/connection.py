@@ -76,7 +76,8 @@ class Connection:
     :ivar greenlet: what holds the slot: the handler's greenlet, or a DeferredStart; None before
         the start and after the end.
     :ivar receipt: what the gate wants back at the end.
-    :ivar header_bytes: the size of the PROXY header that came before the client's own bytes.
+    :ivar header_bytes: of the bytes received, how many came before the client's own: the PROXY
+        header, and from its end on the TLS handshake.
     :ivar admitted_at: when it was admitted, by ``time.monotonic``.
     :ivar ended: whether its end has begun.
     :ivar nudged: whether its handler has been shown an end-of-file by :meth:`nudge`.

@@ -1,7 +1,7 @@
 """Deferred start: what holds a silent client's slot until its first byte, instead of a greenlet.
 
 For protocols in which the client speaks first. A greenlet is 8 KiB, most of what a connection
-costs; a client that says nothing does not get one.
+costs; a client that says nothing does not get one. Under TLS the first byte is the handshake's.
 """
 
 from __future__ import annotations

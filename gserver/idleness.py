@@ -45,7 +45,7 @@ def look(connection: Watched, age: float) -> tuple[bool | None, float | None]:
     if info is None:
         # One whose handler was not started has said nothing, as far as anybody knows.
         return (False, age) if connection.deferred else (None, None)
-    header_bytes = connection.header_bytes  # a proxy's words, not the client's
+    header_bytes = connection.header_bytes  # a proxy's words, or the handshake's, not the client's
     heard = tcp_info.heard(info, header_bytes=header_bytes)
     if not tcp_info.is_idle(info, reading=connection.reading, header_bytes=header_bytes):
         return heard, None

@@ -130,6 +130,8 @@ class _Capped(_GeventServer):
         :param deferred_start: start a client's handler only when its first byte is here: a
             silent client costs its slot and a fifth of the memory. For protocols in which the
             client speaks first; a client that leaves without a word never meets the handler.
+            Under TLS the handshake's first byte starts it, and who is silent after the handshake
+            costs a greenlet.
         :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
             a ``spawn`` that cannot count. Nothing is left open.
         """
@@ -484,7 +486,7 @@ class _Capped(_GeventServer):
     def _tls_body(self, connection: Connection, handle: Handler) -> None:
         wrap: Any = vars(self)["wrap_socket"]
         arguments: Any = self.ssl_args
-        handshake(connection, wrap, arguments, self.handshake_timeout, connection.header_bytes)
+        handshake(connection, wrap, arguments, self.handshake_timeout)
         handle(connection.socket, connection.address)
 
     def _listener_failed(self, error: OSError) -> None:

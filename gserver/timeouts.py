@@ -92,8 +92,10 @@ class Timeouts:
         that one is being answered as far as anybody can tell, and only ``lifetime``, or a timeout
         of the handler's own, ends it. Where the server greets first (SMTP, FTP, POP3, IMAP, SSH,
         MySQL) the client answers its greeting: the time must be longer than that takes, since it
-        ends also one whose handler has yet to greet. Not for protocols in which the client only
-        listens (daytime, a banner).
+        ends also one whose handler has yet to greet. Under TLS it is the first byte after the
+        handshake, whose own time, bounded by ``handshake_timeout``, is included; where the handler
+        does the handshake, the handshake's first byte is enough. Not for protocols in which the
+        client only listens (daytime, a banner).
     :ivar idle: since the last data of either side, while nobody owes the client an answer: the
         last data was ours, or there was none. A handler that has yet to begin its answer is never
         ended by it. One that sends its answer in parts is, between two of them: once the first is

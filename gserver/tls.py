@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import gevent
 import gevent.ssl
+from gevent.socket import MSG_PEEK
 from gevent.socket import socket as GeventSocket
 
 from gserver.connection import HandshakeFailed
@@ -20,6 +21,7 @@ class HoldsSocket(Protocol):
     """Whoever closes the socket in the end: a :class:`gserver.connection.Connection`."""
 
     socket: Any
+    header_bytes: int
 
 
 def cooperative_wrap(context: ssl.SSLContext) -> Callable[..., Any]:
@@ -44,14 +46,13 @@ def handshake(
     wrap: Callable[..., Any],
     arguments: dict[str, Any],
     timeout: float | None,
-    header_bytes: int = 0,
 ) -> None:
-    """Wrap the connection's socket, and do the handshake unless it is left to the handler.
+    """Wrap the connection's socket, and do the handshake unless it is left to the handler. Once
+    it is done, what has come of it counts among the connection's ``header_bytes``.
 
     :param arguments: for ``wrap``; with ``do_handshake_on_connect=False`` among them the
         handler does the handshake.
     :param timeout: seconds for the handshake; None: for ever.
-    :param header_bytes: the size of the PROXY header that came before the client's own bytes.
     :raises HandshakeFailed: the peer's fault. The connection's end closes whichever of the two
         sockets owns the descriptor.
     """
@@ -65,7 +66,7 @@ def handshake(
         connection.socket.getpeername()
         sock = wrap(connection.socket, **arguments)
     except OSError as error:  # the peer was gone already, or had sent garbage
-        silent = left_silent(connection.socket, error, header_bytes)
+        silent = left_silent(connection.socket, error, connection.header_bytes)
         raise HandshakeFailed(str(error), silent=silent) from None
     connection.socket = sock
     if not wanted:
@@ -79,10 +80,32 @@ def handshake(
             raise
         raise HandshakeFailed(f"not done after {timeout} s", timed_out=True) from None
     except OSError as error:  # ssl.SSLError is one
-        silent = left_silent(sock, error, header_bytes)
+        silent = left_silent(sock, error, connection.header_bytes)
         raise HandshakeFailed(str(error), silent=silent) from None
     finally:
         timer.close()
+    connection.header_bytes = _before_the_first_word(sock, connection.header_bytes)
+
+
+def _before_the_first_word(sock: Any, header_bytes: int) -> int:
+    """How many of the bytes received came before the client's own, now that its handshake is done.
+
+    ``header_bytes``, as if the handshake had been its first word, where it has spoken already or
+    the system cannot tell. It may have spoken in the very packet that ended the handshake
+    (TLS 1.3). OpenSSL reads record by record, and not beyond that of the Finished (without
+    SSL_CTX_set_read_ahead, which Python does not have): then there is something to read.
+    """
+    info = read(sock._sock)  # first: who speaks between this and the look has spoken
+    if info is None:
+        return header_bytes
+    try:
+        if sock._sock.recv(1, MSG_PEEK):
+            return header_bytes
+    except BlockingIOError:
+        pass  # not a word so far
+    except OSError:
+        return header_bytes  # it is gone
+    return info.bytes_received - peer_left(info)
 
 
 def left_silent(sock: Any, error: OSError, header_bytes: int = 0) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Any
 
@@ -21,10 +22,11 @@ from support import (
     outcome,
     running,
     server_context,
+    turn,
     vanish,
 )
 
-from gserver import StreamServer
+from gserver import StreamServer, Timeouts
 from gserver.stats import Ending
 
 CONTEXTS = [gevent.ssl.SSLContext, ssl.SSLContext]
@@ -182,6 +184,89 @@ def test_a_handler_may_do_the_handshake_itself() -> None:
     with running(server):
         assert tls_visit(server) == "served"
         eventually(lambda: server.stats.active == 0)
+
+
+# ---- the first byte after it ---------------------------------------------------------------
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+SHORT = 0.5
+
+
+def client_of(version: ssl.TLSVersion) -> Any:
+    context = client_context()
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def listens(sock: Any, _address: Any) -> None:
+    while sock.recv(4096):
+        pass
+
+
+def first_byte(**more: Any) -> StreamServer:
+    more.setdefault("ssl_context", server_context(gevent.ssl.SSLContext))
+    timeouts = Timeouts(first_byte=SHORT, grace=60.0)
+    return StreamServer(LOCAL, listens, max_connections=2, timeouts=timeouts, **more)
+
+
+def silent_until_its_end(server: Any, version: ssl.TLSVersion) -> None:
+    with connect(server) as plain, client_of(version).wrap_socket(plain) as silent:
+        with contextlib.suppress(ssl.SSLError):  # the alert that answers the nudge
+            assert outcome(silent) == "closed"
+    eventually(lambda: server.stats.finished[Ending.FIRST_BYTE_TIMEOUT] == 1)
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["started", "deferred"])
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_a_client_that_is_silent_after_its_handshake_is_ended_at_its_first_byte_timeout(
+    version: ssl.TLSVersion, deferred: bool, context: ssl.SSLContext
+) -> None:
+    with running(first_byte(ssl_context=context, deferred_start=deferred)) as server:
+        silent_until_its_end(server, version)
+        eventually(lambda: server.stats.active == 0)
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_a_client_that_speaks_after_its_handshake_has_said_its_first_byte(
+    version: ssl.TLSVersion, when: str
+) -> None:
+    with running(first_byte()) as server:
+        with connect(server) as plain, client_of(version).wrap_socket(plain) as talker:
+            if when == "later":
+                turn(0.02)
+            talker.sendall(b"x")
+            silent_until_its_end(server, version)
+            assert server.stats.active == 1
+
+
+def test_words_in_the_packet_that_ends_the_handshake_are_the_clients() -> None:
+    """TLS 1.3: the request is there before the server knows that the handshake is done."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_of(ssl.TLSVersion.TLSv1_3).wrap_bio(incoming, outgoing)
+    with running(first_byte()) as server, connect(server) as talker:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                if outgoing.pending:
+                    talker.sendall(outgoing.read())
+                incoming.write(talker.recv(65536))
+        tls.write(b"x")
+        talker.sendall(outgoing.read())  # its Finished, too
+        silent_until_its_end(server, ssl.TLSVersion.TLSv1_3)
+        assert server.stats.active == 1
+
+
+def test_behind_a_proxy_neither_its_header_nor_the_handshake_is_the_first_byte() -> None:
+    server = first_byte(proxy_protocol_from=["127.0.0.1"])
+    with running(server), connect(server) as plain:
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n")
+        with client_context().wrap_socket(plain) as silent:
+            with contextlib.suppress(ssl.SSLError):
+                assert outcome(silent) == "closed"
+        eventually(lambda: server.stats.finished[Ending.FIRST_BYTE_TIMEOUT] == 1)
 
 
 def test_control_stock_gevent_lets_a_silent_tls_client_hold_its_place_for_ever(

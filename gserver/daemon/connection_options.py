@@ -34,7 +34,8 @@ _TIMEOUTS = [
         type=Time(),
         help="End a client that has not sent a byte SECONDS after it was admitted; not one that "
         "has sent a byte and dawdles: see --lifetime. Where the server greets first (SMTP, FTP, "
-        "SSH, MySQL), give more than its greeting takes. On unix sockets only with "
+        "SSH, MySQL), give more than its greeting takes. Under TLS it is the first byte after the "
+        "handshake, whose time counts. On unix sockets only with "
         "--deferred-start.  "
         "[default: never]",
     ),
@@ -109,7 +110,8 @@ _OF_SERVE = [
         "--deferred-start",
         is_flag=True,
         help="Start HANDLER only when a client's first byte is here: a silent client then costs "
-        "little more than its slot. For protocols in which the client speaks first.",
+        "little more than its slot. For protocols in which the client speaks first. Under TLS the "
+        "first byte is the handshake's.",
     ),
     click.option(
         "--tls-cert",

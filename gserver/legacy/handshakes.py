@@ -18,6 +18,7 @@ from gevent.socket import socket as GeventSocket
 from gserver.admission.penalties import Offence
 from gserver.connection import HandshakeFailed
 from gserver.legacy.holders import Slot
+from gserver.legacy.timed import TimedSlot
 from gserver.limiter import Limiter
 from gserver.stats import Ending
 from gserver.tls import cooperative_wrap, handshake, left_silent
@@ -75,6 +76,8 @@ class Handshakes:
             if not done:
                 holder.socket.close()
         if done:
+            if isinstance(slot, TimedSlot):
+                slot.header_bytes = holder.header_bytes
             holder.socket.do_handshake_on_connect = True
             self.done.append((holder.socket, address))
             self._wake()
@@ -97,10 +100,11 @@ class Handshakes:
 class _Socket:
     """gserver.tls.HoldsSocket."""
 
-    __slots__ = ("socket",)
+    __slots__ = ("header_bytes", "socket")
 
     def __init__(self, sock: Any) -> None:
         self.socket = sock
+        self.header_bytes = 0
 
 
 def patch(secure: Any, limiter: Limiter, timeout: float | None) -> None:

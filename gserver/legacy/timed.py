@@ -22,17 +22,20 @@ __all__ = ["TimedSlot", "patch"]
 class TimedSlot(Slot):
     """``gserver.reaper.Reaped``.
 
+    :ivar header_bytes: of the bytes received, how many were of the TLS listener's handshake. One
+        that the program does by itself may come after words in plain text (STARTTLS), and counts
+        as the client's own.
     :ivar waiter: the gevent socket made on the connection last: who reads from it waits there.
     """
 
-    __slots__ = ("_cause", "admitted_at", "on_end", "waiter")
+    __slots__ = ("_cause", "admitted_at", "header_bytes", "on_end", "waiter")
     deferred: Final = False
-    header_bytes: Final = 0
 
     def __init__(self, holders: Holders, address: Any, receipt: Receipt) -> None:
         super().__init__(holders, address, receipt)
         self._cause: Ending | None = None
         self.admitted_at = monotonic()
+        self.header_bytes = 0
         self.on_end: Callable[[Any], object] | None = None
         self.waiter: Callable[[], Any] | None = None
 

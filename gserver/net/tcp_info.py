@@ -133,8 +133,8 @@ def peer_left(info: TcpInfo) -> bool:
 def heard(info: TcpInfo, *, header_bytes: int = 0) -> bool:
     """Whether any byte of the client's own has come.
 
-    :param header_bytes: of the bytes received, how many were a proxy's header before the client's
-        own.
+    :param header_bytes: of the bytes received, how many came before the client's own: a proxy's
+        header, a TLS handshake.
     """
     # The kernel counts a FIN as a byte received (tcp_rcv_nxt_update in net/ipv4/tcp_input.c).
     return info.bytes_received > header_bytes + peer_left(info)

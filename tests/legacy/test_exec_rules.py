@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -236,6 +237,17 @@ def test_a_silent_client_is_ended_and_its_slot_comes_back(
         assert silent.ended()
         with Caller(program) as next_one:
             assert next_one.served()
+
+
+def test_a_client_that_is_silent_after_the_listeners_handshake_is_ended(start: Start) -> None:
+    program = start(HTTPS, "--max-connections", "1", *ENDED["first byte"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with Caller(program) as caller, context.wrap_socket(caller.sock) as silent:
+        with contextlib.suppress(ssl.SSLError):  # the alert that answers the end-of-file
+            assert silent.recv(1) == b""
+    assert serves(HTTPS, program.port, 1)
 
 
 def test_a_client_of_a_thread_is_idle_however_fast_its_answer_came(start: Start) -> None:
