@@ -45,8 +45,9 @@ MAX_CANDIDATES: Final = 128
 #: The most descriptors that takes: a listener takes its clients before the oldest are told, but
 #: never more than may be told in the same turn.
 MOST_HELD: Final = MAX_CANDIDATES + MAX_REJECTIONS_PER_TURN
-#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it. A
-#: handler that returns on end-of-file gives it back in one turn of the loop.
+#: How long, in seconds, a candidate may wait for the slot of a connection evicted for it, where
+#: ``settle`` is not longer. A handler that returns on end-of-file gives it back in one turn of the
+#: loop.
 EVICTION_WAIT_S: Final = 0.1
 #: Batches that are within it however large they are.
 _FEW_BATCHES: Final = MAX_CANDIDATES // MAX_REJECTIONS_PER_TURN
@@ -287,7 +288,8 @@ class Candidates:
     def _promise(self, client: Client, front: Front, now: float) -> None:
         """A slot is coming free for it: it waits for that, behind the others who do."""
         place = sum(batch[3] for batch in self._batches)
-        self._batches.insert(place, (now + EVICTION_WAIT_S, front, deque((client,)), True))
+        deadline = now + max(EVICTION_WAIT_S, self.settle)  # handlers take as long as settle to end
+        self._batches.insert(place, (deadline, front, deque((client,)), True))
 
 
 def iteration() -> int:

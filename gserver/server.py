@@ -122,7 +122,9 @@ class _Capped(_GeventServer):
         :param timeouts: when to end the admitted; by default only vanished peers are found.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
             newcomer if it has been idle for so many seconds, and no slot has come back within
-            the newcomer's ``settle``; None: never. Idle as in :class:`gserver.Timeouts`: want
+            the newcomer's ``settle``; None: never. The newcomer then waits up to 0.1 s for that
+            slot, or ``settle`` again if that is longer, and is turned away when the handler has
+            not ended by then. Idle as in :class:`gserver.Timeouts`: want
             more than the longest pause inside an answer. While
             more clients settle than may (``gserver/candidates.py``), the oldest are turned away
             without. Goes without ``Limits.wait``. Behind proxies a newcomer's

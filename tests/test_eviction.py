@@ -26,6 +26,7 @@ from support import (
 )
 
 from gserver import Ending, Limiter, Limits, Reason, Refuse, SettingError, StreamServer, slots
+from gserver.candidates import EVICTION_WAIT_S
 from gserver.reaper import Reaper
 from gserver.timeouts import Timeouts
 
@@ -195,6 +196,19 @@ def test_a_newcomer_waits_for_a_handler_that_takes_a_moment_to_end() -> None:
             remembered(server, 1)
             with connect(server) as newcomer:
                 assert outcome(newcomer) == "served"
+
+
+def test_a_newcomer_waits_as_long_as_handlers_are_said_to_need_to_end() -> None:
+    def lingering(sock: Any, address: Any) -> None:
+        echo(sock, address)
+        turn(2 * EVICTION_WAIT_S)
+
+    server = StreamServer(LOCAL, lingering, max_connections=1, settle=1.0, evict_idle=AGE)
+    with running(server), clients(server, 1):
+        remembered(server, 1)
+        with connect(server) as newcomer:
+            assert outcome(newcomer) == "served"
+        assert server.stats.finished[Ending.EVICTED] == 1
 
 
 def test_a_newcomer_waits_only_so_long_for_a_handler_that_does_not_leave() -> None:

@@ -59,8 +59,9 @@ _TIMEOUTS = [
         "--evict-idle",
         type=Time(),
         help="When full, end the client that has been idle longest, if for SECONDS, to make room "
-        "for the next one. Idle as for --idle-timeout, also in the pauses of an answer; on unix "
-        "sockets as there.  [default: never]",
+        "for the next one, who waits up to 0.1 s for it to end, or as long as --settle if that is "
+        "longer, and is else turned away. Idle as for --idle-timeout, also in the pauses of an "
+        "answer; on unix sockets as there.  [default: never]",
     ),
     click.option(
         "--grace",
