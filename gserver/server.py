@@ -31,6 +31,7 @@ from gserver.descriptors import named_first, taking_replies
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
 from gserver.idleness import warn_of_no_effect, without_effect
+from gserver.keywords import check_keywords
 from gserver.limiter import Limiter
 from gserver.net import door
 from gserver.net.keepalive import set_inherited
@@ -134,8 +135,9 @@ class _Capped(_GeventServer):
             client speaks first; a client that leaves without a word never meets the handler.
             Under TLS the handshake's first byte starts it, and who is silent after the handshake
             costs a greenlet.
-        :raises SettingError: (a ValueError) a value that cannot be used, or a cap together with
-            a ``spawn`` that cannot count. Nothing is left open.
+        :raises SettingError: (a ValueError) a value that cannot be used, a cap together with
+            a ``spawn`` that cannot count, or, with a cap, a keyword that neither this nor TLS
+            has. Nothing is left open.
         """
         if limits is not None and not isinstance(limits, Limits):
             raise SettingError("limits", limits, "must be Limits(...)")
@@ -180,6 +182,9 @@ class _Capped(_GeventServer):
                     evict_idle=evict_idle,
                     deferred_start=deferred_start or None,
                 )
+            elif self.ssl_args:
+                left_over = {name: kwargs[name] for name in self.ssl_args if name in kwargs}
+                check_keywords(left_over, context, (_Capped.__init__, super().__init__))
             self._check_rejections()
             if self._limiter is not None:
                 self._check_limiter(self._limiter)
@@ -519,6 +524,7 @@ class StreamServer(_Capped, gevent.server.StreamServer):
       ``handle_error``; ``sys.exit()`` in it ends its connection alone;
     * a listening socket that is handed in is made non-blocking, and listens again with
       :attr:`backlog`, the system's longest by default: set that in a subclass for another one;
+    * a keyword that nobody knows is an error: gevent would make TLS of it, without a certificate;
     * after ``gevent.fork()`` each process has a cap of its own: N workers serve N times as many.
     """
 
