@@ -133,7 +133,11 @@ class Limiter:
     @property
     def limits(self) -> Limits:
         """The rules, with the cap as it is. Set them at any time: they hold for clients from now
-        on, and those admitted already count as the new rules would; nobody is ended."""
+        on, and those admitted already count as the new rules would; nobody is ended.
+
+        :raises SettingError: (when set) no Limits, ``wait`` beside settle, or while a server
+            refuses or evicts, or an ``early_drop`` that would never be used; nothing has changed.
+        """
         return self.gate.limits
 
     @limits.setter
@@ -148,6 +152,9 @@ class Limiter:
             raise SettingError(
                 "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"
             )
+        now = self.limits
+        if (limits.early_drop, limits.max_connections) != (now.early_drop, now.max_connections):
+            limits.check_early_drop()
         slots.resize(self.pool, limits.max_connections)
         self.gate.replace(limits)
         for connection in self.connections:

@@ -108,6 +108,22 @@ def test_another_rule_leaves_the_cap_as_it_was_set() -> None:
     assert limiter.max_connections == limiter.limits.max_connections == limiter.pool.size == 200
 
 
+def test_an_early_drop_that_would_never_be_used_is_refused_and_changes_nothing() -> None:
+    limiter = Limiter(Limits(max_connections=10, early_drop="8:30:10"))
+    for never in {"early_drop": "11:30:20"}, {"max_connections": 7}:
+        with pytest.raises(SettingError, match=r"^early_drop .*would never be used"):
+            limiter.limits = replace(limiter.limits, per_source=1, **never)
+        assert limiter.limits == Limits(max_connections=10, early_drop="8:30:10")
+        assert limiter.pool.size == 10
+
+
+def test_another_rule_may_be_set_while_the_cap_is_lower_than_early_drop_begins() -> None:
+    limiter = Limiter(Limits(max_connections=10, early_drop="8:30:10"))
+    limiter.max_connections = 7
+    limiter.limits = replace(limiter.limits, per_source=1)
+    assert limiter.limits == Limits(max_connections=7, early_drop="8:30:10", per_source=1)
+
+
 def test_a_server_without_a_cap_cannot_be_given_one() -> None:
     server = StreamServer(LOCAL, greet)
     assert server.max_connections is None
