@@ -121,7 +121,11 @@ class Limiter:
     @property
     def max_connections(self) -> int:
         """The cap. Set it at any time: raising admits waiting candidates at once; lowering
-        admits nobody until enough have left, and ends nobody. More than ``Limits.reserved``."""
+        admits nobody until enough have left, and ends nobody.
+
+        :raises SettingError: (when set) it is no whole number of 1 or more, or not more than
+            ``Limits.reserved``; nothing has changed.
+        """
         return self.gate.max_connections
 
     @max_connections.setter

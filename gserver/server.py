@@ -215,7 +215,11 @@ class _Capped(_GeventServer):
     @property
     def max_connections(self) -> int | None:
         """The cap; None for none. Of a server that has one, it can be set at any time: raising
-        admits at once, lowering admits nobody until enough have left and ends nobody."""
+        admits at once, lowering admits nobody until enough have left and ends nobody.
+
+        :raises SettingError: (when set) this server was made without a cap; or as of
+            :attr:`gserver.Limiter.max_connections`.
+        """
         return None if self._limiter is None else self._limiter.max_connections
 
     @max_connections.setter
@@ -308,10 +312,14 @@ class _Capped(_GeventServer):
 
     def set_ssl_context(self, context: ssl.SSLContext) -> None:
         """Serve the connections to come with another context: a renewed certificate, say.
-        Those that have begun their handshake keep theirs. The server must have been made with
-        an ``ssl_context``, and with a cap."""
-        if self._limiter is None or not self.ssl_args:
-            raise SettingError("ssl_context", context, "the server was made without one")
+        Those that have begun their handshake keep theirs.
+
+        :raises SettingError: the server was made without a cap, or without an ``ssl_context``:
+            without TLS, or with ``certfile``, whose arguments a context would not take.
+        """
+        if self._limiter is None or not self.ssl_args or "certfile" in self.ssl_args:
+            problem = "needs a server that was made with a cap and an ssl_context"
+            raise SettingError("ssl_context", context, problem)
         vars(self)["wrap_socket"] = cooperative_wrap(context)  # where gevent's own puts it
 
     # ---- gevent's hooks --------------------------------------------------------------------

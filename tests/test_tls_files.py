@@ -157,8 +157,17 @@ def test_a_new_context_is_for_new_connections_and_leaves_open_ones_alone(other: 
         assert old.recv(1) == b"x"
 
 
-def test_a_server_without_tls_takes_no_context() -> None:
-    server = StreamServer(LOCAL, echo, max_connections=1)
+@pytest.mark.parametrize(
+    "made_with",
+    [
+        {"max_connections": 1},
+        {"max_connections": 1, "certfile": str(CERTIFICATE), "keyfile": str(KEY)},
+        {"ssl_context": files(CERTIFICATE, KEY).context()},
+    ],
+    ids=["no TLS", "files, whose arguments a context does not take", "no cap"],
+)
+def test_a_server_made_without_a_context_or_a_cap_takes_none(made_with: Any) -> None:
+    server = StreamServer(LOCAL, echo, **made_with)
     with pytest.raises(SettingError, match=r"^ssl_context "):
         server.set_ssl_context(files(CERTIFICATE, KEY).context())
 
