@@ -152,7 +152,7 @@ class Limiter:
             raise SettingError("wait", limits.wait, "goes without settle")
         if limits.wait and self.evictors:
             raise SettingError("wait", limits.wait, "goes without evict_idle")
-        if limits.wait and self._occupancy.watched:
+        if limits.wait and self.refuses:
             raise SettingError(
                 "wait", limits.wait, "goes without Refuse(), which leaves nobody to wait"
             )
@@ -177,6 +177,11 @@ class Limiter:
     def settle(self) -> float:
         """Seconds a candidate at the cap may wait."""
         return self._candidates.settle
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a server that is open refuses while the cap is full."""
+        return self._occupancy.watched
 
     @property
     def full(self) -> bool:

@@ -286,12 +286,16 @@ class _Capped(_GeventServer):
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)
 
     def _check_limiter(self, limiter: Limiter) -> None:
-        """What the limiter's settings do not go with. Asked again at the start: until then they
-        may be changed, later the limiter refuses to."""
+        """What the limiter's settings, and its other servers', do not go with. Asked again at the
+        start: until then they may be changed, or started; later the limiter refuses to, and they
+        are told here."""
         wait, evict_idle = limiter.limits.wait, self._reaper.evict_idle
         if wait and evict_idle is not None:
             raise SettingError("evict_idle", evict_idle, "goes without wait")
         if not isinstance(self._rejections[Reason.CAPACITY], Refuse):
+            if evict_idle is not None and limiter.refuses:
+                problem = "goes without Refuse(), which another server of this limiter has"
+                raise SettingError("evict_idle", evict_idle, problem)
             return
         if limiter.settle:
             problem = "goes without settle: who is refused cannot wait"
@@ -299,6 +303,8 @@ class _Capped(_GeventServer):
             problem = "goes without wait: who is refused cannot wait"
         elif evict_idle is not None:
             problem = "goes without evict_idle: nobody is let in for whom to evict"
+        elif limiter.evictors:
+            problem = "goes without evict_idle, which another server of this limiter has"
         else:
             return
         raise SettingError("rejection", self._rejections[Reason.CAPACITY], problem)

@@ -333,3 +333,23 @@ def test_evict_idle_and_waiting_do_not_go_together() -> None:
 def test_evict_idle_and_refuse_do_not_go_together() -> None:
     with pytest.raises(SettingError, match="evict_idle"):
         StreamServer(LOCAL, echo, max_connections=1, rejection=Refuse(), evict_idle=AGE)
+
+
+EVICTS: Any = {"evict_idle": AGE}
+REFUSES: Any = {"rejection": Refuse()}
+
+
+@pytest.mark.parametrize(("first", "second"), [(EVICTS, REFUSES), (REFUSES, EVICTS)], ids=str)
+def test_nor_do_they_in_two_servers_that_share_a_cap(first: Any, second: Any) -> None:
+    """Whichever was started first; and made before that or after."""
+    limiter = Limiter(1)
+    (setting,) = second
+    made_before = StreamServer(LOCAL, echo, limiter=limiter, **second)
+    with running(StreamServer(LOCAL, echo, limiter=limiter, **first)):
+        with pytest.raises(SettingError, match=rf"^{setting} .*another server of this limiter"):
+            made_before.start()
+        assert made_before.closed
+        with pytest.raises(SettingError, match=rf"^{setting} .*another server of this limiter"):
+            StreamServer(LOCAL, echo, limiter=limiter, **second)
+    with running(StreamServer(LOCAL, echo, limiter=limiter, **second)):
+        assert limiter.refuses is (second is REFUSES)  # the other is closed
