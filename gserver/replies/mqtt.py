@@ -17,6 +17,9 @@ __all__ = ["BUSY"]
 _CONNECT: Final = 0x10
 _NAMES: Final = (b"\0\x04MQTT", b"\0\x06MQIsdp")  # MQIsdp: version 3.1, answered as 3.1.1 is
 
+#: Set in the protocol level by a bridge of mosquitto's that has ``try_private``, its default.
+_BRIDGE: Final = 0x80
+
 _UNAVAILABLE_3: Final = b"\x20\x02\x00\x03"
 _BUSY_5: Final = b"\x20\x03\x00\x89\x00"
 _TEXT: Final = b"Too many connections, try again later"
@@ -97,7 +100,7 @@ def _answer(received: bytes) -> Turn:
                 continue
             if len(received) <= level_at:
                 return WAIT
-            if received[level_at] < 5:
+            if (received[level_at] & ~_BRIDGE) < 5:
                 return Turn(_UNAVAILABLE_3, True)
             flags_and_keep_alive = 3
             return _answer_5(received, level_at + 1 + flags_and_keep_alive)

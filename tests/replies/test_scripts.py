@@ -138,6 +138,15 @@ def test_mqtt_3_gets_return_code_3(connect: bytes) -> None:
     assert named("mqtt").turn(connect) == (b"\x20\x02\x00\x03", True)
 
 
+def test_mqtt_bridges_set_a_bit_of_the_level_and_get_the_same() -> None:
+    """mosquitto's, which announce themselves so (try_private in mosquitto.conf(5))."""
+    connects = {CONNECT_31: b"p\x03", CONNECT_311: b"T\x04", connect_5(b""): b"T\x05"}
+    for connect, level in connects.items():
+        bridge = connect.replace(level, bytes([level[0], level[1] | 0x80]))
+        assert bridge != connect
+        assert named("mqtt").turn(bridge) == named("mqtt").turn(connect) != HANG_UP
+
+
 def test_mqtt_5_gets_server_busy_with_a_reason() -> None:
     due, finished = named("mqtt").turn(connect_5(b"\x11\0\0\0\x0a\x26\0\x01k\0\x01v"))
     assert finished
