@@ -120,7 +120,8 @@ class _Capped(_GeventServer):
             PROXY protocol header (version 1 or 2) for whom: who else connects is ``denied``.
             The rules, the log and the handler are told the client's address, not the proxy's.
         :param proxy_timeout: seconds a proxy has for the header, which takes a slot meanwhile.
-        :param timeouts: when to end the admitted; by default only vanished peers are found.
+        :param timeouts: when to end the admitted; by default only vanished peers are found. Under
+            TLS give a context that has ``OP_IGNORE_UNEXPECTED_EOF``: see there.
         :param evict_idle: at the cap, the connection that has been idle longest is ended for a
             newcomer if it has been idle for so many seconds, and no slot has come back within
             the newcomer's ``settle``; None: never. The newcomer then waits up to 0.1 s for that

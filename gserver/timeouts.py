@@ -85,7 +85,9 @@ class Timeouts:
     """When to end an admitted connection. Times in seconds; None: never.
 
     A connection whose time is over is told by an end-of-file on its handler's side, and ended
-    when it is still there ``grace`` later.
+    when it is still there ``grace`` later. Under TLS, OpenSSL 3 answers that end-of-file with a
+    fatal alert, which the client reports as an error, unless the ``ssl_context`` has
+    ``ssl.OP_IGNORE_UNEXPECTED_EOF`` (as that of ``--tls-cert`` has).
 
     :ivar first_byte: from its admission until the client's first byte. Ends who says nothing, not
         who says one byte and dawdles over the rest (slowloris): the last data is the client's, so
