@@ -191,7 +191,15 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
         (["--source-exempt", "x"], "--source-exempt 'x': is not a network"),
         (["--early-drop", "5"], "--early-drop '5': start:rate:full is accepted"),
         (["--penalty", "-1"], "--penalty -1.0: must be from"),
-        (["--penalty-max", "1"], "--penalty-max 1.0: must be from 15"),
+        (["--penalty-max", "0"], "--penalty-max 0.0: must be from 1 "),
+        (
+            ["--penalty-threshold", "700", "--penalty", "5"],
+            "--penalty-threshold 700.0: must be at most --penalty-max, 600",
+        ),
+        (
+            ["--penalty-max", "9", "--penalty", "5"],
+            "--penalty-max 9.0: must be at least --penalty-threshold, 15",
+        ),
         (["--penalty-threshold", "inf"], "--penalty-threshold inf: must be from"),
         (["--wait", "-1"], "--wait -1.0: must be from"),
         (["--wait-queue", "0"], "--wait-queue 0: must be"),
