@@ -30,10 +30,12 @@ from gserver import (
     SettingError,
     Timeouts,
 )
+from gserver.admission.limits import _NEEDS
 from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import TimeoutSettings, timeout_options
 from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors, shares_of
+from gserver.daemon.flags import flag
 from gserver.daemon.rejection_options import Rejections, rejection_options
 
 
@@ -172,7 +174,7 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
         (["--per-source", "0"], "--per-source 0: must be a whole number from 1"),
         (["--rate", "often"], "--rate 'often': must be a number"),
         (["--rate", "nan"], "--rate nan: must be from"),
-        (["--rate-burst", "3"], "--rate-burst 3: needs rate"),
+        (["--rate-burst", "3"], "--rate-burst 3: needs --rate"),
         (["--source-rate", "-1"], "--source-rate -1.0: must be from"),
         (
             ["--source-prefix-v4", "33"],
@@ -180,7 +182,7 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
         ),
         (["--source-table", "0"], "--source-table 0: must be"),
         (["--reserved", "5"], "--reserved 5: is for nobody: name networks in --reserved-for"),
-        (["--reserved-for", "::1"], "--reserved-for '::1': has no slots"),
+        (["--reserved-for", "::1"], "--reserved-for '::1': needs --reserved: how"),
         (
             ["--reserved", "100", "--reserved-for", "all"],
             "--reserved 100: leaves nothing of --max-connections 100",
@@ -208,9 +210,10 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
             ["--dry-run", "capacity"],
             "--dry-run 'capacity': is no rule to try out",
         ),
-        (["--wait-queue", "5"], "--wait-queue 5: needs wait"),
-        (["--penalty-max", "700"], "--penalty-max 700.0: needs penalty"),
-        (["--source-table", "9"], "--source-table 9: needs "),
+        (
+            ["--penalty-max", "9", "--penalty", "20"],
+            "--penalty-max 9.0: must be at least --penalty, 20",
+        ),
         (["--dry-run", "source"], "--dry-run 'source': that rule is off"),
     ],
     ids=" ".join,
@@ -220,6 +223,14 @@ def test_an_error_names_the_flag_as_it_was_written(arguments: list[str], message
         limits_of(*arguments)
     assert str(caught.value).startswith(message)
     assert caught.value.setting in arguments
+
+
+@pytest.mark.parametrize(("setting", "rules"), _NEEDS.items())
+def test_what_a_setting_needs_is_named_by_its_flag(setting: str, rules: tuple[str, ...]) -> None:
+    with pytest.raises(SettingError) as caught:
+        limits_of(flag(setting), GIVEN[setting][1][0])
+    assert caught.value.setting == flag(setting)
+    assert caught.value.problem == f"needs {' or '.join(map(flag, rules))}"
 
 
 # ---- how the others are turned away --------------------------------------------------------
@@ -376,12 +387,15 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
     ("arguments", "message"),
     [
         (["--reject", "refuse", "--listen", "unix:@gserver-refuse"], "needs TCP"),
-        (["--reject", "refuse", "--settle", "1"], "goes without settle"),
-        (["--reject", "refuse", "--wait", "1"], "goes without wait"),
+        (
+            ["--reject", "refuse", "--settle", "1"],
+            "goes without --settle: who is refused cannot wait",
+        ),
+        (["--reject", "refuse", "--wait", "1"], "goes without --wait: who is refused cannot wait"),
         (["--reject", "refuse", "--evict-idle", "1"], "goes without --evict-idle"),
-        (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
+        (["--evict-idle", "1", "--wait", "1"], "goes without --wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
-        (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--settle", "1", "--wait", "1"], "goes without --wait, which"),
         (["--reply-timeout", "1"], "needs a reply"),
         (["--proxy-timeout", "-5"], "needs --proxy-protocol-from"),
         (["--proxy-timeout", "x", "--proxy-protocol-from", "all"], "must be a number"),

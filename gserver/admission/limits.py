@@ -143,7 +143,7 @@ class Limits:
             )
         if self.reserved_for and not self.reserved:
             raise SettingError(
-                "reserved_for", self.reserved_for, "has no slots: say how many with reserved"
+                "reserved_for", self.reserved_for, "needs reserved: how many slots are theirs"
             )
         parse_networks("reserved_for", self.reserved_for)
 
