@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import resource
 import select
 import signal
@@ -37,6 +38,7 @@ from gserver.daemon.connection_options import TimeoutSettings, timeout_options
 from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors, shares_of
 from gserver.daemon.flags import flag
 from gserver.daemon.rejection_options import Rejections, rejection_options
+from gserver.net.rejection import by_reason
 
 
 @click.command()
@@ -304,6 +306,28 @@ def test_what_is_no_rejection_is_told_by_its_flag(arguments: list[str], message:
     with pytest.raises(SettingError) as caught:
         rejections_of(*arguments)
     assert str(caught.value).startswith(message)
+
+
+def test_the_help_says_who_gets_no_reply_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is so."""
+    with pytest.raises(SystemExit):
+        rejecting.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    found = re.search(
+        r"Any but (\w+) may have a reply.* but ([\w, ]+) have no reply: they are ", text
+    )
+    assert found, text
+    assert "closed if --reject is close, and reset if it is anything else]" in text
+    unexplained = found[2].split(", ")
+    for how in ("close", "reset", "refuse", "reply:http"):
+        for reason, rejection in by_reason(rejections_of("--reject", how).by_reason).items():
+            if reason in unexplained:
+                assert rejection.name == ("close" if how == "close" else "reset")
+            else:
+                assert rejection.name == how.partition(":")[0]
+    for reason in set(Reason) - {Reason.CAPACITY, found[1]}:
+        given = rejections_of("--reject-on", f"{reason}=reply:http")
+        assert isinstance(given.by_reason[reason], Reply)
 
 
 # ---- descriptors ---------------------------------------------------------------------------
