@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
-from gserver.admission.limits import Limits
+from gserver.admission.limits import MOST_SLOTS, Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import connection_options, connection_settings
 from gserver.daemon.flags import Count, Seconds
@@ -93,7 +93,7 @@ def cli() -> None:
 )
 @click.option(
     "--max-connections",
-    type=Count(),
+    type=Count(MOST_SLOTS),
     default=100,
     show_default=True,
     help="The cap: serve at most N clients at a time.",

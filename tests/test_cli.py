@@ -13,7 +13,7 @@ import click
 import pytest
 from program import GSERVER, gserver, one_line, shell
 
-from gserver import cli
+from gserver import Limiter, Limits, cli
 from gserver.daemon import flags
 from gserver.errors import SettingError
 
@@ -65,6 +65,23 @@ def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], line: str, refusal: Callable[..., str]
 ) -> None:
     assert line in refusal("serve", *arguments)
+
+
+@pytest.mark.parametrize("given", [0, 10_000_001, 3_000_000_000])
+def test_the_cap_has_one_bound_in_one_wording(given: int, refusal: Callable[..., str]) -> None:
+    bound = "must be a whole number, 1 to 10,000,000"
+    option = ("--max-connections", str(given))
+    for command in (("serve", *option), ("exec", *option, "program.py")):
+        assert refusal(*command) == f"gserver: --max-connections '{given}': {bound}\n"
+    limiter = Limiter(1)
+    for give in (
+        lambda: Limits(max_connections=given),
+        lambda: Limiter(given),
+        lambda: setattr(limiter, "max_connections", given),
+    ):
+        with pytest.raises(SettingError) as caught:
+            give()
+        assert str(caught.value) == f"max_connections {given}: {bound}"
 
 
 @pytest.mark.parametrize(

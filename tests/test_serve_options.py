@@ -173,7 +173,7 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
     ("arguments", "message"),
     [
         (["--per-source", "x"], "--per-source 'x': must be a whole number"),
-        (["--per-source", "0"], "--per-source 0: must be a whole number from 1"),
+        (["--per-source", "0"], "--per-source 0: must be a whole number, 1 to 10,000,000"),
         (["--rate", "often"], "--rate 'often': must be a number"),
         (["--rate", "nan"], "--rate nan: must be from"),
         (["--rate-burst", "3"], "--rate-burst 3: needs --rate"),

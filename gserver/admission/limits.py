@@ -256,10 +256,14 @@ class Limits:
 def _whole(setting: str, value: object, low: int, high: int) -> None:
     # bool is an int: max_connections=True is a mistake, not a cap of 1.
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise SettingError(setting, value, f"must be a whole number from {low} to {high}")
+        raise SettingError(setting, value, f"must be a whole number, {low:,} to {high:,}")
 
 
 def _number(setting: str, value: object, low: float, high: float, unit: str) -> None:
     # Not a number compares false with everything, and so is refused.
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise SettingError(setting, value, f"must be from {low:g} to {high:g} {unit}")
+        raise SettingError(setting, value, f"must be from {_text(low)} to {_text(high)} {unit}")
+
+
+def _text(bound: float) -> str:
+    return f"{bound:,.0f}" if bound == round(bound) else f"{bound:g}"

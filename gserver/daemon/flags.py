@@ -83,16 +83,19 @@ class Number(click.ParamType[N], Generic[N]):
 
 
 class Count(click.ParamType[int]):
-    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
+    """A whole number, 1 to ``most``: by default what a C int holds, for listen(2) takes no more."""
 
     name = "N"
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         digits = str(value)
         # int() alone would also read "1_0" and other alphabets' digits.
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
-        if not 1 <= number <= _MOST:
-            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
+        if not 1 <= number <= self._most:
+            raise SettingError(_name(param), value, f"must be a whole number, 1 to {self._most:,}")
         return number
 
 
