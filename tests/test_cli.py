@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from program import GSERVER, gserver, one_line, shell
+from support import HERE
 
 from gserver import Limiter, Limits, cli
 from gserver.daemon import flags
@@ -234,8 +236,15 @@ def test_version_is_one_line() -> None:
     assert version
 
 
+def installed_script() -> list[str]:
+    """What pip makes of the entry point."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["gserver"].partition(":")
+    return [sys.executable, "-c", f"import sys; from {module} import {name}; sys.exit({name}())"]
+
+
 def test_the_installed_script_is_the_same_program() -> None:
-    script = [sys.executable, "-c", "from gserver.cli import main; main()"]
+    script = installed_script()
     for arguments in ["serve", "--help"], ["serve", "--backlog", "0"]:
         ours, theirs = gserver(*arguments), gserver(*arguments, command=script)
         assert (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr)
@@ -303,3 +312,11 @@ def test_ctrl_c_outside_a_server_is_quiet_and_the_shells_status(
         cli.main()
     assert caught.value.code == 130
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [list(GSERVER), installed_script()], ids=["-m", "script"])
+def test_ctrl_c_while_it_is_being_imported_is_quiet_too(command: list[str], tmp_path: Path) -> None:
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "click.py").write_text(text)  # found first, in the current directory
+    result = gserver("probe", "cap", "127.0.0.1:1", command=command, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
