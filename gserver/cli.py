@@ -13,14 +13,14 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
-from gserver.admission.limits import Limits
+from gserver.admission.limits import MOST_SLOTS, Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import connection_options, connection_settings
 from gserver.daemon.flags import Count, Seconds
 from gserver.daemon.output import BackgroundWriter, log_to
 from gserver.daemon.proxy_options import proxies_of, proxy_options
 from gserver.daemon.rejection_options import Rejections, rejection_options
-from gserver.daemon.signals import StopSignals
+from gserver.daemon.signals import Hangups, StopSignals
 from gserver.errors import SettingError
 from gserver.handlers.adapters import Kind
 from gserver.handlers.console import Console, escape
@@ -93,7 +93,7 @@ def cli() -> None:
 )
 @click.option(
     "--max-connections",
-    type=Count(),
+    type=Count(MOST_SLOTS),
     default=100,
     show_default=True,
     help="The cap: serve at most N clients at a time.",
@@ -120,7 +120,7 @@ def cli() -> None:
     default=10,
     show_default=True,
     help="On SIGTERM or SIGINT admit nobody, and end the clients that have not finished after "
-    "SECONDS. A second signal ends the server at once.",
+    "SECONDS. A second signal ends the server at once. SIGHUP ends nothing.",
 )
 @click.option(
     "--app-dir",
@@ -173,7 +173,7 @@ def serve(
       gserver serve pkg.app:handle --per-source 10 --wait 0.05 --reject reply:http
       gserver serve mypkg.app:handle --listen unix:/run/app.sock
     """
-    stop = StopSignals(drain_timeout)
+    stop, hangups = StopSignals(drain_timeout), Hangups()
     from gserver.daemon.loading import load_handler
     from gserver.daemon.serve import ServeSettings
     from gserver.daemon.serve import serve as run
@@ -200,7 +200,7 @@ def serve(
             proxies=proxies_of(proxy_protocol_from, proxy_timeout),
             **connection_settings(**of_connections),
         )
-        listened_to_the_end = run(settings, serving, stop, out)
+        listened_to_the_end = run(settings, serving, stop, hangups, out)
     finally:
         out.close()
         err.close()

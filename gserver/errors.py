@@ -17,7 +17,9 @@ class SettingError(ValueError):
     :param setting: the setting's name as the user wrote it: ``max_connections`` or
         ``--max-connections``.
     :param given: the value that was given.
-    :param problem: what is wrong with it, and what is accepted instead.
+    :param problem: what is wrong with it, and what is accepted instead. Another setting is named
+        after "needs", "goes without" or "at least", or has an underscore: so the command line can
+        tell it from the ordinary word, and name its flag instead (``gserver/daemon/flags.py``).
     """
 
     def __init__(self, setting: str, given: object, problem: str) -> None:

@@ -98,7 +98,8 @@ def limiters(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Limiter]]:
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Runs the command in this process, where what it leaves open is seen; its exit status. It
     must not come as far as serving."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = {signum: signal.getsignal(signum) for signum in signals}
     root = logging.getLogger()
     logs, level = root.handlers[:], root.level
     monkeypatch.setattr(sys, "path", sys.path[:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import click
 import pytest
 from program import GSERVER, gserver, one_line, shell
+from support import HERE
 
-from gserver import cli
+from gserver import Limiter, Limits, cli
 from gserver.daemon import flags
 from gserver.errors import SettingError
 
@@ -65,6 +67,23 @@ def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], line: str, refusal: Callable[..., str]
 ) -> None:
     assert line in refusal("serve", *arguments)
+
+
+@pytest.mark.parametrize("given", [0, 10_000_001, 3_000_000_000])
+def test_the_cap_has_one_bound_in_one_wording(given: int, refusal: Callable[..., str]) -> None:
+    bound = "must be a whole number, 1 to 10,000,000"
+    option = ("--max-connections", str(given))
+    for command in (("serve", *option), ("exec", *option, "program.py")):
+        assert refusal(*command) == f"gserver: --max-connections '{given}': {bound}\n"
+    limiter = Limiter(1)
+    for give in (
+        lambda: Limits(max_connections=given),
+        lambda: Limiter(given),
+        lambda: setattr(limiter, "max_connections", given),
+    ):
+        with pytest.raises(SettingError) as caught:
+            give()
+        assert str(caught.value) == f"max_connections {given}: {bound}"
 
 
 @pytest.mark.parametrize(
@@ -217,8 +236,15 @@ def test_version_is_one_line() -> None:
     assert version
 
 
+def installed_script() -> list[str]:
+    """What pip makes of the entry point."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["gserver"].partition(":")
+    return [sys.executable, "-c", f"import sys; from {module} import {name}; sys.exit({name}())"]
+
+
 def test_the_installed_script_is_the_same_program() -> None:
-    script = [sys.executable, "-c", "from gserver.cli import main; main()"]
+    script = installed_script()
     for arguments in ["serve", "--help"], ["serve", "--backlog", "0"]:
         ours, theirs = gserver(*arguments), gserver(*arguments, command=script)
         assert (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr)
@@ -286,3 +312,11 @@ def test_ctrl_c_outside_a_server_is_quiet_and_the_shells_status(
         cli.main()
     assert caught.value.code == 130
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [list(GSERVER), installed_script()], ids=["-m", "script"])
+def test_ctrl_c_while_it_is_being_imported_is_quiet_too(command: list[str], tmp_path: Path) -> None:
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "click.py").write_text(text)  # found first, in the current directory
+    result = gserver("probe", "cap", "127.0.0.1:1", command=command, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")

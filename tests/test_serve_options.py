@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import resource
 import select
 import signal
@@ -30,11 +31,14 @@ from gserver import (
     SettingError,
     Timeouts,
 )
+from gserver.admission.limits import _NEEDS
 from gserver.candidates import MOST_HELD
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import TimeoutSettings, timeout_options
 from gserver.daemon.descriptors import PER_LISTENER, SPARE, Share, ensure_descriptors, shares_of
+from gserver.daemon.flags import flag
 from gserver.daemon.rejection_options import Rejections, rejection_options
+from gserver.net.rejection import by_reason
 
 
 @click.command()
@@ -169,10 +173,10 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
     ("arguments", "message"),
     [
         (["--per-source", "x"], "--per-source 'x': must be a whole number"),
-        (["--per-source", "0"], "--per-source 0: must be a whole number from 1"),
+        (["--per-source", "0"], "--per-source 0: must be a whole number, 1 to 10,000,000"),
         (["--rate", "often"], "--rate 'often': must be a number"),
         (["--rate", "nan"], "--rate nan: must be from"),
-        (["--rate-burst", "3"], "--rate-burst 3: needs rate"),
+        (["--rate-burst", "3"], "--rate-burst 3: needs --rate"),
         (["--source-rate", "-1"], "--source-rate -1.0: must be from"),
         (
             ["--source-prefix-v4", "33"],
@@ -180,7 +184,7 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
         ),
         (["--source-table", "0"], "--source-table 0: must be"),
         (["--reserved", "5"], "--reserved 5: is for nobody: name networks in --reserved-for"),
-        (["--reserved-for", "::1"], "--reserved-for '::1': has no slots"),
+        (["--reserved-for", "::1"], "--reserved-for '::1': needs --reserved: how"),
         (
             ["--reserved", "100", "--reserved-for", "all"],
             "--reserved 100: leaves nothing of --max-connections 100",
@@ -191,7 +195,15 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
         (["--source-exempt", "x"], "--source-exempt 'x': is not a network"),
         (["--early-drop", "5"], "--early-drop '5': start:rate:full is accepted"),
         (["--penalty", "-1"], "--penalty -1.0: must be from"),
-        (["--penalty-max", "1"], "--penalty-max 1.0: must be from 15"),
+        (["--penalty-max", "0"], "--penalty-max 0.0: must be from 1 "),
+        (
+            ["--penalty-threshold", "700", "--penalty", "5"],
+            "--penalty-threshold 700.0: must be at most --penalty-max, 600",
+        ),
+        (
+            ["--penalty-max", "9", "--penalty", "5"],
+            "--penalty-max 9.0: must be at least --penalty-threshold, 15",
+        ),
         (["--penalty-threshold", "inf"], "--penalty-threshold inf: must be from"),
         (["--wait", "-1"], "--wait -1.0: must be from"),
         (["--wait-queue", "0"], "--wait-queue 0: must be"),
@@ -200,9 +212,10 @@ def test_an_error_of_a_timeout_names_its_flag(arguments: list[str], message: str
             ["--dry-run", "capacity"],
             "--dry-run 'capacity': is no rule to try out",
         ),
-        (["--wait-queue", "5"], "--wait-queue 5: needs wait"),
-        (["--penalty-max", "700"], "--penalty-max 700.0: needs penalty"),
-        (["--source-table", "9"], "--source-table 9: needs "),
+        (
+            ["--penalty-max", "9", "--penalty", "20"],
+            "--penalty-max 9.0: must be at least --penalty, 20",
+        ),
         (["--dry-run", "source"], "--dry-run 'source': that rule is off"),
     ],
     ids=" ".join,
@@ -212,6 +225,14 @@ def test_an_error_names_the_flag_as_it_was_written(arguments: list[str], message
         limits_of(*arguments)
     assert str(caught.value).startswith(message)
     assert caught.value.setting in arguments
+
+
+@pytest.mark.parametrize(("setting", "rules"), _NEEDS.items())
+def test_what_a_setting_needs_is_named_by_its_flag(setting: str, rules: tuple[str, ...]) -> None:
+    with pytest.raises(SettingError) as caught:
+        limits_of(flag(setting), GIVEN[setting][1][0])
+    assert caught.value.setting == flag(setting)
+    assert caught.value.problem == f"needs {' or '.join(map(flag, rules))}"
 
 
 # ---- how the others are turned away --------------------------------------------------------
@@ -285,6 +306,28 @@ def test_what_is_no_rejection_is_told_by_its_flag(arguments: list[str], message:
     with pytest.raises(SettingError) as caught:
         rejections_of(*arguments)
     assert str(caught.value).startswith(message)
+
+
+def test_the_help_says_who_gets_no_reply_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """And it is so."""
+    with pytest.raises(SystemExit):
+        rejecting.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    found = re.search(
+        r"Any but (\w+) may have a reply.* but ([\w, ]+) have no reply: they are ", text
+    )
+    assert found, text
+    assert "closed if --reject is close, and reset if it is anything else]" in text
+    unexplained = found[2].split(", ")
+    for how in ("close", "reset", "refuse", "reply:http"):
+        for reason, rejection in by_reason(rejections_of("--reject", how).by_reason).items():
+            if reason in unexplained:
+                assert rejection.name == ("close" if how == "close" else "reset")
+            else:
+                assert rejection.name == how.partition(":")[0]
+    for reason in set(Reason) - {Reason.CAPACITY, found[1]}:
+        given = rejections_of("--reject-on", f"{reason}=reply:http")
+        assert isinstance(given.by_reason[reason], Reply)
 
 
 # ---- descriptors ---------------------------------------------------------------------------
@@ -368,12 +411,15 @@ def test_the_daemon_refuses_on_a_port_that_the_system_chose_again_and_again() ->
     ("arguments", "message"),
     [
         (["--reject", "refuse", "--listen", "unix:@gserver-refuse"], "needs TCP"),
-        (["--reject", "refuse", "--settle", "1"], "goes without settle"),
-        (["--reject", "refuse", "--wait", "1"], "goes without wait"),
+        (
+            ["--reject", "refuse", "--settle", "1"],
+            "goes without --settle: who is refused cannot wait",
+        ),
+        (["--reject", "refuse", "--wait", "1"], "goes without --wait: who is refused cannot wait"),
         (["--reject", "refuse", "--evict-idle", "1"], "goes without --evict-idle"),
-        (["--evict-idle", "1", "--wait", "1"], "goes without wait"),
+        (["--evict-idle", "1", "--wait", "1"], "goes without --wait"),
         (["--reject", "reply:tls-alert"], "is a TLS alert"),
-        (["--settle", "1", "--wait", "1"], "goes without wait"),
+        (["--settle", "1", "--wait", "1"], "goes without --wait, which"),
         (["--reply-timeout", "1"], "needs a reply"),
         (["--proxy-timeout", "-5"], "needs --proxy-protocol-from"),
         (["--proxy-timeout", "x", "--proxy-protocol-from", "all"], "must be a number"),

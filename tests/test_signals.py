@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM: stop admitting, let the admitted finish, in bounded time, with status 0."""
+"""SIGINT and SIGTERM: stop admitting, let the admitted finish, in bounded time, with status 0.
+SIGHUP, which tests/test_tls_files.py has with TLS, ends nothing."""
 
 from __future__ import annotations
 
@@ -256,6 +257,57 @@ def test_the_second_signal_needs_no_interpreter(tmp_path: Path) -> None:
             told.flush()
             assert sock.recv(1) == b"+"
             assert program.stop() == -signal.SIGTERM
+
+
+# ---- the hangup ------------------------------------------------------------------------------
+
+NOTHING = "INFO SIGHUP: nothing to read again\n"
+
+
+def test_a_hangup_without_tls_is_one_log_line_and_ends_nobody() -> None:
+    with serving("echo") as program, program.client() as sock:
+        assert served(sock)
+        for count in (1, 2):
+            program.send(signal.SIGHUP)
+            wait_for(lambda n=count: program.log.count(NOTHING) == n, lambda: program.log)
+            assert served(sock)
+        assert program.log.count("\n") == 2
+        assert program.stop() == 0
+
+
+def test_a_hangup_during_the_drain_cuts_nobody_off(tmp_path: Path) -> None:
+    with serving(module(tmp_path, ANSWERS), cwd=tmp_path) as program, program.client() as sock:
+        sock.sendall(b"65536")
+        sock.recv(1, socket.MSG_PEEK)
+        program.send()
+        program.until_logged("no longer admitting; 1 active")
+        program.send(signal.SIGHUP)
+        program.until_logged(NOTHING)
+        data = b""
+        while chunk := sock.recv(1 << 20):
+            data += chunk
+        assert data == bytes(range(256)) * 65536
+        assert program.wait() == 0
+
+
+def test_a_hangup_while_the_handlers_module_is_imported_is_not_lost(tmp_path: Path) -> None:
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\ndef handle(s, a): pass\n"
+    with serving(module(tmp_path, text), cwd=tmp_path) as program:
+        program.until_logged(NOTHING)
+        assert program.stop() == 0
+
+
+def test_a_module_that_handles_the_hangup_itself_goes_on_doing_so(tmp_path: Path) -> None:
+    text = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'mine\\n'))\n"
+        "def handle(sock, address): pass\n"
+    )
+    with serving(module(tmp_path, text), cwd=tmp_path) as program:
+        program.send(signal.SIGHUP)
+        assert program.read_line() == "mine\n"
+        assert program.stop() == 0
+        assert NOTHING not in program.log
 
 
 # ---- while it starts -------------------------------------------------------------------------

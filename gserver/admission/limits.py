@@ -40,6 +40,7 @@ _NEEDS: Final = {
 _FASTEST: Final = 1_000_000.0
 _SLOWEST: Final = 1 / 86_400
 _LONGEST: Final = 86_400.0
+_MOST_DEBT: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ class Limits:
     early_drop: str | None = None
     penalty: float = 0.0
     penalty_threshold: float = 15.0
-    penalty_max: float = 600.0
+    penalty_max: float = _MOST_DEBT
     wait: float = 0.0
     wait_queue: int = 100
     wait_order: str = "fifo"
@@ -122,6 +123,7 @@ class Limits:
         if self.wait_order not in ("fifo", "lifo"):
             raise SettingError("wait_order", self.wait_order, "'fifo' and 'lifo' are accepted")
         self._check_needs()
+        self._check_most_debt()
         self._check_dry_run()
 
     def _check_slots(self) -> None:
@@ -141,7 +143,7 @@ class Limits:
             )
         if self.reserved_for and not self.reserved:
             raise SettingError(
-                "reserved_for", self.reserved_for, "has no slots: say how many with reserved"
+                "reserved_for", self.reserved_for, "needs reserved: how many slots are theirs"
             )
         parse_networks("reserved_for", self.reserved_for)
 
@@ -166,14 +168,25 @@ class Limits:
     def _check_penalties(self) -> None:
         _number("penalty", self.penalty, 0.0, _LONGEST, "seconds")
         _number("penalty_threshold", self.penalty_threshold, 0.0, _LONGEST, "seconds")
-        lowest = max(1.0, self.penalty_threshold, self.penalty)
-        _number("penalty_max", self.penalty_max, lowest, _LONGEST, "seconds")
+        _number("penalty_max", self.penalty_max, 1.0, _LONGEST, "seconds")
 
     def _check_needs(self) -> None:
         for field in fields(self):
             given, rules = getattr(self, field.name), _NEEDS.get(field.name)
             if rules and given != field.default and not any(getattr(self, it) for it in rules):
                 raise SettingError(field.name, given, f"needs {' or '.join(rules)}")
+
+    def _check_most_debt(self) -> None:
+        """After what needs what: of a rule that is off nothing disagrees with a default."""
+        setting = max("penalty", "penalty_threshold", key=lambda name: getattr(self, name))
+        debt, most = getattr(self, setting), self.penalty_max
+        if debt <= most:
+            return
+        if most == _MOST_DEBT:  # as good as not given: the other one is to blame
+            raise SettingError(
+                setting, debt, f"must be at most penalty_max, {most:g}: give less, or more there"
+            )
+        raise SettingError("penalty_max", most, f"must be at least {setting}, {debt:g}")
 
     def _check_dry_run(self) -> None:
         self._keep_list("dry_run")
@@ -243,10 +256,14 @@ class Limits:
 def _whole(setting: str, value: object, low: int, high: int) -> None:
     # bool is an int: max_connections=True is a mistake, not a cap of 1.
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise SettingError(setting, value, f"must be a whole number from {low} to {high}")
+        raise SettingError(setting, value, f"must be a whole number, {low:,} to {high:,}")
 
 
 def _number(setting: str, value: object, low: float, high: float, unit: str) -> None:
     # Not a number compares false with everything, and so is refused.
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise SettingError(setting, value, f"must be from {low:g} to {high:g} {unit}")
+        raise SettingError(setting, value, f"must be from {_text(low)} to {_text(high)} {unit}")
+
+
+def _text(bound: float) -> str:
+    return f"{bound:,.0f}" if bound == round(bound) else f"{bound:g}"

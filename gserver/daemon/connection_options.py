@@ -118,7 +118,7 @@ _OF_SERVE = [
         "--tls-cert",
         metavar="FILE",
         help="Serve TLS with the certificates in FILE (PEM): the server's, then those that lead "
-        "to a root. SIGHUP reads it again.",
+        "to a root. SIGHUP reads it and the two below again; without TLS it does nothing.",
     ),
     click.option(
         "--tls-key", metavar="FILE", help="Its private key.  [default: in the file of --tls-cert]"

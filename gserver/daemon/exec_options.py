@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from gserver.admission.limits import Limits
+from gserver.admission.limits import MOST_SLOTS, Limits
 from gserver.daemon.admission_options import admission_options
 from gserver.daemon.connection_options import HANDSHAKE_S, TimeoutSettings, timeout_options
 from gserver.daemon.descriptors import shares_of
@@ -49,7 +49,9 @@ _NOT_HERE: Final = {
 _FLAGS: Final = ("--deferred-start",)
 
 _OPTIONS: Final = (
-    click.option("--max-connections", type=Count(), required=True, help="Clients served at once."),
+    click.option(
+        "--max-connections", type=Count(MOST_SLOTS), required=True, help="Clients served at once."
+    ),
     click.option(
         "--only",
         multiple=True,

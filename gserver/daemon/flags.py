@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,12 +21,18 @@ N = TypeVar("N", int, float)
 
 _MOST: Final = 2**31 - 1
 
-#: The names among them that are no ordinary words, nor a reason's, which is written as it is.
-_NAMES: Final = re.compile(
-    r"\b(evict_idle|"
-    + "|".join(f.name for f in fields(Limits) if "_" in f.name and f.name not in set(Reason))
-    + r")\b"
-)
+_SETTINGS: Final = {"settle", "evict_idle", *(field.name for field in fields(Limits))}
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return rf"\b(?:{'|'.join(sorted(names))})\b"
+
+
+#: Those that are no ordinary words, nor a reason's, which is written as it is.
+_NAMES: Final = re.compile(_any_of(n for n in _SETTINGS if "_" in n and n not in set(Reason)))
+#: Where any of them is meant as a setting (see ``SettingError``): not in "who cannot wait".
+_NAME: Final = _any_of(_SETTINGS)
+_MEANT: Final = re.compile(rf"(?:needs|goes without|at least) {_NAME}(?:(?:, | or ){_NAME})*")
 
 
 def flag(setting: str) -> str:
@@ -46,8 +52,15 @@ def in_flags() -> Iterator[None]:
         yield
     except SettingError as error:
         given = " ".join(error.given) if isinstance(error.given, tuple) else error.given
-        problem = _NAMES.sub(lambda found: flag(found[0]), error.problem)
-        raise SettingError(flag(error.setting), given, problem) from None
+        raise SettingError(flag(error.setting), given, _in_flags(error.problem)) from None
+
+
+def _in_flags(problem: str) -> str:
+    def with_flags(found: re.Match[str]) -> str:
+        return re.sub(_NAME, lambda name: flag(name[0]), found[0])
+
+    # Flags have hyphens: what the first has replaced, the second no longer finds.
+    return _NAMES.sub(lambda name: flag(name[0]), _MEANT.sub(with_flags, problem))
 
 
 class Number(click.ParamType[N], Generic[N]):
@@ -70,16 +83,19 @@ class Number(click.ParamType[N], Generic[N]):
 
 
 class Count(click.ParamType[int]):
-    """A whole number, 1 to what a C int holds: listen(2) takes no more."""
+    """A whole number, 1 to ``most``: by default what a C int holds, for listen(2) takes no more."""
 
     name = "N"
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         digits = str(value)
         # int() alone would also read "1_0" and other alphabets' digits.
         number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
-        if not 1 <= number <= _MOST:
-            raise SettingError(_name(param), value, f"must be a whole number, 1 to {_MOST:,}")
+        if not 1 <= number <= self._most:
+            raise SettingError(_name(param), value, f"must be a whole number, 1 to {self._most:,}")
         return number
 
 

@@ -15,7 +15,7 @@ from gserver.daemon.descriptors import Share
 from gserver.daemon.flags import Count, Time
 from gserver.descriptors import taking_replies
 from gserver.errors import SettingError
-from gserver.net.rejection import Close, Refuse, Rejection, Reset, by_reason
+from gserver.net.rejection import UNEXPLAINED, Close, Refuse, Rejection, Reset, by_reason
 from gserver.net.reply import Reply
 from gserver.replies import BY_NAME
 
@@ -112,7 +112,8 @@ def rejection_options(
     :param refuse: whether it tells of ``refuse``.
     """
     refusing = (
-        "refuse: ECONNREFUSED, by the kernel, at no cost; who is refused is not counted. "
+        "refuse: ECONNREFUSED, by the kernel, at no cost; who is refused is not counted; other "
+        "reasons reset. "
         if refuse
         else ""
     )
@@ -148,9 +149,9 @@ def rejection_options(
             multiple=True,
             metavar="REASON=HOW",
             help="The same for another reason than capacity, like denied=reset or "
-            "source=reply:http. May be given again.  [default: as --reject says; but who is "
-            "denied or penalised, or came when there was no descriptor left, is not replied to "
-            "but reset]",
+            f"source=reply:http. Any but {Reason.DESCRIPTORS} may have a reply. May be given "
+            f"again.  [default: as --reject says; but {', '.join(UNEXPLAINED)} have no reply: they "
+            "are closed if --reject is close, and reset if it is anything else]",
         )(build)
         click.option(
             _REJECT,

@@ -21,7 +21,7 @@ from gserver.daemon.flags import in_flags
 from gserver.daemon.output import BackgroundWriter
 from gserver.daemon.rejection_options import Rejections
 from gserver.daemon.reload import reload_on_hangup
-from gserver.daemon.signals import StopSignals
+from gserver.daemon.signals import Hangups, StopSignals
 from gserver.descriptors import named_first
 from gserver.drain import drain_servers
 from gserver.errors import SettingError
@@ -71,6 +71,7 @@ def serve(
     settings: ServeSettings,
     handler: Any,
     stop: StopSignals,
+    hangups: Hangups,
     out: BackgroundWriter,
 ) -> bool:
     """Serve until a signal or until a listener fails, then drain; returns when nothing is left.
@@ -117,8 +118,7 @@ def serve(
                 server.close()
             with in_flags():
                 raise rejections.in_flags(error) from None
-        if settings.tls is not None:
-            reload_on_hangup(settings.tls, servers)
+        reload_on_hangup(hangups, settings.tls, servers)
         auditing = gevent.spawn(_audit_for_ever, limiter, servers)
         try:
             for server in servers:

@@ -1,5 +1,5 @@
 """SIGINT and SIGTERM: the first asks for a drain, the second ends the process at once. SIGHUP
-asks for a reload, where there is something to reload."""
+asks for a reload, and ends nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-__all__ = ["GRACE_S", "StopSignals", "on_reload"]
+__all__ = ["GRACE_S", "Hangups", "StopSignals"]
 
 #: Seconds past the drain's deadline that a handler which swallows its kill, or never yields,
 #: can hold the process up.
@@ -68,7 +68,31 @@ class StopSignals:
             self._notify()
 
 
-def on_reload(callback: Callable[[], object]) -> None:
-    """Call ``callback`` on each SIGHUP, inside the signal handler: it must only wake somebody.
-    Until then SIGHUP ends the process, as is its default."""
-    signal.signal(signal.SIGHUP, lambda _signum, _frame: callback())
+class Hangups:
+    """Handles SIGHUP from the moment it is made: by its default it would end the process, and
+    every client, without a drain; and what is renewed during start-up may have been read before.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._notify: Callable[[], object] | None = None
+        signal.signal(signal.SIGHUP, self._handle)
+
+    def notify(self, callback: Callable[[], object], *, take_over: bool = False) -> None:
+        """Call ``callback`` on each SIGHUP: at once, if one has come already. It runs inside the
+        signal handler and must only wake somebody.
+
+        :param take_over: whether also where the handler's module has put a handler of its own
+            in our place.
+        """
+        self._notify = callback
+        if take_over:
+            signal.signal(signal.SIGHUP, self._handle)
+        if self._came:
+            callback()
+
+    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._notify is None:
+            self._came = True
+        else:
+            self._notify()

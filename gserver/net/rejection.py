@@ -19,7 +19,7 @@ from gserver.errors import SettingError
 from gserver.net.loop import Loop
 from gserver.net.reply import Reply
 
-__all__ = ["Close", "Refuse", "Rejection", "Reset", "by_reason"]
+__all__ = ["UNEXPLAINED", "Close", "Refuse", "Rejection", "Reset", "by_reason"]
 
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
@@ -118,9 +118,9 @@ class Refuse:
         return "Refuse()"
 
 
-#: Those who get no explanation: whom the operator keeps out, who speaks another protocol, and for
-#: whom there is no descriptor to spend on one.
-_UNEXPLAINED: Final = (Reason.DENIED, Reason.PENALTY, Reason.HEADER, Reason.DESCRIPTORS)
+#: Those who get no explanation unless one is given for them: whom the operator keeps out, who
+#: speaks another protocol; and for whom there is no descriptor to spend on one.
+UNEXPLAINED: Final = (Reason.DENIED, Reason.PENALTY, Reason.HEADER, Reason.DESCRIPTORS)
 
 
 def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Reason, Rejection]:
@@ -128,7 +128,8 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
 
     :param rejection: for ``capacity``; or a mapping from reasons. What it leaves out is done as
         ``capacity`` is (:class:`Close` by default); but who is denied, penalised, a proxy without
-        a header, or came when there was no descriptor left is at most reset, not replied to.
+        a header, or came when there was no descriptor left (:data:`UNEXPLAINED`) gets no reply:
+        :class:`Close` where ``capacity`` does, else :class:`Reset`.
     :raises SettingError: not a rejection, or not a reason; or not one for that reason.
     """
     given = rejection if isinstance(rejection, Mapping) else {"capacity": rejection or Close()}
@@ -155,5 +156,5 @@ def by_reason(rejection: Rejection | Mapping[str, Rejection] | None) -> dict[Rea
     default = given.get(Reason.CAPACITY, Close())
     plain: Rejection = default if isinstance(default, Close) else Reset()
     return {
-        reason: given.get(reason, plain if reason in _UNEXPLAINED else default) for reason in Reason
+        reason: given.get(reason, plain if reason in UNEXPLAINED else default) for reason in Reason
     }

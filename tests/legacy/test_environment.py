@@ -93,7 +93,7 @@ def test_each_option_is_a_variable_of_its_name(tmp_path: Path) -> None:
     ("variables", "said"),
     [
         ({"MAX_CONNECTIONS": "many"}, "GSERVER_MAX_CONNECTIONS 'many': must be a whole number"),
-        ({"RATE_BURST": "3"}, "GSERVER_RATE_BURST 3: needs rate"),
+        ({"RATE_BURST": "3"}, "GSERVER_RATE_BURST 3: needs GSERVER_RATE"),
         ({"REJECT": "refuse"}, "GSERVER_REJECT 'refuse': "),
         ({"DEFERRED_START": "1"}, "GSERVER_DEFERRED_START "),
         ({"TLS_CERT": "x.pem"}, "GSERVER_TLS_CERT 'x.pem': "),
