@@ -22,6 +22,7 @@ from gserver.probe.attempt import Attempt, too_many_at_once
 from gserver.probe.calibrate import Calibration
 from gserver.probe.finding import CapFinding
 from gserver.probe.outcomes import Outcome
+from gserver.probe.own_slots import gives_up_at, slots_are_gone
 from gserver.probe.run import Run
 from gserver.probe.target import Target
 
@@ -51,6 +52,7 @@ def find_cap(
     """Find the limit of *target*, holding at most *maximum* connections. Closes them all.
 
     :param expected: the cap it should have; over-admissions are counted against it.
+    :raises TargetError: nobody is admitted any more since the calibration.
     """
     search = _Search(target, calibration, run, maximum)
     search.finding.expected = expected
@@ -85,7 +87,8 @@ class _Search:
         self.freed_at = 0  # when we, or the server, last made a place, monotonic ns
         self.closed_at = monotonic_ns()  # when we last did: at the latest now, in the calibration
         self.oldest_at = self.closed_at  # when the first place was made that may not be back yet
-        self.back_s = self.patience.deadline_s  # by then a slot is back, as far as is known
+        # By then a slot is back, as far as is known.
+        self.back_s = max(self.patience.deadline_s, 2 * calibration.slot_back_s)
         self.engine = calibration.engine(
             target,
             on_outcome=self._on_outcome,
@@ -211,13 +214,7 @@ class _Search:
 
     def search(self) -> None:
         """Raise, go one by one, go past, confirm. Ends early when the run is stopped."""
-        for _ in range(_FIRST_TRIES):  # the slot of the calibration may still be coming back
-            self.run.pause(_BETWEEN_S)
-            if any(self._open(1)):
-                break
-            for attempt in list(self.waiting):
-                self.engine.end(attempt)
-            self.waiting.clear()
+        self._come_in()
         self.finding.turned_away.clear()
         while not self._over:
             self._ramp()
@@ -228,6 +225,30 @@ class _Search:
             self._confirm()
             if not self._some_are_late():
                 return
+
+    def _come_in(self) -> None:
+        """Hold the first: the slots of the calibration may still be coming back, all of them.
+
+        :raises TargetError: they do not, though half of the run's time was waited.
+        """
+        gives_up, tries = gives_up_at(self.run), 0
+        while not self._over:
+            self.run.pause(_BETWEEN_S)
+            self._open(1)
+            tries += 1
+            if any(a.outcome is Outcome.QUEUED for a in self.waiting):
+                # In line: who gave up and came anew would stand behind itself.
+                self.run.until(lambda: self.held or not self.waiting, gives_up - monotonic())
+            if self.held:
+                break
+            for attempt in list(self.waiting):
+                self.engine.end(attempt)
+            self.waiting.clear()
+            if tries >= _FIRST_TRIES and monotonic() >= gives_up and not self._over:
+                waited_s = monotonic() - self.closed_at / 1e9
+                raise slots_are_gone(self.engine.target, self.finding.policy, waited_s)
+        if tries > 1 or self.promoted:
+            self._came_back()
 
     def _ramp(self) -> None:
         step = 1
