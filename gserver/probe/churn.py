@@ -16,6 +16,7 @@ from gevent.event import Event
 from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
 from gserver.probe.errors import TargetError
+from gserver.probe.figures import latency_names
 from gserver.probe.holders import must_be_full
 from gserver.probe.ledger import Falsehood, Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
@@ -376,6 +377,9 @@ class _Churn:
             "reconnect.rejected": rejected,
             "reconnect.slots_lost": self.serial_lost,
         }
+        if not self.serial_lag:  # nobody came back in
+            result.absent |= latency_names("reconnect.lag")
+            result.absent |= latency_names("reconnect.connect_lag")
         result.figures |= summarise(self.serial_lag).flat("reconnect.lag")
         result.figures |= summarise(self.serial_connect_lag).flat("reconnect.connect_lag")
         result.lines.append(
@@ -389,6 +393,8 @@ class _Churn:
         lag = summarise(self.lag)
         if self.ran_at_once:
             result.figures |= lag.flat("freed_slot_lag")
+            if not lag.count:
+                result.absent |= latency_names("freed_slot_lag")
         # Who speaks first to be answered, or is admitted by silence, has listened before that.
         listens_s = 0.0 if self.speaks is Speaks.SERVER else self.patience.quiet_s
         title = "freed-slot lag (our close to)"

@@ -14,19 +14,27 @@ from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.churn import ChurnSettings, run_churn
 from gserver.probe.profiles import PROFILES
-from gserver.probe.result import Result
+from gserver.probe.result import EXIT_THRESHOLD, Result
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
+from gserver.probe.threshold import parse_threshold
 
 pytestmark = pytest.mark.long
 
+PATIENCE = Patience()
 SETTINGS = ChurnSettings(cap=3, tries=2, rate=50.0, duration_s=1.0, joiners=2, seed=1)
 
 
-def measure(port: int, settings: ChurnSettings = SETTINGS, *, stopped: bool = False) -> Result:
+def measure(
+    port: int,
+    settings: ChurnSettings = SETTINGS,
+    *,
+    stopped: bool = False,
+    patience: Patience = PATIENCE,
+) -> Result:
     target, result = parse_target(f"127.0.0.1:{port}"), Result("churn", "t")
     with Run(60, stream=None) as run:
-        calibration = calibrate(target, PROFILES["echo"], Patience(), run)
+        calibration = calibrate(target, PROFILES["echo"], patience, run)
         try:
             run_churn(target, calibration, run, settings, result)
         finally:
@@ -168,6 +176,26 @@ def test_those_who_come_back_one_after_the_other_do_so_within_their_time(
     assert 0 < found.figures["reconnect.tries"] <= 50
     assert [text for text in found.warnings if "of 100000 came back" in text]
     assert found.figures["leavers"] > 0
+
+
+def test_no_threshold_is_met_by_a_lag_that_nobody_had(start_server: Callable[..., int]) -> None:
+    """Not one slot comes back: that is the server's answer, and no reason not to count the run."""
+    # Of 40 slots the calibration's four connections have cost four.
+    port = start_server("limited_server", 40, "leaky")
+    settings = replace(SETTINGS, cap=36, tries=1, duration_s=0.3)
+    found = measure(port, settings, patience=Patience(deadline_s=0.3))
+    assert (found.figures["reconnect.lag.count"], found.figures["freed_slot_lag.count"]) == (0, 0)
+    names = ("reconnect.lag.max", "reconnect.connect_lag.p50", "freed_slot_lag.p99")
+    checked = found.check([parse_threshold(f"{name}<1s") for name in names])
+    assert [met for _, met in checked] == [False] * 3
+    assert found.exit_status(checked) == EXIT_THRESHOLD, found.invalid
+
+
+def test_a_percentile_of_too_few_samples_is_not_absent(start_server: Callable[..., int]) -> None:
+    """It has a value that was not measured well enough: nobody can say whether it is met."""
+    found = measure(start_server("limited_server", 3, "fin"))
+    found.check([parse_threshold("reconnect.lag.p999<1s")])
+    assert [text for text in found.invalid if "no figure reconnect.lag.p999" in text]
 
 
 @pytest.mark.parametrize(
