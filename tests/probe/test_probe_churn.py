@@ -13,6 +13,8 @@ from gserver.probe import churn
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.churn import ChurnSettings, run_churn
+from gserver.probe.churn_report import report_churn
+from gserver.probe.outcomes import Outcome
 from gserver.probe.profiles import PROFILES
 from gserver.probe.result import EXIT_THRESHOLD, Result
 from gserver.probe.run import Run
@@ -206,9 +208,10 @@ def test_a_lag_in_which_the_client_listens_says_so(name: str, said: str) -> None
     result = Result("churn", "t")
     with Run(60, stream=None) as run:
         state = churn._Churn(parse_target("127.0.0.1:1"), calibration, run, SETTINGS)
-        state.serial_lag.append(11_000_000)
-        state._report_lag(result)
         state.engine.close()
+    state.found.serial_first[Outcome.ADMITTED] += 1
+    state.found.serial_lag.append(11_000_000)
+    report_churn(result, state.found)
     (title,) = result.latencies
     assert said in title
     assert ("listens" in title) == bool(said)
