@@ -16,6 +16,7 @@ from gevent import socket as gsocket
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.engine import Engine, ignore
 from gserver.probe.errors import TargetError
+from gserver.probe.learned import learned
 from gserver.probe.oracle import Oracle
 from gserver.probe.own_slots import Slots, gives_up_at
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
@@ -156,6 +157,7 @@ class Calibration:
         """For the report."""
         return {
             "profile": self.profile.name,
+            "expects": _text(self.profile.expect),
             "quiet_time_s": self.patience.quiet_s,
             "deadline_s": self.patience.deadline_s,
             "admitted_s": self.admitted_s,
@@ -164,6 +166,10 @@ class Calibration:
             "round_trip_s": self.round_trip_s,
             "slot_back_after_s": self.slot_back_s,
         }
+
+
+def _text(pattern: re.Pattern[bytes] | None) -> str | None:
+    return None if pattern is None else pattern.pattern.decode("latin-1")
 
 
 def watch_s(patience: Patience) -> float:
@@ -191,6 +197,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     engine.sees_rows = False
     try:
         latencies: list[float] = []
+        answers: list[bytes] = []
         slots = Slots(engine, run, patience, gives_up_at(run))
         if found_out:
             slots.were_used(certainly=_has_served(profile, target))
@@ -200,6 +207,7 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
             if attempt.sock is not None and engine.accepted(attempt) is None:
                 engine.oracle = None  # the kernel has no such row: a server of another host
             slots.must_be_admitted(attempt, target, profile)
+            answers.append(attempt.received)
             latencies.append((attempt.finished - attempt.started) / 1e9)
             rtt_s = _round_trip_s(attempt)
             if len(latencies) > _TRIES or (given_time and slots.are_slow):
@@ -231,7 +239,13 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     # Some may have waited in a queue for a slot of ours, where those are slow.
     usual_s = min(latencies) if slots.are_slow else sorted(latencies)[len(latencies) // 2]
     return Calibration(
-        profile, patience, usual_s, closes_after, usable, rtt_s, slot_back_s=slots.back_s
+        learned(profile, answers),
+        patience,
+        usual_s,
+        closes_after,
+        usable,
+        rtt_s,
+        slot_back_s=slots.back_s,
     )
 
 

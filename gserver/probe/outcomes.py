@@ -101,7 +101,10 @@ def of_data(profile: Profile, received: bytes, *, probed: bool) -> Outcome | Non
         return Outcome.MESSAGE
     if profile.expect is None or (profile.speaks is Speaks.CLIENT and not probed):
         return None
-    return Outcome.ADMITTED if profile.expect.search(received) else None
+    if profile.expect.search(received):
+        return Outcome.ADMITTED
+    answered = profile.status is not None and profile.status.search(received)
+    return Outcome.MESSAGE if answered else None
 
 
 def of_quiet(

@@ -11,40 +11,19 @@ from dataclasses import replace
 from time import monotonic_ns
 
 import pytest
+from probe_finding import PATIENCE, find
 
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import _detect, calibrate
 from gserver.probe.cap import _Search, find_cap
 from gserver.probe.errors import LocalError, TargetError
-from gserver.probe.finding import CapFinding
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
-from gserver.probe.profiles import PROFILES, Profile
+from gserver.probe.profiles import PROFILES
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
 
 pytestmark = pytest.mark.long
-
-PATIENCE = Patience(quiet_s=0.02, deadline_s=0.5)
-
-
-def find(
-    port: int,
-    profile: Profile | None = None,
-    *,
-    maximum: int = 500,
-    expected: int | None = None,
-    patience: Patience = PATIENCE,
-) -> CapFinding:
-    target = parse_target(f"127.0.0.1:{port}")
-    with Run(60, stream=None) as run:
-        calibration = calibrate(target, profile, patience, run)
-        try:
-            finding = find_cap(target, calibration, run, maximum=maximum, expected=expected)
-        finally:
-            calibration.close()
-        assert not run.partial
-    return finding
 
 
 @pytest.mark.parametrize("cap", [1, 10])
