@@ -18,6 +18,7 @@ from gserver.probe.engine import Engine, ignore
 from gserver.probe.errors import TargetError
 from gserver.probe.learned import learned
 from gserver.probe.oracle import Oracle
+from gserver.probe.outcomes import Outcome
 from gserver.probe.own_slots import Slots, gives_up_at
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
 from gserver.probe.records import Records
@@ -33,6 +34,7 @@ _AFTER_DEADLINE_S: Final = 1.0  # who is turned away as the deadline passes is s
 _SURELY_BEFORE: Final = 0.7  # earlier than that, it is not the server's own time limit
 _TRIES: Final = 3
 _BETWEEN_S: Final = 0.05
+_MORE_GREETINGS: Final = 3  # they may take turns, or come from one server or another by chance
 _TCPI_RTT: Final = 68  # offset in struct tcp_info (linux/tcp.h), microseconds, u32
 
 
@@ -157,7 +159,7 @@ class Calibration:
         """For the report."""
         return {
             "profile": self.profile.name,
-            "expects": _text(self.profile.expect),
+            "expects": _text(self.profile.expect or self.profile.greeting),
             "quiet_time_s": self.patience.quiet_s,
             "deadline_s": self.patience.deadline_s,
             "admitted_s": self.admitted_s,
@@ -225,6 +227,9 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
             run.tell(f"does the server end a silent connection by itself? {hold_s:g} s to see")
         run.until(lambda: attempt.ended, hold_s)
         closes_after = (attempt.ended - attempt.finished) / 1e9 if attempt.ended else None
+        engine.end(attempt)
+        if profile.admits_any_greeting and not slots.are_slow:
+            answers += _greetings(engine, run, patience)
         usable = engine.oracle
     except BaseException:
         if oracle is not None:
@@ -253,6 +258,20 @@ def _has_served(profile: Profile, target: Target) -> bool:
     """Whether who found *profile* out was served: not if a port's number, any greeting (which may
     say that the server is full) or silence was enough for it."""
     return profile.name not in ("banner", "silent") and target.address[1] not in PROFILE_BY_PORT
+
+
+def _greetings(engine: Engine, run: Run, patience: Patience) -> list[bytes]:
+    """Some more, for what they have in common; fewer, where a slot is not back at once."""
+    found = []
+    for _ in range(_MORE_GREETINGS):
+        run.pause(_BETWEEN_S)
+        attempt = engine.start(keep=True)
+        run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
+        engine.end(attempt)
+        if attempt.outcome is not Outcome.ADMITTED:
+            break
+        found.append(attempt.received)
+    return found
 
 
 def _round_trip_s(attempt: Attempt) -> float:

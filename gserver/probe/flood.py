@@ -92,7 +92,12 @@ class FloodPlan:
                     profile.send.decode("latin-1"),
                     *(
                         None if p is None else p.pattern.decode("latin-1")
-                        for p in (profile.expect, profile.reject, profile.status)
+                        for p in (
+                            profile.expect,
+                            profile.reject,
+                            profile.status,
+                            profile.greeting,
+                        )
                     ),
                 ],
                 "patience": [self.patience.quiet_s, self.patience.deadline_s],
@@ -235,7 +240,10 @@ def main() -> None:
     spec: dict[str, Any] = json.loads(sys.stdin.readline())
     target = parse_target(spec["target"])
     name, speaks, send, *patterns = spec["profile"]
-    profile = Profile(name, Speaks(speaks), send.encode("latin-1"), *map(_pattern, patterns))
+    expect, reject, status, greeting = map(_pattern, patterns)
+    profile = Profile(
+        name, Speaks(speaks), send.encode("latin-1"), expect, reject, status, greeting
+    )
     pace = ConstantRate(*spec["pace"])
     records = Records(pace.planned)
     oracle = Oracle() if spec["oracle"] else None

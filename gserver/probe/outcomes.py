@@ -99,6 +99,8 @@ def of_data(profile: Profile, received: bytes, *, probed: bool) -> Outcome | Non
     """
     if profile.reject is not None and profile.reject.search(received):
         return Outcome.MESSAGE
+    if profile.greeting is not None and b"\n" in received.lstrip():
+        return None if profile.greeting.match(received) else Outcome.MESSAGE
     if profile.expect is None or (profile.speaks is Speaks.CLIENT and not probed):
         return None
     if profile.expect.search(received):
@@ -119,7 +121,10 @@ def of_quiet(
     if profile.speaks is Speaks.SERVER:
         # A greeting without a pattern counts once the server has let it stand: a busy message
         # is followed by the end within quiet-time.
-        return Outcome.ADMITTED if received and profile.expect is None else Next.WAIT
+        if not received or profile.expect is not None:
+            return Next.WAIT
+        fits = profile.greeting is None or profile.greeting.match(received)
+        return Outcome.ADMITTED if fits else Next.WAIT
     return Outcome.ADMITTED if accepted else Next.WAIT
 
 

@@ -45,6 +45,8 @@ class Profile:
     :param reject: what a rejected client is told; None: an unexpected text followed by the end.
     :param status: an answer that has come so far can be judged: unless it is expected, it turns
         its client away. Its group is what tells the answers apart (``learned.py``).
+    :param greeting: how the first line of any greeting begins, as calibration has learned; None:
+        nothing is known of it. It admits nobody that the server does not let stand.
     :param ping: sent by a held connection to see that it is still served; empty: cannot be done.
     :param half_way: an admitted client is left in the middle of a handshake. Servers limit its
         time: MySQL's ``connect_timeout`` 10 s, PostgreSQL's ``authentication_timeout`` 60 s,
@@ -57,6 +59,7 @@ class Profile:
     expect: re.Pattern[bytes] | None = None
     reject: re.Pattern[bytes] | None = None
     status: re.Pattern[bytes] | None = None
+    greeting: re.Pattern[bytes] | None = None
     ping: bytes = b""
     half_way: bool = False
 
@@ -66,9 +69,12 @@ class Profile:
 
         Who is turned away late cannot be told, before that, from who was let in.
         """
-        return self.speaks is Speaks.NOBODY or (
-            self.speaks is Speaks.SERVER and self.expect is None
-        )
+        return self.speaks is Speaks.NOBODY or self.admits_any_greeting
+
+    @property
+    def admits_any_greeting(self) -> bool:
+        """Whether the server greets in words of its own, which count if it lets them stand."""
+        return self.speaks is Speaks.SERVER and self.expect is None
 
 
 def _pattern(text: bytes) -> re.Pattern[bytes]:

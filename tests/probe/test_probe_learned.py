@@ -8,10 +8,10 @@ import pytest
 from probe_finding import find
 
 from gserver.probe.learned import learned
-from gserver.probe.outcomes import Outcome, of_data
+from gserver.probe.outcomes import Next, Outcome, of_data, of_quiet
 from gserver.probe.profiles import PROFILES, profile_named
 
-HTTP = PROFILES["http"]
+HTTP, BANNER = PROFILES["http"], PROFILES["banner"]
 
 
 def response(status: str) -> bytes:
@@ -54,6 +54,81 @@ def test_the_users_pattern_is_the_users() -> None:
     profile = learned(profile_named("http", expect="hello"), [response("200 OK") + b"hello"])
     assert of_data(profile, response("200 OK"), probed=True) is None
     assert of_data(profile, response("404 Not Found") + b"hello", probed=True) is Outcome.ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("greetings", "later"),
+    [
+        ([b"HELLO server\r\n"] * 3, b"HELLO server\r\n"),
+        ([b"\r\nhello\r\n"] * 3, b"\r\nhello\r\n"),
+        ([b"login: "] * 3, b"login: "),
+        ([b"client %d\r\n" % n for n in (1, 2, 3)], b"client 10\r\n"),
+        ([b"%d of all\r\n" % n for n in (101, 102, 103)], b"104 of all\r\n"),
+        ([b"[%4d] client\r\n" % n for n in (1, 2, 3)], b"[1000] client\r\n"),
+        ([b"Tue Dec  1 05:59:59 2026\r\n"] * 3, b"Tue Dec 10 06:00:07 2026\r\n"),
+        ([b"2026-12-01T05:59:59Z\r\n"] * 3, b"2026-12-01T06:00:01Z\r\n"),
+        ([b"+OK <7.%d@mx>\r\n" % n for n in (97, 98, 101)], b"+OK <1234.5678@mx>\r\n"),
+        ([b"host-%s ready\r\n" % n for n in (b"a", b"b", b"c")], b"host-d ready\r\n"),
+        ([b"challenge a8==\r\n", b"challenge xyz+\r\n"], b"challenge +/00\r\n"),
+        ([b"8.0\x00%s" % n for n in (b"a", b"b", b"c")], b"9\x00d"),
+        ([n.to_bytes(4) for n in (3_990_000_000, 3_990_000_000)], (3_990_000_999).to_bytes(4)),
+        ([b"one", b"two"], b"three\r\n"),
+        ([b""], b"anything\r\n"),
+        ([], b"anything\r\n"),
+    ],
+)
+def test_an_admitted_clients_greeting_fits_the_calibrations(
+    greetings: list[bytes], later: bytes
+) -> None:
+    """Whatever number, time or secret is in it."""
+    profile = learned(BANNER, greetings)
+    assert of_data(profile, later, probed=False) is None
+    assert of_quiet(profile, later, probed=False, accepted=True) is Outcome.ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("greetings", "told"),
+    [
+        ([b"HELLO server\r\n"] * 3, b"BUSY\r\n"),
+        ([b"HELLO server\r\n"] * 3, b"HELLO, no\r\n"),
+        ([b"HELLO %d\r\n" % n for n in (1, 2, 3)], b"busy: 4\r\n"),
+        ([b"Tue Dec  1 05:59:59 2026\r\n"] * 3, b"full up\r\n"),
+        ([b"login: "] * 3, b"too many users\r\n"),
+        ([b"200 news\r\n"] * 3, b"400 news\r\n"),
+        ([b"host-%s ready\r\n" % n for n in (b"a", b"b", b"c")], b"\r\nno room\r\n"),
+    ],
+)
+def test_another_greeting_is_no_admission(greetings: list[bytes], told: bytes) -> None:
+    profile = learned(BANNER, greetings)
+    assert of_data(profile, told, probed=False) is Outcome.MESSAGE
+    part = told.rstrip()  # more of it may come
+    assert of_data(profile, part, probed=False) is None
+    assert of_quiet(profile, part, probed=False, accepted=True) is Next.WAIT
+
+
+def test_a_greeting_that_fits_must_stand_all_the_same() -> None:
+    """It may be the same for those who are turned away at once."""
+    profile = learned(BANNER, [b"HELLO server\r\n"] * 3)
+    assert profile.judges_by_silence
+    assert of_data(profile, b"HELLO server\r\n", probed=False) is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("admitted", "others"),
+    [
+        (r"HELLO server\r\n", r"BUSY\r\n"),
+        (r"HELLO number {n}\r\n", r"BUSY, number {n}\r\n"),
+        (r"{n} ready\r\n", r"no room\r\n"),
+    ],
+)
+def test_another_greeting_on_an_open_connection_is_no_admission(
+    start_server: Callable[..., int], admitted: str, others: str
+) -> None:
+    finding = find(start_server("worded_server", 12, "greets", admitted, others), maximum=60)
+    assert (finding.limit, finding.peak, finding.over_admissions) == (12, 12, 0)
+    assert (finding.policy, finding.fits_after_close) == (Outcome.MESSAGE, 1)
+    assert finding.dropped_while_held == 0
 
 
 @pytest.mark.long
