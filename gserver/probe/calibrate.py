@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Final
 
 import gevent
@@ -15,8 +16,10 @@ from gevent import socket as gsocket
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.engine import Engine, ignore
 from gserver.probe.errors import TargetError
+from gserver.probe.learned import learned
 from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
+from gserver.probe.own_slots import Slots, gives_up_at
 from gserver.probe.profiles import PROBE_LINE, PROFILE_BY_PORT, PROFILES, Profile, Speaks
 from gserver.probe.records import Records
 from gserver.probe.run import Run
@@ -30,8 +33,8 @@ _HOLD_S: Final = 0.5
 _AFTER_DEADLINE_S: Final = 1.0  # who is turned away as the deadline passes is still seen
 _SURELY_BEFORE: Final = 0.7  # earlier than that, it is not the server's own time limit
 _TRIES: Final = 3
-_RETRIES: Final = 4
 _BETWEEN_S: Final = 0.05
+_MORE_GREETINGS: Final = 3  # they may take turns, or come from one server or another by chance
 _TCPI_RTT: Final = 68  # offset in struct tcp_info (linux/tcp.h), microseconds, u32
 
 
@@ -45,6 +48,8 @@ class Calibration:
         within :attr:`watch_s`.
     :param oracle: answers for this target; None: on another host. Closed by :meth:`close`.
     :param round_trip_s: the network's, as the kernel measured it (``TCP_INFO``), seconds.
+    :param slot_back_s: the longest that a slot of ours took to come back, seconds; 0: none was seen
+        to be missing.
     :param records: where the attempts of :meth:`engine` go; None: nowhere.
     """
 
@@ -55,6 +60,7 @@ class Calibration:
     oracle: Oracle | None
     round_trip_s: float = 0.0
     records: Records | None = None
+    slot_back_s: float = 0.0
 
     @property
     def grace_s(self) -> float:
@@ -153,13 +159,19 @@ class Calibration:
         """For the report."""
         return {
             "profile": self.profile.name,
+            "expects": _text(self.profile.expect or self.profile.greeting),
             "quiet_time_s": self.patience.quiet_s,
             "deadline_s": self.patience.deadline_s,
             "admitted_s": self.admitted_s,
             "closes_by_itself_after_s": self.closes_after_s,
             "oracle": self.oracle is not None,
             "round_trip_s": self.round_trip_s,
+            "slot_back_after_s": self.slot_back_s,
         }
+
+
+def _text(pattern: re.Pattern[bytes] | None) -> str | None:
+    return None if pattern is None else pattern.pattern.decode("latin-1")
 
 
 def watch_s(patience: Patience) -> float:
@@ -186,17 +198,24 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
     engine = Engine(target, profile, patience, oracle=oracle)
     engine.sees_rows = False
     try:
-        latencies = []
-        for _ in range(_TRIES):
-            attempt = _one(engine, run, patience)
+        latencies: list[float] = []
+        answers: list[bytes] = []
+        slots = Slots(engine, run, patience, gives_up_at(run))
+        if found_out:
+            slots.were_used(certainly=_has_served(profile, target))
+        while True:
+            given_time = slots.are_slow
+            attempt = slots.take()
             if attempt.sock is not None and engine.accepted(attempt) is None:
                 engine.oracle = None  # the kernel has no such row: a server of another host
-            _must_be_admitted(attempt, target, profile)
+            slots.must_be_admitted(attempt, target, profile)
+            answers.append(attempt.received)
             latencies.append((attempt.finished - attempt.started) / 1e9)
             rtt_s = _round_trip_s(attempt)
+            if len(latencies) > _TRIES or (given_time and slots.are_slow):
+                break
             engine.end(attempt)
-        attempt = _one(engine, run, patience)
-        _must_be_admitted(attempt, target, profile)
+            slots.were_used(certainly=True)
         hold_s = _HOLD_S
         if profile.judges_by_silence:
             hold_s = watch_s(patience)
@@ -208,6 +227,9 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
             run.tell(f"does the server end a silent connection by itself? {hold_s:g} s to see")
         run.until(lambda: attempt.ended, hold_s)
         closes_after = (attempt.ended - attempt.finished) / 1e9 if attempt.ended else None
+        engine.end(attempt)
+        if profile.admits_any_greeting and not slots.are_slow:
+            answers += _greetings(engine, run, patience)
         usable = engine.oracle
     except BaseException:
         if oracle is not None:
@@ -219,22 +241,37 @@ def calibrate(target: Target, profile: Profile | None, patience: Patience, run: 
         oracle.close()
     if rtt_s * 4 > patience.quiet_s:
         patience = replace(patience, quiet_s=rtt_s * 4)
+    # Some may have waited in a queue for a slot of ours, where those are slow.
+    usual_s = min(latencies) if slots.are_slow else sorted(latencies)[len(latencies) // 2]
     return Calibration(
-        profile, patience, sorted(latencies)[len(latencies) // 2], closes_after, usable, rtt_s
+        learned(profile, answers),
+        patience,
+        usual_s,
+        closes_after,
+        usable,
+        rtt_s,
+        slot_back_s=slots.back_s,
     )
 
 
-def _one(engine: Engine, run: Run, patience: Patience) -> Attempt:
-    # A server with a limit of one may still be giving back the slot of the attempt before.
-    for _ in range(_RETRIES):
+def _has_served(profile: Profile, target: Target) -> bool:
+    """Whether who found *profile* out was served: not if a port's number, any greeting (which may
+    say that the server is full) or silence was enough for it."""
+    return profile.name not in ("banner", "silent") and target.address[1] not in PROFILE_BY_PORT
+
+
+def _greetings(engine: Engine, run: Run, patience: Patience) -> list[bytes]:
+    """Some more, for what they have in common; fewer, where a slot is not back at once."""
+    found = []
+    for _ in range(_MORE_GREETINGS):
         run.pause(_BETWEEN_S)
         attempt = engine.start(keep=True)
         run.until(lambda a=attempt: a.outcome, patience.deadline_s + 1)  # type: ignore[misc]
-        run.go_on()
-        if attempt.outcome is Outcome.ADMITTED:
-            break
         engine.end(attempt)
-    return attempt
+        if attempt.outcome is not Outcome.ADMITTED:
+            break
+        found.append(attempt.received)
+    return found
 
 
 def _round_trip_s(attempt: Attempt) -> float:
@@ -244,37 +281,14 @@ def _round_trip_s(attempt: Attempt) -> float:
     return int(struct.unpack_from("=I", info, _TCPI_RTT)[0]) / 1e6
 
 
-def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> None:
-    outcome = attempt.outcome
-    if outcome is Outcome.ADMITTED:
-        return
-    where = f"{target.tried}, profile {profile.name}"
-    text = attempt.received[:60]
-    reasons = {
-        Outcome.REFUSED: "the connection is refused: is the server running there?",
-        Outcome.SYN_PENDING: "no answer to the handshake: is the address right?",
-        Outcome.UNKNOWN: f"connected, then nothing that could be read as admission ({text!r}); "
-        "give --profile, or --send and --expect",
-        Outcome.HANG: "no reply to the probe; give --profile (silent, when the server never "
-        "answers), or --send and --expect",
-        Outcome.QUEUED: "the server did not accept a single connection: is it full already?",
-        Outcome.MESSAGE: f"a single client is told {text!r}: is it full already, or is the "
-        "profile wrong?",
-        Outcome.FIN: "a single client is turned away with FIN: is it full already?",
-        Outcome.RST: "a single client is turned away with RST: is it full already?",
-        Outcome.LOCAL: "this machine could not make the connection",
-    }
-    why = reasons.get(outcome, "no outcome") if outcome is not None else "no outcome"
-    raise TargetError(f"{where}: {why}")
-
-
 def _detect(target: Target, patience: Patience) -> Profile:
     found = _ask(target, patience, PROBE_LINE)
     if found is not None:
         return found
     # Ended for a line of text: by a server that waits for binary, TLS above all. It may still be
     # giving back the slot of that connection, or limit how often one source comes.
-    for _ in range(_RETRIES):
+    gives_up = monotonic() + 2 * patience.deadline_s
+    while monotonic() < gives_up:
         gevent.sleep(_BETWEEN_S)
         try:
             found = _ask(target, patience, PROFILES["tls"].send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
@@ -15,22 +14,20 @@ from gevent.event import Event
 
 from gserver.probe.attempt import Attempt, Batches
 from gserver.probe.calibrate import Calibration
+from gserver.probe.churn_report import ChurnFinding, report_churn
 from gserver.probe.errors import TargetError
 from gserver.probe.holders import must_be_full
-from gserver.probe.ledger import Falsehood, Ledger
+from gserver.probe.ledger import Ledger
 from gserver.probe.outcomes import REJECTIONS, Outcome
 from gserver.probe.profiles import Speaks
 from gserver.probe.result import Result
 from gserver.probe.run import Run, collector_off
-from gserver.probe.stats import summarise
 from gserver.probe.target import Target
-from gserver.probe.validity import ClientHealth, judge
 
 __all__ = ["ChurnSettings", "run_churn"]
 
 _ROUNDS_WITHOUT_GAIN = 5
 _AGAIN_S = 0.001  # between one client's rejection and its next try
-_SHOWN_S = 0.1
 _LAST_S = 0.05  # beyond two admissions: for the last leavers, who wait for the cap to be full
 
 
@@ -69,7 +66,8 @@ def run_churn(
             raise churn.engine.failure
     finally:
         churn.engine.close()
-    churn.report(result)
+    churn.found.peak, churn.found.stopped = churn.ledger.peak, run.stopped
+    report_churn(result, churn.found)
 
 
 class _Churn:
@@ -80,30 +78,18 @@ class _Churn:
         self.settings = settings
         self.target = target
         self.patience = calibration.patience
-        self.speaks = calibration.profile.speaks
         self.batches = Batches(calibration.admitted_s)
         self.ledger = Ledger(settings.cap, int(calibration.grace_s * 1e9))
         self.held: list[Attempt] = []
-        self.lost = 0
-        self.local_errors = 0
-        self.false: Counter[Falsehood] = Counter()
-        self.outcomes: Counter[Outcome] = Counter()
-        self.serial_first: Counter[Outcome] = Counter()  # of each round's first attempt
-        self.serial_lost = 0
-        self.serial_late = ""  # why not all the tries were made
-        self.serial_lag: list[int] = []
-        self.serial_connect_lag: list[int] = []
-        self.serial_false: Counter[Falsehood] = Counter()
-        self.lag: list[int] = []
-        self.connect_lag: list[int] = []
+        self.found = ChurnFinding(settings.cap, settings.rate, self.patience.deadline_s)
+        # Who speaks first to be answered, or is admitted by silence, has listened before that.
+        if calibration.profile.speaks is not Speaks.SERVER:
+            self.found.listens_s = self.patience.quiet_s
         self.freed: list[int] = []  # our closes that nobody has been admitted for yet
         self.measured_from = 0  # what was closed before is warm-up
-        self.planned = self.leavers = 0
         self.turned_away = 0  # the first who came after the oldest of these, and was
-        self.kept = 0  # ns in which the server had not given back a slot, or had ended a holder
+        self.silent_until = 0  # so far :attr:`ChurnFinding.silent` is counted
         self.last_s = 2 * calibration.admitted_s + _LAST_S
-        self.ran_at_once = False
-        self.at_once_s = self.at_once_cpu_s = 0.0
         self._waiters: dict[Attempt, Event] = {}
         self.engine = calibration.engine(
             target,
@@ -116,8 +102,10 @@ class _Churn:
     def _on_outcome(self, attempt: Attempt) -> None:
         outcome = attempt.outcome
         assert outcome is not None
-        self.outcomes[outcome] += 1
+        self.found.outcomes[outcome] += 1
         self.ledger.begin(attempt, attempt.started)  # some come to their outcome as they start
+        if self.freed:
+            self._waited(max(self.freed[0], attempt.started), attempt.finished)
         if outcome is Outcome.ADMITTED:
             if len(self.held) >= self.settings.cap:
                 self._look_for_ended()
@@ -128,23 +116,29 @@ class _Churn:
                 # Whoever comes while another is let in, who listens first, is rightly turned away:
                 # the server kept the slot if that was somebody before the one it let in.
                 if 0 < self.turned_away < attempt.started:
-                    self.kept += attempt.started - closed
+                    self.found.kept += attempt.started - closed
                 self.turned_away = 0
                 if closed >= self.measured_from:
-                    self.lag.append(attempt.finished - closed)
-                    self.connect_lag.append(max(0, attempt.started - closed))
+                    self.found.lag.append(attempt.finished - closed)
+                    self.found.connect_lag.append(max(0, attempt.started - closed))
         elif outcome in REJECTIONS:
-            self.false[self.ledger.rejected(attempt, attempt.finished)] += 1
+            self.found.false[self.ledger.rejected(attempt, attempt.finished)] += 1
             if self.freed and attempt.started >= self.freed[0]:
                 self.turned_away = self.turned_away or attempt.started
         elif outcome is Outcome.LOCAL:
             self.ledger.never_left(attempt)
-            self.local_errors += 1
+            self.found.local_errors += 1
         else:
             self._give_up(attempt)  # no answer is no false rejection
         waiter = self._waiters.pop(attempt, None)
         if waiter is not None:
             waiter.set()
+
+    def _waited(self, since: int, until: int) -> None:
+        """Somebody asked for a free place *since* then, and was not answered before *until*."""
+        late = until - max(since, self.silent_until) - int(self.last_s * 1e9)
+        if late > 0:
+            self.found.silent, self.silent_until = self.found.silent + late, until
 
     def _on_change(self, attempt: Attempt) -> None:
         if attempt.ended and attempt in self.held:
@@ -153,7 +147,7 @@ class _Churn:
     def _ended(self, attempt: Attempt, when: int) -> None:
         self.held.remove(attempt)
         self.ledger.ended(when)
-        self.lost += 1
+        self.found.lost += 1
 
     def _look_for_ended(self) -> None:
         """Before so many count as served at once: those go whose end has come and was not read."""
@@ -165,7 +159,7 @@ class _Churn:
     @property
     def over(self) -> bool:
         """Whether to end now: interrupted, or this machine failed and the run does not count."""
-        return self.run.stopped or self.local_errors > 0
+        return self.run.stopped or self.found.local_errors > 0
 
     # -- one step ---------------------------------------------------------------------------
 
@@ -214,8 +208,8 @@ class _Churn:
         if not self.over:
             more = self._try()
             must_be_full(self.target, self.settings.cap, more.outcome, self.run)
-        self.false.clear()
-        self.outcomes.clear()
+        self.found.false.clear()
+        self.found.outcomes.clear()
 
     def serially(self) -> None:
         """Close one, reconnect at once, until admitted; as often as was asked for.
@@ -225,17 +219,17 @@ class _Churn:
         """
         ends = monotonic_ns() + self.settings.tries_s * 1e9
         for done in range(self.settings.tries):
-            if self.over or not self.held or self.serial_lost:
+            if self.over or not self.held or self.found.serial_lost:
                 break
             if monotonic_ns() >= ends:
-                self.serial_late = (
+                self.found.serial_late = (
                     f"only {done} of {self.settings.tries} came back one after the other: the "
                     f"{self.settings.tries_s:.0f} s for them were over"
                 )
                 break
             self.run.tell(f"close, then reconnect: {done} of {self.settings.tries}")
             self._reconnect(self._leave(self.held[0]))
-        self.serial_false = self.false.copy()
+        self.found.serial_false = self.found.false.copy()
 
     def _reconnect(self, closed: int) -> None:
         gives_up = 0
@@ -245,13 +239,13 @@ class _Churn:
                 return
             if not gives_up:
                 gives_up = attempt.finished + int(self.patience.deadline_s * 1e9)
-                self.serial_first[attempt.outcome] += 1
+                self.found.serial_first[attempt.outcome] += 1
             if attempt.outcome is Outcome.ADMITTED:
-                self.serial_lag.append(attempt.finished - closed)
-                self.serial_connect_lag.append(attempt.started - closed)
+                self.found.serial_lag.append(attempt.finished - closed)
+                self.found.serial_connect_lag.append(attempt.started - closed)
                 return
             if attempt.finished > gives_up:
-                self.serial_lost += 1
+                self.found.serial_lost += 1
                 return
             gevent.sleep(_AGAIN_S)
 
@@ -261,7 +255,7 @@ class _Churn:
         A leaver who is due while the cap is not full waits until it is.
         """
         draw = random.Random(self.settings.seed)
-        self.ran_at_once = self.settings.duration_s > 0
+        self.found.ran_at_once = self.settings.duration_s > 0
         ends = monotonic_ns() + int(self.settings.duration_s * 1e9)
         over = Event()
         joiners = [gevent.spawn(self._join, over) for _ in range(self.settings.joiners)]
@@ -271,14 +265,14 @@ class _Churn:
             comes = self._comes_to_leave(due, began, ends + int(self.last_s * 1e9))
             if self.over:  # nobody is skipped for who stopped us
                 break
-            self.planned += 1
+            self.found.planned += 1
             if comes:
                 self.freed.append(self._leave(draw.choice(self.held)))
-                self.leavers += 1
+                self.found.leavers += 1
         if self.freed and self.turned_away:
-            self.kept += monotonic_ns() - self.freed[0]
-        self.at_once_s = (monotonic_ns() - began) / 1e9
-        self.at_once_cpu_s = process_time() - cpu
+            self.found.kept += monotonic_ns() - self.freed[0]
+        self.found.at_once_s = (monotonic_ns() - began) / 1e9
+        self.found.at_once_cpu_s = process_time() - cpu
         over.set()
         self._join_all(joiners)
 
@@ -300,131 +294,14 @@ class _Churn:
             else:
                 self.run.pause(_AGAIN_S)
                 if len(self.held) + len(self.freed) < self.settings.cap:
-                    self.kept += monotonic_ns() - now
+                    self.found.kept += monotonic_ns() - now
         return False
 
     def _join(self, over: Event) -> None:
-        while not over.is_set() and not self.local_errors:
+        while not over.is_set() and not self.found.local_errors:
             self._try()
             gevent.sleep(_AGAIN_S)
 
     def _join_all(self, clients: list[gevent.Greenlet[..., Any]]) -> None:
         # An error in one of them is the run's: nobody dies unseen.
         gevent.joinall(clients, timeout=self.patience.deadline_s + 2, raise_error=True)
-
-    # -- the report -------------------------------------------------------------------------
-
-    def report(self, result: Result) -> None:
-        settings = self.settings
-        certain, possible = self.false[Falsehood.CERTAIN], self.false[Falsehood.POSSIBLE]
-        tries = self.serial_first.total()
-        if tries or self.ran_at_once:
-            result.lines.append(("cap", f"{settings.cap} connections held"))
-        if tries:
-            self._report_serial(result, tries)
-            result.headline = (
-                f"{result.figures['reconnect.rejected']} of {tries} rejected when they came back "
-                "at once; "
-            )
-        if tries or self.ran_at_once:
-            of_joiners = possible - self.serial_false[Falsehood.POSSIBLE]
-            over = max(0, self.ledger.peak - settings.cap)
-            result.headline += f"{certain} certain false rejections"
-            result.figures |= {
-                "over_admissions": over,
-                "false_rejections.certain": certain,
-                "false_rejections.possible": possible,
-                "dropped_while_held": self.lost,
-            }
-            result.figures |= {outcome.value: self.outcomes[outcome] for outcome in Outcome}
-            who = [f"{self.serial_false[Falsehood.POSSIBLE]} of those who reconnected"] * bool(
-                tries
-            ) + [f"{of_joiners} of the joiners"] * self.ran_at_once
-            result.lines += [
-                (
-                    "false rejections",
-                    f"{certain} certain; possible: {', '.join(who)} (another's answer may have "
-                    "been under way)",
-                ),
-                ("over-admissions", f"{over} certain (most served at once: {self.ledger.peak})"),
-                ("outcomes", ", ".join(f"{n} {o.value}" for o, n in self.outcomes.most_common())),
-            ]
-            self._report_lag(result)
-        if self.ran_at_once:
-            self._report_client(result)
-        if self.serial_late:
-            result.warnings.append(self.serial_late)
-        if self.serial_lost:
-            result.warnings.append(
-                f"a slot did not come back within {self.patience.deadline_s:g} s of its client's "
-                "leaving"
-            )
-        if self.lost:
-            result.warnings.append(f"the server ended {self.lost} held connections by itself")
-        if self.local_errors:
-            result.invalid.append(
-                f"{self.local_errors} attempts failed on this machine (descriptors or ports)"
-            )
-
-    def _report_serial(self, result: Result, tries: int) -> None:
-        """Of the first part, of which *tries* were made."""
-        rejected = sum(self.serial_first[outcome] for outcome in REJECTIONS)
-        admitted = self.serial_first[Outcome.ADMITTED]
-        result.figures |= {
-            "reconnect.tries": tries,
-            "reconnect.first_try": admitted,
-            "reconnect.rejected": rejected,
-            "reconnect.slots_lost": self.serial_lost,
-        }
-        result.figures |= summarise(self.serial_lag).flat("reconnect.lag")
-        result.figures |= summarise(self.serial_connect_lag).flat("reconnect.connect_lag")
-        result.lines.append(
-            (
-                "close, then reconnect",
-                f"{rejected} of {tries} rejected at the first try, {admitted} admitted",
-            )
-        )
-
-    def _report_lag(self, result: Result) -> None:
-        lag = summarise(self.lag)
-        if self.ran_at_once:
-            result.figures |= lag.flat("freed_slot_lag")
-        # Who speaks first to be answered, or is admitted by silence, has listened before that.
-        listens_s = 0.0 if self.speaks is Speaks.SERVER else self.patience.quiet_s
-        title = "freed-slot lag (our close to)"
-        if listens_s:
-            title += f"; the admitted: with {listens_s * 1e3:.3g} ms in which the client listens"
-        result.latencies[title] = {
-            "reconnect: its connect": summarise(self.serial_connect_lag),
-            "reconnect: admitted": summarise(self.serial_lag),
-            "joiners: its connect": summarise(self.connect_lag),
-            "joiners: next admitted": lag,
-        }
-        result.details["quiet_time_in_lag_s"] = listens_s
-
-    def _report_client(self, result: Result) -> None:
-        """Of the second part: of the first one client's pace is the server's."""
-        reached = self.leavers / max(self.at_once_s, 1e-9)
-        share = self.at_once_cpu_s / max(self.at_once_s, 1e-9)
-        skipped = self.planned - self.leavers
-        result.figures |= {
-            "leavers": self.leavers,
-            "leavers_skipped": skipped,
-            "leavers_rate": reached,
-            "client_cpu": share,
-        }
-        text = f"{reached:.1f} a second, of {self.settings.rate:g} asked for"
-        if skipped:
-            text += f"; {skipped} skipped: the cap was not full"
-        kept_s = self.kept / 1e9
-        if kept_s >= _SHOWN_S:
-            text += f"; for {kept_s:.1f} s the server had not given back a slot"
-        result.lines.append(("leavers", f"{text}; client at {share:.0%} of a core"))
-        if not self.run.stopped:
-            # Who was due in the time that the server kept a slot is excused.
-            planned = max(self.leavers, self.planned - round(kept_s * self.settings.rate))
-            dropped = planned - self.leavers
-            health = ClientHealth([share], planned, self.leavers, dropped, None, None, 0)
-            warnings, invalid = judge(health, "churn")
-            result.warnings += warnings
-            result.invalid += invalid

@@ -92,7 +92,12 @@ class FloodPlan:
                     profile.send.decode("latin-1"),
                     *(
                         None if p is None else p.pattern.decode("latin-1")
-                        for p in (profile.expect, profile.reject)
+                        for p in (
+                            profile.expect,
+                            profile.reject,
+                            profile.status,
+                            profile.greeting,
+                        )
                     ),
                 ],
                 "patience": [self.patience.quiet_s, self.patience.deadline_s],
@@ -234,9 +239,10 @@ def main() -> None:
     die_with_parent(int(sys.argv[1]))
     spec: dict[str, Any] = json.loads(sys.stdin.readline())
     target = parse_target(spec["target"])
-    name, speaks, send, expect, reject = spec["profile"]
+    name, speaks, send, *patterns = spec["profile"]
+    expect, reject, status, greeting = map(_pattern, patterns)
     profile = Profile(
-        name, Speaks(speaks), send.encode("latin-1"), _pattern(expect), _pattern(reject)
+        name, Speaks(speaks), send.encode("latin-1"), expect, reject, status, greeting
     )
     pace = ConstantRate(*spec["pace"])
     records = Records(pace.planned)

@@ -9,11 +9,22 @@ from typing import Final
 
 from gserver.errors import SettingError
 
-__all__ = ["PROBE_LINE", "PROFILES", "PROFILE_BY_PORT", "Profile", "Speaks", "profile_named"]
+__all__ = [
+    "PROBE_LINE",
+    "PROFILES",
+    "PROFILE_BY_PORT",
+    "STATUS",
+    "Profile",
+    "Speaks",
+    "profile_named",
+]
 
 #: Sent to find out what a server speaks, and by the echo profile: Redis answers +PONG, an echo
 #: server the line itself, an HTTP server 400.
 PROBE_LINE: Final = b"PING\r\n"
+
+#: The group of :attr:`Profile.status`.
+STATUS: Final = rb"(\d{3})"
 
 
 class Speaks(enum.Enum):
@@ -31,7 +42,11 @@ class Profile:
     :param send: the probe, sent once after quiet-time; empty when the server speaks first or
         nobody does.
     :param expect: what an admitted client receives; None: any greeting will do.
-    :param reject: what a rejected client is told; None: an unexpected text followed by the end.
+    :param reject: what a rejected client is told; None: any text that is not expected.
+    :param status: an answer that has come so far can be judged: unless it is expected, it turns
+        its client away. Its group is what tells the answers apart (``learned.py``).
+    :param greeting: how the first line of any greeting begins, as calibration has learned; None:
+        nothing is known of it. It admits nobody that the server does not let stand.
     :param ping: sent by a held connection to see that it is still served; empty: cannot be done.
     :param half_way: an admitted client is left in the middle of a handshake. Servers limit its
         time: MySQL's ``connect_timeout`` 10 s, PostgreSQL's ``authentication_timeout`` 60 s,
@@ -43,6 +58,8 @@ class Profile:
     send: bytes = b""
     expect: re.Pattern[bytes] | None = None
     reject: re.Pattern[bytes] | None = None
+    status: re.Pattern[bytes] | None = None
+    greeting: re.Pattern[bytes] | None = None
     ping: bytes = b""
     half_way: bool = False
 
@@ -52,9 +69,12 @@ class Profile:
 
         Who is turned away late cannot be told, before that, from who was let in.
         """
-        return self.speaks is Speaks.NOBODY or (
-            self.speaks is Speaks.SERVER and self.expect is None
-        )
+        return self.speaks is Speaks.NOBODY or self.admits_any_greeting
+
+    @property
+    def admits_any_greeting(self) -> bool:
+        """Whether the server greets in words of its own, which count if it lets them stand."""
+        return self.speaks is Speaks.SERVER and self.expect is None
 
 
 def _pattern(text: bytes) -> re.Pattern[bytes]:
@@ -127,8 +147,9 @@ PROFILES: Final = {
             "http",
             Speaks.CLIENT,
             send=b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: keep-alive\r\n\r\n",
-            expect=_pattern(rb"^HTTP/1\.[01] (?!503|429)"),
+            expect=_pattern(rb"^HTTP/1\.[01] (?!503|429)\d{3}"),
             reject=_pattern(rb"^HTTP/1\.[01] (503|429)"),
+            status=_pattern(rb"^HTTP/1\.[01] " + STATUS),
             ping=b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: keep-alive\r\n\r\n",
         ),
         Profile(
@@ -196,7 +217,8 @@ def profile_named(
         base = replace(base, speaks=Speaks.CLIENT, send=probe, ping=probe, expect=answer)
     if expect is not None:
         speaks = Speaks.CLIENT if base.send else Speaks.SERVER
-        base = replace(base, speaks=speaks, expect=_compiled("--expect", expect))
+        # The user's word for it, of which any part of the answer may decide.
+        base = replace(base, speaks=speaks, expect=_compiled("--expect", expect), status=None)
     if reject is not None:
         base = replace(base, reject=_compiled("--reject-pattern", reject))
     if base.speaks is Speaks.CLIENT and base.expect is None:

@@ -1,4 +1,7 @@
-"""Stock gevent, ``pool_server.py CAP``: an echo server that stops accepting at its cap."""
+"""Stock gevent, ``pool_server.py CAP [SECONDS]``: an echo server that stops accepting at its cap.
+
+A slot comes back SECONDS after its client has left.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from gevent.server import StreamServer
 def echo(sock, address) -> None:
     while data := sock.recv(4096):
         sock.sendall(data)
+    gevent.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
 
 
 server = StreamServer(("127.0.0.1", 0), echo, spawn=Pool(int(sys.argv[1])), backlog=256)

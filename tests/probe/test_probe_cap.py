@@ -11,40 +11,19 @@ from dataclasses import replace
 from time import monotonic_ns
 
 import pytest
+from probe_finding import PATIENCE, find
 
 from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import _detect, calibrate
 from gserver.probe.cap import _Search, find_cap
 from gserver.probe.errors import LocalError, TargetError
-from gserver.probe.finding import CapFinding
 from gserver.probe.holders import Holders
 from gserver.probe.outcomes import Outcome
-from gserver.probe.profiles import PROFILES, Profile
+from gserver.probe.profiles import PROFILES
 from gserver.probe.run import Run
 from gserver.probe.target import parse_target
 
 pytestmark = pytest.mark.long
-
-PATIENCE = Patience(quiet_s=0.02, deadline_s=0.5)
-
-
-def find(
-    port: int,
-    profile: Profile | None = None,
-    *,
-    maximum: int = 500,
-    expected: int | None = None,
-    patience: Patience = PATIENCE,
-) -> CapFinding:
-    target = parse_target(f"127.0.0.1:{port}")
-    with Run(60, stream=None) as run:
-        calibration = calibrate(target, profile, patience, run)
-        try:
-            finding = find_cap(target, calibration, run, maximum=maximum, expected=expected)
-        finally:
-            calibration.close()
-        assert not run.partial
-    return finding
 
 
 @pytest.mark.parametrize("cap", [1, 10])
@@ -236,6 +215,43 @@ def test_slots_that_come_back_slowly_hide_nothing_of_the_limit_and_are_no_leak(
     assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
     assert (finding.fits_after_close, finding.slots_lost) == (1, 0)
     assert finding.lag_s == pytest.approx(back_s, abs=0.5)
+
+
+@pytest.mark.parametrize("back_s", [0.5, 2.0])
+@pytest.mark.parametrize("cap", [1, 2, 3, 5])
+def test_a_small_limit_whose_slots_come_back_slowly_is_found(
+    start_server: Callable[..., int], cap: int, back_s: float
+) -> None:
+    """The calibration alone has used them all."""
+    finding = find(start_server("limited_server", cap, "slow_to_free", back_s))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
+    assert finding.policy is Outcome.FIN
+    assert (finding.fits_after_close, finding.slots_lost) == (1, 0)
+
+
+@pytest.mark.parametrize("cap", [1, 3, 5])
+def test_a_small_limit_is_found_where_those_in_line_wait_for_slow_slots(
+    start_server: Callable[..., int], cap: int
+) -> None:
+    """Longer than a deadline: who gave up and came anew would wait behind itself."""
+    finding = find(start_server("pool_server", cap, 0.8))
+    assert (finding.limit, finding.peak, finding.over_admissions) == (cap, cap, 0)
+    assert finding.policy is Outcome.QUEUED
+
+
+@pytest.mark.parametrize("cap", [1, 3, 5])
+def test_slots_of_the_calibration_that_never_come_back_are_said_in_one_line(
+    start_server: Callable[..., int], cap: int
+) -> None:
+    target = parse_target(f"127.0.0.1:{start_server('limited_server', cap, 'leaky')}")
+    with Run(8, stream=None) as run, pytest.raises(TargetError) as caught:
+        with closing(calibrate(target, None, PATIENCE, run)) as calibration:
+            find_cap(target, calibration, run, maximum=50)
+    assert 3.5 < time.monotonic() - run.began < 6  # half of its time
+    (line,) = str(caught.value).splitlines()
+    assert "still is turned away with" in line
+    assert "their slots have not come back" in line
+    assert "--duration" in line
 
 
 def test_slots_that_never_come_back_are_a_leak_not_a_lower_limit(

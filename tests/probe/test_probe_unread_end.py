@@ -93,7 +93,7 @@ def test_churn_counts_nobody_whose_end_lies_unread(
     with closing(churn.engine):
         leave_unread(churn._try())
         assert churn._try().outcome is Outcome.ADMITTED
-    assert (churn.ledger.peak, churn.ledger.held, churn.lost) == (1, 1, 1)
+    assert (churn.ledger.peak, churn.ledger.held, churn.found.lost) == (1, 1, 1)
 
 
 def test_holder_whose_end_lies_unread_is_not_held_by_the_kernels_account(
