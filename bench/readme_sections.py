@@ -41,6 +41,25 @@ def loaded(environment: dict[str, Any]) -> str:
     return f", load average {loads[0]:.1f} when it began" if loads else ""
 
 
+def made(result: Result) -> str:
+    """Say of how many rounds a comparison is, and where and when each of its runs was made."""
+    first, *others = result.origins
+    rounds = f"{result.rounds} round{'s' * (result.rounds > 1)}"
+    where = place(first.environment)
+    if not others:
+        return f"{rounds}, {day(first.environment)}, {where}{loaded(first.environment)}"
+    runs = "; ".join(
+        f"{origin.rounds} on {day(origin.environment)}{loaded(origin.environment)}"
+        for origin in result.origins
+    )
+    return f"{rounds}, {where}, in {len(result.origins)} runs: {runs}"
+
+
+def day(environment: dict[str, Any]) -> str:
+    """Return the date of a run."""
+    return str(environment["started_at"])[:10]
+
+
 # -- the comparison -----------------------------------------------------------------------------
 
 
@@ -58,17 +77,14 @@ def compared(result: Result) -> str:
             rows.append([f"*{AGAIN}*", "", *map(glance, row.again)])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
-    rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
-    date = result.environment["started_at"][:10]
     parts = [
-        f"{len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one "
-        "figure where both are the same, or where the cap does not matter. In the picture a thin "
+        f"{len(found.rows)} servers, {made(result)}. Caps {caps}; one figure where both are the "
+        "same, or where the cap does not matter. In the picture a thin "
         "line spans the rounds; shaded behind ours is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
-        ahead(found) if rounds >= MIN_BLOCKS else FEW,
+        ahead(found) if result.rounds >= MIN_BLOCKS else FEW,
     ]
     if text := behind(found):
         parts.append(text)

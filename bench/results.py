@@ -13,6 +13,7 @@ __all__ = [
     "Block",
     "Figure",
     "Group",
+    "Origin",
     "PeerInfo",
     "Result",
     "Series",
@@ -140,12 +141,22 @@ class Group:
     series: list[Series]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One of the runs that a result is of: where and when it was made, and its rounds."""
+
+    environment: dict[str, Any]
+    seed: int
+    rounds: int
+
+
 @dataclass(slots=True)
 class Result:
     """A whole comparison.
 
     ``missing``: who is not installed, and what to do about it. ``failed``: who was asked to start
-    and didn't. ``partial`` says why it is not complete; "" when it is.
+    and didn't. ``partial`` says why it is not complete; "" when it is. ``joined``: the runs that
+    it was put together from, the first of which ``environment`` and ``seed`` are of; empty: one.
     """
 
     environment: dict[str, Any]
@@ -155,6 +166,18 @@ class Result:
     groups: list[Group]
     failed: dict[str, str] = field(default_factory=dict)
     partial: str = ""
+    joined: list[Origin] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        """The blocks of the server that has most of one experiment."""
+        rows = (series for group in self.groups for series in group.series)
+        return max((len(series.blocks) for series in rows), default=0)
+
+    @property
+    def origins(self) -> list[Origin]:
+        """The runs that it is of, in their order; its own when there was but one."""
+        return self.joined or [Origin(self.environment, self.seed, self.rounds)]
 
     def gaps(self) -> list[str]:
         """Return the blocks that should be there and are not, one sentence each."""
@@ -201,6 +224,7 @@ class Result:
             ],
             failed=data["failed"],
             partial=data["partial"],
+            joined=[Origin(**origin) for origin in data.get("joined", ())],
         )
 
 
@@ -229,14 +253,19 @@ SAME_MACHINE = ("kernel", "machine", "cpu", "cpus", "python", "gevent", "sysctls
 def merged(results: Sequence[Result]) -> Result:
     """Return one result with the blocks of all, in their order; ``results`` are not changed.
 
-    The first one's environment and seed stand for all. Raises :class:`ValueError` when they are
-    of different machines or versions of a peer, when the same experiment has different columns,
-    and for none at all.
+    Intervals are resampled with the first one's seed. Raises :class:`ValueError` when they are of
+    different machines or versions of a peer, when the same experiment has different columns, when
+    a run is given twice (its blocks would count as twice as many), and for none at all.
     """
     if not results:
         raise ValueError("no results")
     first = results[0]
     whole = Result(first.environment, first.seed, {}, {}, groups=[])
+    if len(results) > 1:
+        whole.joined = [origin for result in results for origin in result.origins]
+        refuse_twice([origin.environment for origin in whole.joined])
+    else:
+        whole.joined = list(first.joined)
     for result in results:
         for key in SAME_MACHINE:
             here, there = result.environment.get(key), first.environment.get(key)
@@ -252,6 +281,14 @@ def merged(results: Sequence[Result]) -> Result:
             _add(whole.groups, group)
     whole.missing = {name: why for name, why in whole.missing.items() if name not in whole.peers}
     return whole
+
+
+def refuse_twice(environments: Sequence[Mapping[str, Any]]) -> None:
+    """Raise :class:`ValueError` when two are of the same run: begun in the same second, with the
+    same load on the machine, by the same command."""
+    for index, environment in enumerate(environments):
+        if environment in environments[:index]:
+            raise ValueError(f"the run of {environment.get('started_at')} is given twice")
 
 
 def _add(groups: list[Group], more: Group) -> None:

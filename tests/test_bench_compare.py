@@ -23,7 +23,7 @@ from bench.peers.base import ROOT, Missing, Policy, PythonPeer
 from bench.peers.process import free_port
 from bench.plan import passes, places, seconds, steps
 from bench.progress import Progress
-from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series
 from bench.table import UNRESOLVED, group_rows, render
 from gserver.net.listeners import system_backlog
 from gserver.probe.procstat import process_tree
@@ -412,38 +412,6 @@ def test_figure_that_no_server_has_is_left_out_of_the_plots() -> None:
     found = result(series("a", [None] * 6), series("a", [None] * 6, twin=True))
     found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
     assert page(found).count("<svg") == 1  # of all figures together
-
-
-def test_short_runs_add_up_to_a_long_one() -> None:
-    halves = [
-        result(
-            series("a", STEADY[i:j]), series("b", TWICE[i:j]), series("a", AGAIN[i:j], twin=True)
-        )
-        for i, j in ((0, 2), (2, 6))
-    ]
-    whole = result(series("a", STEADY), series("b", TWICE), series("a", AGAIN, twin=True))
-    assert merged(halves) == whole
-    assert len(halves[0].groups[0].series[0].blocks) == 2
-
-
-def test_server_installed_in_one_of_the_runs_is_not_missing() -> None:
-    without = result(series("a", STEADY))
-    without.missing["b"] = "b is missing"
-    assert merged([without, result(series("b", TWICE))]).missing == {}
-
-
-def test_runs_of_different_machines_are_not_taken_together() -> None:
-    elsewhere = result(series("a", STEADY))
-    elsewhere.environment = {"kernel": "another"}
-    with pytest.raises(ValueError, match="kernel differs"):
-        merged([result(series("a", STEADY)), elsewhere])
-
-
-def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None:
-    newer = result(series("a", STEADY))
-    newer.peers["a"] = PeerInfo("", "", "fin", "", "2.0", 128)
-    with pytest.raises(ValueError, match="a differs"):
-        merged([result(series("a", STEADY)), newer])
 
 
 def bench(*words: str, before: str = "") -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
 from bench.readme_sections import caveats, compared, costs, refusing, rejecting
-from bench.results import Block, Figure, Group, PeerInfo, Result, Series
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
 
 
 def test_readme_and_plot_are_what_the_committed_results_give() -> None:
@@ -236,6 +236,17 @@ def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
     assert "whole machine" not in costs(found)
     refused["machine_us_each"] = 11.7
     assert "and the whole machine 12 µs, the client's part in it" in costs(found)
+
+
+def test_each_run_of_several_is_in_the_readme_with_its_date_load_and_rounds() -> None:
+    first, second = result(100.0, 60.0), result(100.0, 60.0)
+    first.environment["load_average"] = [0.25]
+    second.environment |= {"started_at": "2026-01-05T03:04:05Z", "load_average": [1.4]}
+    text = compared(merged([first, second]))
+    assert (
+        "2 servers, 6 rounds, Python 3.11.2, Linux 6.1, 2 cores, in 2 runs: 3 on 2026-01-02, load "
+        "average 0.2 when it began; 3 on 2026-01-05, load average 1.4 when it began. Caps" in text
+    )
 
 
 def rejections(ratios: Sequence[float]) -> dict[str, Any]:
