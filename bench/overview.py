@@ -9,33 +9,23 @@ depend on the kind.
 
 from __future__ import annotations
 
-import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.headlines import COLUMNS, Column, figure, is_proxy, named, present, row_of, there_is
+from bench.notes import noted
 from bench.peers import PEERS
 from bench.ratios import comparison, partners
-from bench.results import (
-    Figure,
-    Group,
-    Result,
-    Series,
-    number,
-    numbers_in,
-    without_numbers,
-)
+from bench.results import Figure, Group, Result, Series, number
 from bench.stats import Comparison
 
 __all__ = [
     "AGAIN",
     "AHEAD",
-    "COLUMNS",
     "OURS",
     "Ahead",
     "Behind",
     "Cell",
-    "Column",
     "Overview",
     "Row",
     "overview",
@@ -58,69 +48,6 @@ DIGITS = 2
 
 #: How our own rows' names begin.
 OURS = "gserver-"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A headline: a figure of an experiment. Less is better in all of them.
-
-    ``about`` is a clause that follows the heading and a colon. ``counted``: compared by its
-    counts; ``any_kind``: also with servers that turn people away in another way; ``log``: plotted
-    on a logarithmic axis.
-    """
-
-    experiment: str
-    key: str
-    heading: str
-    about: str
-    counted: bool = False
-    any_kind: bool = False
-    log: bool = False
-
-
-FLOODED = (
-    "the p99 of the admitted while 4,000 a second are turned away here (500 left to wait, of "
-    "servers that queue), over the same while as many are closed at once elsewhere"
-)
-
-COLUMNS = (
-    Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
-    Column("storm", "p99", "p99", "the same, of 100 clients the slowest", log=True),
-    Column("storm", "cpu", "CPU", "server's µs a rejection, 2,000 a second"),
-    Column("storm", "machine", "machine", "the whole machine's µs an attempt, its client's too"),
-    Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
-    Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection", counted=True),
-    Column(
-        "storm",
-        "unanswered",
-        "silent %",
-        "clients who were told nothing",
-        counted=True,
-        any_kind=True,
-    ),
-    Column(
-        "churn",
-        "false",
-        "false",
-        "rejections, of {tries} who closed and came back",
-        counted=True,
-        any_kind=True,
-    ),
-    Column(
-        "burst",
-        "unanswered",
-        "unanswered",
-        "in 4 s, of 500 at once, cap 3",
-        counted=True,
-        any_kind=True,
-    ),
-    Column("burst", "last", "last told", "µs until the last of those was", log=True),
-    Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
-    Column("memory", "pss", "KiB", "of the server's memory a held connection{proxies}", log=True),
-)
-
-#: What the memory of a proxy leaves out.
-PROXIES = " ({names}: the proxy's alone, though the server behind it holds a connection too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,97 +153,16 @@ def overview(result: Result) -> Overview:
         if all(not cell.values for cell in cells):
             continue
         rows.append(Row(peer, cells))
-    notes = noted(rows, result.groups)
+    notes, numbers = noted([row.peer for row in rows], result.groups)
+    for row in rows:
+        row.notes.extend(numbers.get(row.peer, ()))
     return Overview(named(columns, groups), caps, rows, notes, ahead, behind)
-
-
-def there_is(column: Column, groups: Sequence[Group]) -> bool:
-    """Whether ``groups`` have the figure of ``column``, and it may stand.
-
-    All that the machine spent is never less than what the server did: where it is, it was counted
-    in ticks of the clock, too coarse for a flood of a second.
-    """
-    if not groups or any(all(f.key != column.key for f in group.figures) for group in groups):
-        return False
-    if column.key != "machine":
-        return True
-    for series in (series for group in groups for series in group.series):
-        machine, server = present(series.values("machine")), present(series.values("cpu"))
-        if machine and server and statistics.median(machine) < statistics.median(server):
-            return False
-    return any(present(s.values("machine")) for group in groups for s in group.series)
-
-
-def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
-    """Return the columns with the number of tries that were made in what they say of it, and the
-    names of the proxies."""
-    series = [row for group in groups.get("churn", ()) for row in group.series]
-    tries = max((sum(present(row.values("tries"))) for row in series), default=0)
-    held = [row.peer for group in groups.get("memory", ()) for row in group.series]
-    proxies = [peer for peer in dict.fromkeys(held) if is_proxy(peer)]
-    words = {
-        "tries": number(tries),
-        "proxies": PROXIES.format(names=", ".join(proxies)) if proxies else "",
-    }
-    return [replace(each, about=each.about.format(**words)) for each in columns]
 
 
 def sees(peer: str, result: Result) -> str:
     """Return what a client beyond the cap sees of it, and whether it has to speak first for it."""
     policy = result.peers[peer].policy
     return f"{policy}, asked" if peer in PEERS and PEERS[peer].asked else policy
-
-
-def is_proxy(peer: str) -> bool:
-    """Whether a server of its own stands behind it."""
-    return peer in PEERS and PEERS[peer].needs_backend
-
-
-#: The part of a run that a remark of the isolation begins with.
-PHASE = re.compile(r"^(control|flood)(, victims)?: ")
-
-
-@dataclass(slots=True)
-class Remark:
-    """Remarks that differ in their numbers alone: how many blocks of which servers have one."""
-
-    texts: list[str] = field(default_factory=list)
-    blocks: dict[str, int] = field(default_factory=dict)
-    experiments: dict[str, None] = field(default_factory=dict)
-
-    def text(self, of: Mapping[str, int]) -> str:
-        """Return one line: in the words of the worst, and in how many of each one's blocks."""
-        worst = max(self.texts, key=numbers_in)
-        where = ", ".join(f"{peer} {count}/{of[peer]}" for peer, count in self.blocks.items())
-        most = ", at worst" if len(set(self.texts)) > 1 else ""
-        return f"{worst}{most} ({', '.join(self.experiments)}; blocks: {where})"
-
-
-def noted(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
-    """Return what must be known of the figures, each once whomever it is about, and give the
-    ``rows`` the numbers of theirs."""
-    found: dict[str, Remark] = {}
-    total: dict[str, int] = {}
-    mine = {row.peer: row for row in rows}
-    for group in groups:
-        for series in (series for series in group.series if series.peer in mine):
-            peer = series.peer
-            total[peer] = total.get(peer, 0) + len(series.blocks)
-            for block in series.blocks:
-                kinds: dict[str, list[str]] = {}
-                for text in (PHASE.sub("", text) for text in block.remarks()):
-                    kinds.setdefault(without_numbers(text), []).append(text)
-                for kind, texts in kinds.items():
-                    remark = found.setdefault(kind, Remark())
-                    remark.texts += texts
-                    remark.blocks[peer] = remark.blocks.get(peer, 0) + 1
-                    remark.experiments[group.experiment] = None
-    notes = []
-    for index, remark in enumerate(found.values(), 1):
-        notes.append(remark.text(total))
-        for peer in remark.blocks:
-            mine[peer].notes.append(index)
-    return notes
 
 
 def cell(
@@ -446,18 +292,3 @@ def is_less(series: Series, ours: Series, column: Column) -> bool:
     if not column.counted:
         return max(theirs) < min(base)
     return round(max(theirs), DIGITS) < round(min(base), DIGITS)
-
-
-def row_of(peer: str, group: Group) -> Series | None:
-    """Return the row of ``peer``, not its second run; None when it was not asked."""
-    return next((row for row in group.series if row.peer == peer and not row.twin), None)
-
-
-def figure(column: Column, group: Group) -> Figure:
-    """Return the figure that ``column`` shows."""
-    return next(figure for figure in group.figures if figure.key == column.key)
-
-
-def present(values: Sequence[float | None]) -> list[float]:
-    """Return ``values`` without the rounds that gave none."""
-    return [value for value in values if value is not None]

@@ -21,7 +21,8 @@ from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
-from bench.readme_sections import caveats, compared, costs, refusing, rejecting
+from bench.readme_costs import caveats, costs, rejecting
+from bench.readme_sections import compared, refusing
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
 
 
