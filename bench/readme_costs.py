@@ -19,11 +19,10 @@ __all__ = ["capped", "costs", "rejecting", "rules"]
 
 
 def rejecting(found: dict[str, Any]) -> str:
-    """The table of ``reject-cost``, and whether its two targets are met."""
+    """The tables of ``reject-cost``, whether its two targets are met, and whose echo is later."""
     rows = [row for row in found["rows"] if row["clients"] == "close"]
     others = [row for row in found["rows"] if row["clients"] == "reset"]
     head = ["held", "gserver", "floor", "ratio", "A/A", "rejected a second"]
-    head += ["echo p50 / p99"]
     lines = []
     for row in rows:
         pair, same = row["pair"], row["same"]["ratios"]
@@ -35,7 +34,6 @@ def rejecting(found: dict[str, Any]) -> str:
                 f"{pair['ratio']:.2f}",
                 f"{min(same):.2f}-{max(same):.2f}",
                 f"{pair['rate_a']:,.0f}",
-                echoed(pair["echo_us_a"]),
             ]
         )
     pairs = len(rows[0]["pair"]["ratios"])
@@ -49,13 +47,41 @@ def rejecting(found: dict[str, Any]) -> str:
         markdown(head, lines),
         f"Ratios with clients that reset: {resets}. {growth(rows)}"
         f"{target(found['rows'], FLOOR_TARGET, 'the floor')}",
+        *echoes(found["rows"]),
     ]
     return "\n\n".join([*parts, *caveats(found)])
 
 
+def echoes(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield what an admitted client's echo took with and without the flood, beside the floor's,
+    and then where ours took longer."""
+    yield (
+        "What an admitted client's echo took meanwhile, p50 / p99 in µs, and of how many; quiet is "
+        "gserver without a flood. The floor's is of the blocks of the A/A, after ours."
+    )
+    head = ["held", "clients that", "quiet", "gserver, flooded", "floor, flooded"]
+    lines = []
+    later: dict[str, list[str]] = {}
+    for row in rows:
+        ours, floor = row["pair"]["echo_us_a"], row["same"]["echo_us_a"]
+        where = [f"{row['held']:,}", row["clients"]]
+        lines.append([*where, *map(echoed, (row["quiet_us"], ours, floor))])
+        for name in ("p50", "p99"):
+            if name in ours and name in floor and (times := ours[name] / floor[name]) >= 1.005:
+                text = f"{' held, '.join(where)} ({times:.{2 if times < 10 else 0}f} times)"
+                later.setdefault(name, []).append(text)
+    yield markdown(head, lines)
+    if later:
+        said = "; ".join(f"{name} at {', '.join(texts)}" for name, texts in later.items())
+        yield f"Longer than the floor's, though no A/A says how far an echo is from itself: {said}."
+    else:
+        yield "In none of them longer than the floor's."
+
+
 def echoed(summary: dict[str, float]) -> str:
-    """Return the median and the p99 of an echo."""
-    return " / ".join(percentile(summary, name) for name in ("p50", "p99")) + " µs"
+    """Return the median and the p99 of an echo, and of how many they are."""
+    figures = " / ".join(percentile(summary, name) for name in ("p50", "p99"))
+    return f"{figures} ({summary['n']:,.0f})"
 
 
 def instead(row: dict[str, Any]) -> str:

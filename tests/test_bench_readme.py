@@ -268,7 +268,7 @@ def rejections(ratios: Sequence[float]) -> dict[str, Any]:
                     "rate_a": 45_178.0,
                     "echo_us_a": echo,
                 },
-                "same": {"ratios": [0.97, 1.05]},
+                "same": {"ratios": [0.97, 1.05], "echo_us_a": echo},
             }
             for held, ratio in zip((10, 1_000), ratios, strict=True)
             for how in ("close", "reset")
@@ -287,13 +287,28 @@ def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float,
 
 def test_rejection_cost_is_judged_by_its_targets() -> None:
     text = rejecting(rejections([1.38, 1.40]))
-    assert "| 10 | 13.8 µs | 10.0 µs | 1.38 | 0.97-1.05 | 45,178 | 80 / 634 µs |" in text
+    assert "| 10 | 13.8 µs | 10.0 µs | 1.38 | 0.97-1.05 | 45,178 |" in text
     assert "does not grow with the connections held: 1.01 times" in text
     assert "At most 1.40 times the floor: not yet the 1.1 times" in text
     assert "Medians of 8 interleaved ABBA pairs" in text
     grown = rejecting(rejections([1.0, 1.09]))
     assert "The cost grows with the connections held: 1.09 times" in grown
     assert "At most 1.09 times the floor: within the 1.1 times" in grown
+
+
+def test_echo_in_a_flood_stands_beside_the_quiet_one_and_the_floors_with_its_count() -> None:
+    found = rejections([1.0, 1.0])
+    text = rejecting(found)
+    assert "| 10 | reset | 80 / 634 (1,000) | 80 / 634 (1,000) | 80 / 634 (1,000) |" in text
+    assert "In none of them longer than the floor's." in text
+    # Also where clients reset: the last row.
+    last = found["rows"][-1]
+    last["quiet_us"] = {"p50": 70.0, "n": 900}
+    last["pair"]["echo_us_a"] = {"p50": 84.0, "p99": 28_991.4, "n": 3_818}
+    text = rejecting(found)
+    assert "| 1,000 | reset | 70 / - (900) | 84 / 28,991 (3,818) | 80 / 634 (1,000) |" in text
+    assert "Longer than the floor's" in text
+    assert ": p50 at 1,000 held, reset (1.05 times); p99 at 1,000 held, reset (46 times)." in text
 
 
 def test_place_is_filled_when_its_results_are_there_and_kept_when_not(tmp_path: Path) -> None:
