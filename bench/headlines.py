@@ -14,11 +14,11 @@ __all__ = ["COLUMNS", "Column", "figure", "is_proxy", "named", "present", "row_o
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A headline: a figure of an experiment. Less is better in all of them.
+    """A headline: a figure of an experiment. Less is better, but for those with ``more``.
 
     ``about`` is a clause that follows the heading and a colon. ``counted``: compared by its
     counts; ``any_kind``: also with servers that turn people away in another way; ``log``: plotted
-    on a logarithmic axis.
+    on a logarithmic axis; ``digits``: how many mean something.
     """
 
     experiment: str
@@ -28,11 +28,13 @@ class Column:
     counted: bool = False
     any_kind: bool = False
     log: bool = False
+    more: bool = False
+    digits: int = 2
 
 
 FLOODED = (
-    "the p99 of the admitted while 4,000 a second are turned away here (500 left to wait, of "
-    "servers that queue), over the same while as many are closed at once elsewhere"
+    "the median echo of the admitted while 4,000 a second are turned away here (500 left to "
+    "wait, of servers that queue), over the same while as many are closed at once elsewhere"
 )
 
 COLUMNS = (
@@ -67,7 +69,16 @@ COLUMNS = (
         any_kind=True,
     ),
     Column("burst", "last", "last told", "µs until the last of those was", log=True),
-    Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
+    Column("isolation", "p50", "echo p50 x", FLOODED, log=True, digits=3),
+    Column("isolation", "p99", "echo p99 x", "the same, of 100 echoes the slowest", log=True),
+    Column(
+        "isolation",
+        "goodput",
+        "goodput x",
+        "the same of their echoes a second: more is better",
+        counted=True,
+        more=True,
+    ),
     Column("memory", "pss", "KiB", "of the server's memory a held connection{proxies}", log=True),
 )
 

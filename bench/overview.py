@@ -202,7 +202,9 @@ def shown(column: Column, value: float | None, rounds: Sequence[float]) -> str:
     if column.counted:
         return number(round(value, DIGITS))
     low, high = min(rounds), max(rounds)
-    return f"{brief(low)}-{brief(high)}" if 0 < low * APART < high else brief(value)
+    if 0 < low * APART < high:
+        return f"{brief(low)}-{brief(high)}"
+    return brief(value, column.digits)
 
 
 def brief(value: float, digits: int = 2) -> str:
@@ -240,7 +242,7 @@ def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> lis
         if series is ours or not ours.peer.startswith(OURS) or peer.startswith(OURS):
             continue
         if column.counted:
-            if is_less(series, ours, column):
+            if is_better(series, ours, column):
                 found.append(Ahead(peer, column, group.cap, None))
         elif figure(column, group).compared:
             compared = against(series, figure(column, group), group, seed)
@@ -272,7 +274,7 @@ def better_of_other_kinds(peer: str, column: Column, groups: Sequence[Group]) ->
                 if not row.peer.startswith(OURS)
                 and row.group not in ("queue", "unlimited")
                 and (column.any_kind or kind(row.group) == kind(ours.group))
-                and is_less(row, ours, column)
+                and is_better(row, ours, column)
             }
         )
     names = [row.peer for row in groups[0].series]
@@ -284,11 +286,12 @@ def kind(group: str) -> str:
     return group.partition(",")[0]
 
 
-def is_less(series: Series, ours: Series, column: Column) -> bool:
-    """Whether a row's figure is below ours in every round, by more than is left to chance."""
+def is_better(series: Series, ours: Series, column: Column) -> bool:
+    """Whether a row's figure is better than ours in every round, by more than is left to chance."""
     theirs, base = present(series.values(column.key)), present(ours.values(column.key))
     if not theirs or not base:
         return False
+    less, than = (max(base), min(theirs)) if column.more else (max(theirs), min(base))
     if not column.counted:
-        return max(theirs) < min(base)
-    return round(max(theirs), DIGITS) < round(min(base), DIGITS)
+        return less < than
+    return round(less, DIGITS) < round(than, DIGITS)

@@ -215,6 +215,43 @@ def test_memory_of_a_proxy_is_said_to_be_its_own_alone_and_not_to_be_better() ->
     assert "- KiB: tokio (0.44 at cap 1,000)\n" in text
 
 
+def flooded(goodput: Sequence[float]) -> Result:
+    """Echoes of ours and of a peer, whose goodput is the same in all rounds."""
+    found = result(100.0, 60.0)
+    figures = [Figure("p50", "p50", "x", compared=True), Figure("p99", "p99", "x", compared=True)]
+    figures.append(Figure("goodput", "goodput", "x"))
+
+    def row(peer: str, p50: float, goodput: float, twin: bool = False) -> Series:
+        echo = {"p50": p50, "p99": 3.0, "goodput": goodput}
+        return Series(peer, "fin", twin, [Block(dict(echo)) for _ in range(3)])
+
+    rows = [
+        row("gserver-close", 1.084, goodput[0]),
+        row("peer", 1.5, goodput[1]),
+        row("gserver-close", 1.084, goodput[0], twin=True),
+    ]
+    found.groups = [Group("isolation", "Isolation", cap, figures, rows) for cap in (10, 1_000)]
+    return found
+
+
+def test_echo_of_the_admitted_is_shown_by_its_median_and_its_goodput_beside_the_p99() -> None:
+    found = flooded([1.0, 0.998])
+    text = compared(found)
+    assert "| echo p50 x | echo p99 x | goodput x |" in text
+    assert cells(text, "gserver-close")[2:] == ["1.08", "3", "1"]
+    assert "In none of these figures is a peer ahead" in text
+    picture = overview_plot(overview(found), found)
+    assert "echo p50, flooded" in picture
+    assert "gserver-close, cap 10: 1.08" in picture
+
+
+@pytest.mark.parametrize(("ours", "theirs", "mark"), [(0.9, 1.0, "\\*"), (1.0, 0.9, "")])
+def test_more_goodput_is_better_and_less_is_not(ours: float, theirs: float, mark: str) -> None:
+    text = compared(flooded([ours, theirs]))
+    assert cells(text, "peer")[4] == f"{theirs:g}{mark}"
+    assert ("- goodput x: peer" in text) == bool(mark)
+
+
 @pytest.mark.parametrize(("machine", "has_column"), [(5.0, False), (50.0, True)])
 def test_machine_counted_in_ticks_is_no_figure(machine: float, has_column: bool) -> None:
     found = result(100.0, 60.0)  # of which the server's CPU is a tenth
