@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bench.experiments import burst, isolation, storm
 from bench.peers import PEERS
 from bench.results import Figure, Group, Series, number
 
@@ -32,23 +33,28 @@ class Column:
     digits: int = 2
 
 
+TOLD = "µs from connect to verdict, {rate} a second, {told} a round after warm-up"
+
 FLOODED = (
-    "the median echo of the admitted while 4,000 a second are turned away here (500 left to "
-    "wait, of servers that queue), over the same while as many are closed at once elsewhere"
+    "the median echo of the admitted, {echoes} a round, while {flood} a second are turned away "
+    "here ({queue} left to wait, of servers that queue), over the same while as many are closed at "
+    "once elsewhere"
 )
 
+ECHO_P99 = "the same of the p99, which {echoes_beyond} of a round's exceed"
+
 COLUMNS = (
-    Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
-    Column("storm", "p99", "p99", "the same, of 100 clients the slowest", log=True),
-    Column("storm", "cpu", "CPU", "server's µs a rejection, 2,000 a second"),
+    Column("storm", "p50", "told p50", TOLD, log=True),
+    Column("storm", "p99", "p99", "the same, which {told_beyond} of a round's exceed", log=True),
+    Column("storm", "cpu", "CPU", "server's µs a rejection, {rate} a second"),
     Column("storm", "machine", "machine", "the whole machine's µs an attempt, its client's too"),
-    Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
+    Column("flood", "cpu", "CPU flood", "the same, {higher_rate} a second"),
     Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection", counted=True),
     Column(
         "storm",
         "unanswered",
         "silent %",
-        "clients who were told nothing",
+        "clients who were told nothing, in the worst round",
         counted=True,
         any_kind=True,
     ),
@@ -64,13 +70,13 @@ COLUMNS = (
         "burst",
         "unanswered",
         "unanswered",
-        "in 4 s, of 500 at once, cap 3",
+        "in {patience} s, of {at_once} at once, cap {few}, in the worst round",
         counted=True,
         any_kind=True,
     ),
-    Column("burst", "last", "last told", "µs until the last of those was", log=True),
+    Column("burst", "last", "last told", "µs until the last of those was, one a round", log=True),
     Column("isolation", "p50", "echo p50 x", FLOODED, log=True, digits=3),
-    Column("isolation", "p99", "echo p99 x", "the same, of 100 echoes the slowest", log=True),
+    Column("isolation", "p99", "echo p99 x", ECHO_P99, log=True),
     Column(
         "isolation",
         "goodput",
@@ -104,8 +110,8 @@ def there_is(column: Column, groups: Sequence[Group]) -> bool:
 
 
 def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
-    """Return the columns with the number of tries that were made in what they say of it, and the
-    names of the proxies."""
+    """Return the columns with what they say filled in: the tries that were made, the names of the
+    proxies, and the experiments' settings."""
     series = [row for group in groups.get("churn", ()) for row in group.series]
     tries = max((sum(present(row.values("tries"))) for row in series), default=0)
     held = [row.peer for group in groups.get("memory", ()) for row in group.series]
@@ -113,8 +119,28 @@ def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> l
     words = {
         "tries": number(tries),
         "proxies": PROXIES.format(names=", ".join(proxies)) if proxies else "",
+        **settings(),
     }
     return [replace(each, about=each.about.format(**words)) for each in columns]
+
+
+def settings() -> dict[str, str]:
+    """Return how many are asked for, and at what rate: results don't have it."""
+    told, echoes = storm.Storm.samples(), isolation.SAMPLES
+    found = {
+        "rate": storm.Storm.rate,
+        "higher_rate": storm.Flood.rate,
+        "told": told,
+        "told_beyond": told // 100,
+        "at_once": burst.CLIENTS,
+        "patience": burst.DEADLINE,
+        "few": burst.Burst.own_cap,
+        "flood": isolation.FLOOD,
+        "queue": isolation.QUEUE_FLOOD,
+        "echoes": echoes,
+        "echoes_beyond": echoes // 100,
+    }
+    return {name: number(value) for name, value in found.items()}
 
 
 def is_proxy(peer: str) -> bool:

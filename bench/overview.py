@@ -111,10 +111,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The table. ``caps`` are those that the cells with more than one figure have, in order."""
+    """The table. ``caps`` are those that the cells with more than one figure have, in order;
+    ``rounds``: how many most of the figures are of."""
 
     columns: list[Column]
     caps: list[int]
+    rounds: int
     rows: list[Row]
     notes: list[str]
     ahead: list[Ahead]
@@ -124,6 +126,7 @@ class Overview:
     def reading(self) -> str:
         """How to read a mark and an empty cell."""
         return (
+            f"Medians of the {self.rounds} rounds, where nothing else is said. "
             f"{AHEAD} better than gserver's row whose clients see the same (memory: than any), "
             f"by more than a server differs from itself; {ALIKE} not resolved: it may as well be "
             "that row's; two figures with a dash: the rounds' smallest and largest, where they lie "
@@ -156,7 +159,7 @@ def overview(result: Result) -> Overview:
     notes, numbers = noted([row.peer for row in rows], result.groups)
     for row in rows:
         row.notes.extend(numbers.get(row.peer, ()))
-    return Overview(named(columns, groups), caps, rows, notes, ahead, behind)
+    return Overview(named(columns, groups), caps, result.rounds, rows, notes, ahead, behind)
 
 
 def sees(peer: str, result: Result) -> str:

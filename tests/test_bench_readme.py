@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.compare_command import busy
-from bench.experiments import EXPERIMENTS
+from bench.experiments import EXPERIMENTS, storm
 from bench.overview import overview
 from bench.overview_plot import overview_plot
 from bench.peers import PEERS
@@ -113,6 +113,20 @@ def test_peer_that_is_ahead_is_said_to_be_by_the_ratio_that_was_measured() -> No
     text = compared(result(100.0, 60.0))
     assert "- told p50: peer (0.60 at cap 10, 0.60 at cap 1,000)" in text
     assert "| peer | fin | 60\\* |" in text  # at both caps
+
+
+def test_comparison_says_of_how_many_each_of_its_figures_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storm.Storm, "rate", 3_000.0)
+    monkeypatch.setattr(storm.Storm, "duration", 2.0)
+    text = compared(result(100.0, 60.0))
+    assert "**told p50**: µs from connect to verdict, 3,000 a second, 5,400 a round" in text
+    assert "**p99**: the same, which 54 of a round's exceed" in text
+    assert "Medians of the 3 rounds, where nothing else is said." in text
+    whole = compared(Result.from_json(json.loads((RESULTS / "compare.json").read_text())))
+    assert "**last told**: µs until the last of those was, one a round;" in whole
+    assert "the admitted, 1,080 a round, while 4,000 a second are turned away here" in whole
 
 
 def test_peer_that_is_behind_is_not_said_to_be_ahead() -> None:

@@ -23,6 +23,9 @@ QUEUE_FLOOD = 500.0
 
 VICTIMS = 10
 
+#: Echoes of a phase that are in its figures: its first tenth is warm-up.
+SAMPLES = round(0.9 * REQUESTS * PHASE)
+
 
 class Isolation(Experiment):
     name = "isolation"
