@@ -6,9 +6,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.results import Group, numbers_in, without_numbers
+from bench.results import Group, brief, numbers_in, without_numbers
 
-__all__ = ["noted"]
+__all__ = ["lateness", "noted"]
+
+#: How the remark begins that clients came later than was planned (gserver.probe.validity).
+LATE = "arrivals started late"
 
 #: The part of a run that a remark of the isolation begins with.
 PHASE = re.compile(r"^(control|flood)(, victims)?: ")
@@ -55,3 +58,32 @@ def noted(
         for peer in remark.blocks:
             numbers.setdefault(peer, []).append(index)
     return [remark.text(total) for remark in found.values()], numbers
+
+
+def lateness(groups: Sequence[Group], peers: Collection[str]) -> str:
+    """Say what late arrivals add to the storm's p99 of ``peers``; "" when none were late, or when
+    only the latency from the connect was kept."""
+    found: dict[str, list[str]] = {}
+    late = False
+    for group in groups:
+        figures = {figure.key: figure for figure in group.figures}
+        if group.experiment != "storm" or not {"p99", "response_p99"} <= figures.keys():
+            continue
+        for series in group.series:
+            late = late or any(LATE in text for block in series.blocks for text in block.remarks())
+            if series.twin or series.peer not in peers:
+                continue
+            latency, response = (
+                figures[key].of(series.values(key)) for key in ("p99", "response_p99")
+            )
+            if latency is not None and response is not None:
+                text = f"{brief(response)} beside {brief(latency)}"
+                found.setdefault(series.peer, []).append(text)
+    if not late or not found:
+        return ""
+    return (
+        "A late arrival is in the response latency, from the intended start, and not in that from "
+        "the connect. The p99 of the one beside the other, medians in µs: "
+        + "; ".join(f"{peer} {' / '.join(texts)}" for peer, texts in found.items())
+        + "."
+    )

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.headlines import COLUMNS, Column, figure, is_proxy, named, present, row_of, there_is
-from bench.notes import noted
+from bench.notes import lateness, noted
 from bench.peers import PEERS
 from bench.ratios import comparison, partners
-from bench.results import Figure, Group, Result, Series, number
+from bench.results import Figure, Group, Result, Series, brief, number
 from bench.stats import Comparison
 
 __all__ = [
@@ -112,13 +112,15 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The table. ``caps`` are those that the cells with more than one figure have, in order;
-    ``rounds``: how many most of the figures are of."""
+    ``rounds``: how many most of the figures are of. ``late``: what late arrivals add to the p99
+    of ours; "" when that is nothing, or not known."""
 
     columns: list[Column]
     caps: list[int]
     rounds: int
     rows: list[Row]
     notes: list[str]
+    late: str
     ahead: list[Ahead]
     behind: list[Behind]
 
@@ -159,7 +161,8 @@ def overview(result: Result) -> Overview:
     notes, numbers = noted([row.peer for row in rows], result.groups)
     for row in rows:
         row.notes.extend(numbers.get(row.peer, ()))
-    return Overview(named(columns, groups), caps, result.rounds, rows, notes, ahead, behind)
+    late = lateness(result.groups, [peer for peer in result.peers if peer.startswith(OURS)])
+    return Overview(named(columns, groups), caps, result.rounds, rows, notes, late, ahead, behind)
 
 
 def sees(peer: str, result: Result) -> str:
@@ -208,11 +211,6 @@ def shown(column: Column, value: float | None, rounds: Sequence[float]) -> str:
     if 0 < low * APART < high:
         return f"{brief(low)}-{brief(high)}"
     return brief(value, column.digits)
-
-
-def brief(value: float, digits: int = 2) -> str:
-    """Return ``value`` to so many digits, without an exponent."""
-    return f"{float(f'{value:.{digits}g}'):,.10g}"
 
 
 def against(series: Series, what: Figure, group: Group, seed: int) -> Comparison | None:

@@ -89,6 +89,7 @@ def summary(found: Overview, result: Result) -> list[str]:
         html_table(rows, "summary"),
         f'<p class="note">Caps {caps}. {escape(about)}. {escape(found.reading)}</p>',
         f'<ol class="note">{notes}</ol>',
+        f'<p class="note">{escape(found.late)}</p>' * bool(found.late),
     ]
 
 

@@ -74,6 +74,8 @@ def compared(result: Result) -> str:
             f"{number}. {one_line(text)}" for number, text in enumerate(found.notes, 1)
         )
         parts.append(f"Remarks, by the number behind a name:\n\n{notes}")
+    if found.late:
+        parts.append(found.late)
     parts.append(configured(result))
     return "\n\n".join(parts)
 

@@ -17,6 +17,7 @@ __all__ = [
     "PeerInfo",
     "Result",
     "Series",
+    "brief",
     "merged",
     "number",
     "numbers_in",
@@ -244,6 +245,11 @@ def number(value: float) -> str:
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def brief(value: float, digits: int = 2) -> str:
+    """Return ``value`` to so many digits, without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
 
 
 #: What two runs must have in common for their blocks to stand in one table.

@@ -56,6 +56,7 @@ def overview_table(found: Overview, result: Result) -> str:
     about = [f"Caps {caps}. {found.reading}" if found.caps else found.reading]
     about += [f"{column.heading}: {column.about}" for column in found.columns]
     notes = [f"[{number}] {text}" for number, text in enumerate(found.notes, 1)]
+    notes += [found.late] * bool(found.late)
     return "\n".join([*aligned(rows), "", *map(wrapped, about + notes)])
 
 

@@ -17,6 +17,7 @@ from bench.compare_command import busy
 from bench.experiments import EXPERIMENTS, storm
 from bench.overview import overview
 from bench.overview_plot import overview_plot
+from bench.page import page
 from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
@@ -24,6 +25,7 @@ from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
 from bench.readme_costs import caveats, costs, rejecting
 from bench.readme_sections import compared, refusing
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
+from bench.table import render
 
 
 def test_readme_and_plot_are_what_the_committed_results_give() -> None:
@@ -157,6 +159,35 @@ def test_what_qualifies_the_figures_is_in_the_readme() -> None:
     assert "**Partial**: interrupted." in text
     assert "Not measured, because not installed: absent." in text
     assert "Python 3.11.2, Linux 6.1, 2 cores" in text
+
+
+def late(response: float | None) -> Result:
+    """A storm in which arrivals came late; None: from before the response latency was kept."""
+    found = result(100.0, 60.0)
+    for group in found.groups:
+        group.series[0].blocks[1].warnings.append("arrivals started late: slip p99 900 us")
+        if response is None:
+            continue
+        group.figures += [Figure(key, key, "us") for key in ("response_p50", "response_p99")]
+        for block in (block for row in group.series for block in row.blocks):
+            block.figures |= {"response_p50": response / 4, "response_p99": response}
+    return found
+
+
+def test_late_arrivals_are_said_with_what_they_add_to_the_p99_of_ours() -> None:
+    said = "medians in µs: gserver-close 1,100 beside 200 / 1,100 beside 200."
+    for show in (compared, page, lambda found: " ".join(render(found).split())):
+        assert said in show(late(1_100.0))
+        assert "response latency" not in show(late(None))
+    quiet = late(1_100.0)
+    for group in quiet.groups:
+        group.series[0].blocks[1].warnings.clear()
+    assert "response latency" not in compared(quiet)
+
+
+def test_response_latency_is_in_the_tables_of_the_storm() -> None:
+    assert "response_p99 (us)" in render(late(1_100.0), details=True)
+    assert "<th>response_p99 (us)</th>" in page(late(1_100.0))
 
 
 def cells(text: str, server: str) -> list[str]:
