@@ -9,7 +9,6 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,6 @@ from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
-from bench.readme_costs import caveats, costs, rejecting
 from bench.readme_sections import compared, refusing
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
 from bench.table import render
@@ -307,20 +305,6 @@ def test_machine_counted_in_ticks_is_no_figure(machine: float, has_column: bool)
     assert ("| machine |" in compared(found)) == has_column
 
 
-def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
-    environment = {"kernel": "6.18.5", "python": "3.11.7", "cores": 2}
-    replied = [{"kind": "close", "us": [24.0, 23.0]}, {"kind": "redis", "us": [48.0, 47.4]}]
-    refused = {"reject": "refuse", "us_each": 0.0, "clients": 50_000, "seconds": 0.5}
-    found: dict[str, Any] = {
-        "refuse-cost": {"environment": environment, "rows": [refused]},
-        "reply-cost": {"environment": environment, "rows": replied},
-    }
-    assert "a message, the best of 2 rounds: redis 47 µs; without one 23 µs" in costs(found)
-    assert "whole machine" not in costs(found)
-    refused["machine_us_each"] = 11.7
-    assert "and the whole machine 12 µs, the client's part in it" in costs(found)
-
-
 def test_each_run_of_several_is_in_the_readme_with_its_date_load_and_rounds() -> None:
     first, second = result(100.0, 60.0), result(100.0, 60.0)
     first.environment["load_average"] = [0.25]
@@ -332,32 +316,6 @@ def test_each_run_of_several_is_in_the_readme_with_its_date_load_and_rounds() ->
     )
 
 
-def rejections(ratios: Sequence[float]) -> dict[str, Any]:
-    """As ``reject-cost`` has written it from the beginning: without a format or a name."""
-    echo = {"p50": 80.0, "p99": 634.0, "n": 1000}
-    return {
-        "environment": {"kernel": "6.18.5", "python": "3.11.7", "cores": 2, "command": ""},
-        "rows": [
-            {
-                "held": held,
-                "clients": how,
-                "quiet_us": echo,
-                "pair": {
-                    "ratio": ratio,
-                    "ratios": [ratio] * 8,
-                    "us_a": 10 * ratio,
-                    "us_b": 10.0,
-                    "rate_a": 45_178.0,
-                    "echo_us_a": echo,
-                },
-                "same": {"ratios": [0.97, 1.05], "echo_us_a": echo},
-            }
-            for held, ratio in zip((10, 1_000), ratios, strict=True)
-            for how in ("close", "reset")
-        ],
-    }
-
-
 @pytest.mark.parametrize(("load", "says"), [(0.2, ""), (1.24, "load average 1.24, above 0.5")])
 def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float, says: str) -> None:
     assert says in busy(load)
@@ -365,43 +323,6 @@ def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float,
     found = result(100.0, 60.0)
     found.environment["load_average"] = [load, 1.0, 1.0]
     assert f"2 cores, load average {load:.1f} when it began. Caps" in compared(found)
-
-
-def test_rejection_cost_is_judged_by_its_targets() -> None:
-    text = rejecting(rejections([1.38, 1.40]))
-    assert "| 10 | 13.8 µs | 10.0 µs | 1.38 | 0.97-1.05 | 45,178 |" in text
-    assert "does not grow with the connections held: 1.01 times" in text
-    assert "At most 1.40 times the floor: not yet the 1.1 times" in text
-    assert "Medians of 8 interleaved ABBA pairs" in text
-    grown = rejecting(rejections([1.0, 1.09]))
-    assert "The cost grows with the connections held: 1.09 times" in grown
-    assert "At most 1.09 times the floor: within the 1.1 times" in grown
-
-
-def test_echo_in_a_flood_stands_beside_the_quiet_one_and_the_floors_with_its_count() -> None:
-    found = rejections([1.0, 1.0])
-    text = rejecting(found)
-    assert "| 10 | reset | 80 / 634 (1,000) | 80 / 634 (1,000) | 80 / 634 (1,000) |" in text
-    assert "In none of them longer than the floor's." in text
-    # Also where clients reset: the last row.
-    last = found["rows"][-1]
-    last["quiet_us"] = {"p50": 70.0, "n": 900}
-    last["pair"]["echo_us_a"] = {"p50": 84.0, "p99": 28_991.4, "n": 3_818}
-    text = rejecting(found)
-    assert "| 1,000 | reset | 70 / - (900) | 84 / 28,991 (3,818) | 80 / 634 (1,000) |" in text
-    assert "Longer than the floor's" in text
-    assert ": p50 at 1,000 held, reset (1.05 times); p99 at 1,000 held, reset (46 times)." in text
-
-
-def test_place_is_filled_when_its_results_are_there_and_kept_when_not(tmp_path: Path) -> None:
-    text = "a\n<!-- bench reject-cost -->\nby hand\n<!-- /bench -->\nb\n"
-    assert rewritten(text, tmp_path) == text
-    (tmp_path / "reject-cost.json").write_text(json.dumps(rejections([1.38, 1.40])))
-    filled = rewritten(text, tmp_path)
-    assert "by hand" not in filled
-    assert filled.startswith("a\n<!-- bench reject-cost -->\nMedians of 8")
-    assert filled.endswith("\n<!-- /bench -->\nb\n")
-    assert rewritten(filled, tmp_path) == filled
 
 
 def test_place_that_nobody_writes_is_an_error(tmp_path: Path) -> None:
@@ -432,8 +353,3 @@ def test_check_changes_nothing_and_agrees() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_warnings_that_differ_in_their_numbers_alone_are_said_once_with_the_worst() -> None:
-    found = {"warnings": ["10 held: 5 thrown away", "20 held: 7 thrown away", "too slow"]}
-    assert list(caveats(found)) == ["Warnings: 7 thrown away, at worst of 2; too slow."]
