@@ -168,13 +168,14 @@ def refused(rows: list[dict[str, Any]]) -> str:
 
 
 def replied(rows: list[dict[str, Any]]) -> str:
-    best = {row["kind"]: min(row["us"]) for row in rows}
+    spans = {row["kind"]: f"{min(row['us']):.1f}-{max(row['us']):.1f} µs" for row in rows}
     rounds = max(len(row["us"]) for row in rows)
-    close = best.pop("close")
-    texts = ", ".join(f"{kind} {us:.0f} µs" for kind, us in best.items())
+    close = spans.pop("close")
+    texts = ", ".join(f"{kind} {span}" for kind, span in spans.items())
     return (
-        f"a rejection with a message, the best of {rounds} rounds: {texts}; without one "
-        f"{close:.0f} µs"
+        f"a rejection with a message, {rounds} rounds of each kind one after the other, their "
+        f"smallest and largest: {texts}; without one {close}; no comparison, for nothing was "
+        "measured against itself"
     )
 
 

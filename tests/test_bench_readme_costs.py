@@ -11,7 +11,7 @@ from bench.readme import rewritten
 from bench.readme_costs import caveats, costs, rejecting
 
 
-def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
+def test_span_of_the_rounds_and_the_machines_part_are_called_so() -> None:
     environment = {"kernel": "6.18.5", "python": "3.11.7", "cores": 2}
     replied = [{"kind": "close", "us": [24.0, 23.0]}, {"kind": "redis", "us": [48.0, 47.4]}]
     refused = {"reject": "refuse", "us_each": 0.0, "clients": 50_000, "seconds": 0.5}
@@ -19,7 +19,9 @@ def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
         "refuse-cost": {"environment": environment, "rows": [refused]},
         "reply-cost": {"environment": environment, "rows": replied},
     }
-    assert "a message, the best of 2 rounds: redis 47 µs; without one 23 µs" in costs(found)
+    text = costs(found)
+    assert "2 rounds of each kind one after the other" in text
+    assert "smallest and largest: redis 47.4-48.0 µs; without one 23.0-24.0 µs; no comp" in text
     assert "whole machine" not in costs(found)
     refused["machine_us_each"] = 11.7
     assert "and the whole machine 12 µs, the client's part in it" in costs(found)
