@@ -9,7 +9,7 @@ depend on the kind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.headlines import COLUMNS, Column, figure, is_proxy, named, present, row_of, there_is
@@ -113,7 +113,8 @@ class Row:
 class Overview:
     """The table. ``caps`` are those that the cells with more than one figure have, in order;
     ``rounds``: how many most of the figures are of. ``late``: what late arrivals add to the p99
-    of ours; "" when that is nothing, or not known."""
+    of ours; "" when that is nothing, or not known. ``alone``: whose figures are compared with
+    nobody's; "" when all are."""
 
     columns: list[Column]
     caps: list[int]
@@ -121,6 +122,7 @@ class Overview:
     rows: list[Row]
     notes: list[str]
     late: str
+    alone: str
     ahead: list[Ahead]
     behind: list[Behind]
 
@@ -133,7 +135,7 @@ class Overview:
             f"by more than a server differs from itself; {ALIKE} not resolved: it may as well be "
             "that row's; two figures with a dash: the rounds' smallest and largest, where they lie "
             f"more than {APART:g} times apart; {AGAIN}: the factor by which the server above "
-            "differs from itself, run twice a round; - no such figure."
+            f"differs from itself, run twice a round; - no such figure.{self.alone}"
         )
 
 
@@ -162,7 +164,9 @@ def overview(result: Result) -> Overview:
     for row in rows:
         row.notes.extend(numbers.get(row.peer, ()))
     late = lateness(result.groups, [peer for peer in result.peers if peer.startswith(OURS)])
-    return Overview(named(columns, groups), caps, result.rounds, rows, notes, late, ahead, behind)
+    alone = uncompared(columns, groups)
+    columns = named(columns, groups)
+    return Overview(columns, caps, result.rounds, rows, notes, late, alone, ahead, behind)
 
 
 def sees(peer: str, result: Result) -> str:
@@ -222,12 +226,39 @@ def against(series: Series, what: Figure, group: Group, seed: int) -> Comparison
 
 
 def itself(series: Series, what: Figure, group: Group, seed: int) -> float | None:
-    """Return the factor by which one of ours may differ from itself; None: it did not run twice."""
-    ours, twin = partners([row for row in group.series if row.group == series.group])
-    if series is not ours or twin is None or not ours.peer.startswith(OURS):
+    """Return the factor by which the first of a group may differ from itself; None: it did not run
+    twice."""
+    first, twin = partners([row for row in group.series if row.group == series.group])
+    if series is not first or twin is None:
         return None
     found = comparison(twin, what, group, seed)
     return None if found is None else found.band.high
+
+
+def uncompared(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> str:
+    """Say whose figures stand without a mark because gserver has no row to compare them with, and
+    whether one of them ran twice; "" when there are none."""
+    found: dict[str, None] = {}
+    headings: dict[str, None] = {}
+    twice = True
+    for column in columns:
+        for group in groups[column.experiment]:
+            if not figure(column, group).compared:
+                continue
+            for row in group.series:
+                members = [each for each in group.series if each.group == row.group]
+                first, twin = partners(members)
+                if first.peer.startswith(OURS) or not present(row.values(column.key)):
+                    continue
+                found[row.peer] = headings[column.heading] = None
+                twice = twice and twin is not None
+    if not found:
+        return ""
+    return (
+        f" Not compared, for gserver has no row whose clients see the same"
+        f"{'' if twice else ', and without an A/A'}: "
+        f"{', '.join(found)} ({', '.join(headings)})."
+    )
 
 
 def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> list[Ahead]:

@@ -55,7 +55,7 @@ def compared(result: Result) -> str:
     parts = [
         f"{len(found.rows)} servers, {made(result)}. Caps {caps}; one figure where both are the "
         "same, or where the cap does not matter. In the picture a thin "
-        "line spans the rounds; shaded behind ours is how far it is from itself.",
+        "line spans the rounds; shaded behind who ran twice is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",

@@ -24,6 +24,10 @@ UNRESOLVED = (
     f"~: not resolved, for it is inside the A/A band, or of fewer than {stats.MIN_BLOCKS} rounds"
 )
 
+#: Instead of a ratio.
+UNCOMPARED = "not compared"
+NO_TWIN = f"{UNCOMPARED}: of this group nobody ran twice, so there is no A/A band"
+
 
 def render(result: Result, *, details: bool = False) -> str:
     """Return the overview, what is missing or failed, and with ``details`` every table."""
@@ -94,7 +98,9 @@ def table(group: Group, result: Result) -> str:
 
 def legend(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return what the marks in a table mean that are in it."""
-    return [UNRESOLVED] if any(cell.startswith("~") for row in rows for cell in row) else []
+    cells = [cell for row in rows for cell in row]
+    found = [UNRESOLVED] if any(cell.startswith("~") for cell in cells) else []
+    return found + [NO_TWIN] * (UNCOMPARED in cells)
 
 
 def remarks(group: Group) -> list[tuple[int, str]]:
@@ -130,10 +136,13 @@ def group_rows(group: Group, result: Result) -> Iterator[list[str]]:
 
 
 def ratio(series: Series, figure: Figure, group: Group, result: Result) -> str:
-    """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself."""
-    reference, _ = partners([row for row in group.series if row.group == series.group])
+    """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself; none without
+    an A/A band."""
+    reference, twin = partners([row for row in group.series if row.group == series.group])
     if series is reference:
         return "1"
+    if twin is None:
+        return UNCOMPARED
     found = comparison(series, figure, group, result.seed)
     if found is None:
         return "~"

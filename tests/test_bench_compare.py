@@ -24,7 +24,7 @@ from bench.peers.process import free_port
 from bench.plan import passes, places, seconds, steps
 from bench.progress import Progress
 from bench.results import Block, Figure, Group, PeerInfo, Result, Series
-from bench.table import UNRESOLVED, group_rows, render
+from bench.table import NO_TWIN, UNRESOLVED, group_rows, render
 from gserver.net.listeners import system_backlog
 from gserver.probe.procstat import process_tree
 from gserver.probe.run import Run
@@ -87,6 +87,17 @@ def test_server_that_has_its_policy_to_itself_runs_once_more_too() -> None:
         "asyncio",
         "asyncio (A/A)",
     ]
+
+
+def test_those_that_let_clients_wait_run_twice_where_the_admitted_are_asked() -> None:
+    waiting = [PEERS["haproxy-maxconn"], QUEUE]
+    order = places(EXPERIMENTS["isolation"], waiting)
+    assert [(place.peer.name, place.twin) for place in order] == [
+        ("haproxy-maxconn", False),
+        ("sequential", False),
+        ("haproxy-maxconn", True),
+    ]
+    assert not any(place.twin for place in places(EXPERIMENTS["storm"], waiting))
 
 
 def test_experiment_that_makes_no_ratios_has_no_second_run() -> None:
@@ -345,6 +356,14 @@ def test_mark_of_what_is_not_resolved_is_explained_below_a_table_that_has_it() -
     for show in (lambda found: render(found, details=True), page):
         assert UNRESOLVED in show(few)
         assert UNRESOLVED not in show(many)
+
+
+def test_server_of_a_group_where_nobody_ran_twice_is_said_not_to_be_compared() -> None:
+    found = result(series("a", STEADY), series("b", TWICE))
+    assert ratios(found) == {"a": "1", "b": "not compared"}
+    for show in (lambda found: render(found, details=True), page):
+        assert NO_TWIN in show(found)
+        assert UNRESOLVED not in show(found)
 
 
 def test_remark_on_several_servers_is_one_note_in_the_words_of_the_worst() -> None:

@@ -288,6 +288,25 @@ def test_echo_of_the_admitted_is_shown_by_its_median_and_its_goodput_beside_the_
     assert "gserver-close, cap 10: 1.08" in picture
 
 
+def test_echo_of_those_that_queue_is_beside_how_far_it_is_from_itself_or_said_not_to_be() -> None:
+    found = flooded([1.0, 1.0])
+    for group in found.groups:
+        for twin, p50 in ((False, 1.1), (True, 1.32)):
+            blocks = [Block({"p50": p50, "p99": 3.0, "goodput": 1.0})] * 3
+            group.series.append(Series("waits", "queue", twin, blocks))
+    found.peers["waits"] = PeerInfo("waits", "", "queue", "", "1.0", 128)
+    text = compared(found)
+    lines = text.splitlines()
+    below = lines[next(i for i, line in enumerate(lines) if line.startswith("| waits")) + 1]
+    assert below == "| *again (A/A)* |  | x1.2 | x1 | - |"
+    alone = "no row whose clients see the same{}: waits (echo p50 x, echo p99 x)."
+    assert alone.format("") in text
+    for group in found.groups:
+        group.series.pop()
+    assert alone.format(", and without an A/A") in compared(found)
+    assert "Not compared" not in compared(flooded([1.0, 1.0]))
+
+
 @pytest.mark.parametrize(("ours", "theirs", "mark"), [(0.9, 1.0, "\\*"), (1.0, 0.9, "")])
 def test_more_goodput_is_better_and_less_is_not(ours: float, theirs: float, mark: str) -> None:
     text = compared(flooded([ours, theirs]))

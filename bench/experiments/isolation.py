@@ -8,7 +8,7 @@ first, refused or left to wait costs them more or less, and that is in the ratio
 from __future__ import annotations
 
 from bench.experiments.base import Experiment, Figures, Subject, micro
-from bench.peers import Policy
+from bench.peers import Peer, Policy
 from bench.results import Figure
 from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.result import Result
@@ -43,6 +43,10 @@ class Isolation(Experiment):
         Figure("goodput", "goodput here/elsewhere", "x"),
         Figure("lost", "victims lost", over="max"),
     )
+
+    def compares(self, peer: Peer) -> bool:
+        """Whatever those over the cap are told: the echo is that of the admitted."""
+        return True
 
     def measure(self, subject: Subject, run: Run) -> Figures:
         settings = IsolationSettings(
