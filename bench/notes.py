@@ -43,7 +43,8 @@ def noted(
     for group in groups:
         for series in (series for series in group.series if series.peer in peers):
             peer = series.peer
-            total[peer] = total.get(peer, 0) + len(series.blocks)
+            asked = sum(bool(block.figures or block.failed) for block in series.blocks)
+            total[peer] = total.get(peer, 0) + asked
             for block in series.blocks:
                 kinds: dict[str, list[str]] = {}
                 for text in (PHASE.sub("", text) for text in block.remarks()):

@@ -82,7 +82,7 @@ class Block:
     """One server in one round.
 
     ``warnings`` qualify the figures. ``failed`` says why there are none: the server failed, or
-    the client was at fault; "" when there are.
+    the client was at fault; "" when there are, and where the server was not asked.
     """
 
     figures: dict[str, float | None] = field(default_factory=dict)
@@ -308,9 +308,13 @@ def _add(groups: list[Group], more: Group) -> None:
     if group.figures != more.figures:
         raise ValueError(f"{more.experiment} has other columns")
     rows = {(series.peer, series.group, series.twin): series for series in group.series}
+    before = max((len(series.blocks) for series in group.series), default=0)
     for series in more.series:
         key = (series.peer, series.group, series.twin)
         if key not in rows:
             rows[key] = Series(*key)
             group.series.append(rows[key])
-        rows[key].blocks.extend(series.blocks)
+        # Ratios are made round by round, of one run: not everybody was in every round before.
+        blocks = rows[key].blocks
+        blocks += [Block() for _ in range(before - len(blocks))]
+        blocks += series.blocks

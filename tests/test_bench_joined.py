@@ -13,6 +13,7 @@ import pytest
 
 from bench.page import page
 from bench.peers.base import ROOT
+from bench.ratios import comparison
 from bench.results import Block, Figure, Group, Origin, PeerInfo, Result, Series, merged
 
 FIGURES = [Figure("number", "number", "us", compared=True)]
@@ -100,6 +101,20 @@ def test_run_that_is_given_twice_is_not_counted_twice(tmp_path: Path) -> None:
     assert shown.returncode == 2
     assert "the run of 2026-01-02T14:00:00Z is given twice" in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
+
+
+def test_ratio_is_made_of_figures_of_the_same_run() -> None:
+    twice = [2 * value for value in VALUES[:3]]
+    # The first run was ended inside its second round, and had no second run of a.
+    first = run(3, series("a", VALUES[:2]), series("b", VALUES[:1]))
+    found = merged([first, both(14, twice)])
+    _, b, again = found.groups[0].series
+    ratio = comparison(b, FIGURES[0], found.groups[0], 1)
+    assert ratio is not None
+    assert ratio.ratio == pytest.approx(1.0)
+    assert b.values("number") == [VALUES[0], None, *twice]
+    assert again.values("number") == [None, None, *twice]
+    assert found.gaps() == []
 
 
 def test_server_installed_in_one_of_the_runs_is_not_missing() -> None:
