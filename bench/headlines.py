@@ -75,7 +75,7 @@ COLUMNS = (
         any_kind=True,
     ),
     Column("burst", "last", "last told", "µs until the last of those was, one a round", log=True),
-    Column("isolation", "p50", "echo p50 x", FLOODED, log=True, digits=3),
+    Column("isolation", "p50", "echo p50 x", FLOODED, digits=3),
     Column("isolation", "p99", "echo p99 x", ECHO_P99, log=True),
     Column(
         "isolation",

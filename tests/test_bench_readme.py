@@ -273,7 +273,9 @@ def flooded(goodput: Sequence[float]) -> Result:
         row("peer", 1.5, goodput[1]),
         row("gserver-close", 1.084, goodput[0], twin=True),
     ]
-    found.groups = [Group("isolation", "Isolation", cap, figures, rows) for cap in (10, 1_000)]
+    found.groups = [
+        Group("isolation", "Isolation", cap, figures, list(rows)) for cap in (10, 1_000)
+    ]
     return found
 
 
