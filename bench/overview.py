@@ -112,13 +112,13 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The table. ``caps`` are those that the cells with more than one figure have, in order;
-    ``rounds``: how many most of the figures are of. ``late``: what late arrivals add to the p99
+    ``rounds``: how many the figures are of, in words. ``late``: what late arrivals add to the p99
     of ours; "" when that is nothing, or not known. ``alone``: whose figures are compared with
     nobody's; "" when all are."""
 
     columns: list[Column]
     caps: list[int]
-    rounds: int
+    rounds: str
     rows: list[Row]
     notes: list[str]
     late: str
@@ -130,7 +130,7 @@ class Overview:
     def reading(self) -> str:
         """How to read a mark and an empty cell."""
         return (
-            f"Medians of the {self.rounds} rounds, where nothing else is said. "
+            f"Medians of the {self.rounds}, where nothing else is said. "
             f"{AHEAD} better than gserver's row whose clients see the same (memory: than any), "
             f"by more than a server differs from itself; {ALIKE} not resolved: it may as well be "
             "that row's; two figures with a dash: the rounds' smallest and largest, where they lie "
@@ -166,7 +166,7 @@ def overview(result: Result) -> Overview:
     late = lateness(result.groups, [peer for peer in result.peers if peer.startswith(OURS)])
     alone = uncompared(columns, groups)
     columns = named(columns, groups)
-    return Overview(columns, caps, result.rounds, rows, notes, late, alone, ahead, behind)
+    return Overview(columns, caps, result.rounds_text, rows, notes, late, alone, ahead, behind)
 
 
 def sees(peer: str, result: Result) -> str:

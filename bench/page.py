@@ -67,6 +67,7 @@ def environment(origin: Origin) -> str:
     about = {
         **origin.environment,
         "seed": origin.seed,
+        "experiments": origin.experiments,
         "command_line": shlex.join(origin.environment["command_line"]),
     }
     rounds = f"{origin.rounds} round{'s' * (origin.rounds != 1)}"

@@ -22,15 +22,16 @@ FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
 def made(result: Result) -> str:
     """Say of how many rounds a comparison is, and where and when each of its runs was made."""
     first, *others = result.origins
-    rounds = f"{result.rounds} round{'s' * (result.rounds > 1)}"
     where = place(first.environment)
     if not others:
-        return f"{rounds}, {day(first.environment)}, {where}{loaded(first.environment)}"
-    runs = "; ".join(
-        f"{origin.rounds} on {day(origin.environment)}{loaded(origin.environment)}"
-        for origin in result.origins
-    )
-    return f"{rounds}, {where}, in {len(result.origins)} runs: {runs}"
+        return f"{result.rounds_text}, {day(first.environment)}, {where}{loaded(first.environment)}"
+    whole = {group.experiment for group in result.groups}
+    runs = []
+    for origin in result.origins:
+        part = f" of {', '.join(origin.experiments)}" if set(origin.experiments) != whole else ""
+        on = f"{day(origin.environment)}{loaded(origin.environment)}"
+        runs.append(f"{origin.rounds}{part} on {on}")
+    return f"{result.rounds_text}, {where}, in {len(runs)} runs: {'; '.join(runs)}"
 
 
 def day(environment: dict[str, Any]) -> str:

@@ -141,14 +141,21 @@ class Group:
     figures: list[Figure]
     series: list[Series]
 
+    @property
+    def rounds(self) -> int:
+        """The blocks of the server that has most."""
+        return max((len(series.blocks) for series in self.series), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One of the runs that a result is of: where and when it was made, and its rounds."""
+    """One of the runs that a result is of: where and when it was made, its rounds, and of which
+    experiments."""
 
     environment: dict[str, Any]
     seed: int
     rounds: int
+    experiments: list[str]
 
 
 @dataclass(slots=True)
@@ -171,14 +178,21 @@ class Result:
 
     @property
     def rounds(self) -> int:
-        """The blocks of the server that has most of one experiment."""
-        rows = (series for group in self.groups for series in group.series)
-        return max((len(series.blocks) for series in rows), default=0)
+        """The rounds of the experiment that has most."""
+        return max((group.rounds for group in self.groups), default=0)
+
+    @property
+    def rounds_text(self) -> str:
+        """The same in words, where some experiments have fewer."""
+        fewest = min((group.rounds for group in self.groups), default=0)
+        rounds = f"{self.rounds} round{'s' * (self.rounds != 1)}"
+        return rounds if fewest == self.rounds else f"{fewest} to {rounds}"
 
     @property
     def origins(self) -> list[Origin]:
         """The runs that it is of, in their order; its own when there was but one."""
-        return self.joined or [Origin(self.environment, self.seed, self.rounds)]
+        names = list(dict.fromkeys(group.experiment for group in self.groups))
+        return self.joined or [Origin(self.environment, self.seed, self.rounds, names)]
 
     def gaps(self) -> list[str]:
         """Return the blocks that should be there and are not, one sentence each."""

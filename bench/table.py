@@ -88,8 +88,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def table(group: Group, result: Result) -> str:
     """Return one experiment's table with its title and remarks."""
-    rounds = max((len(series.blocks) for series in group.series), default=0)
-    title = f"{group.title}, cap {group.cap}, {rounds} round{'s' * (rounds != 1)}"
+    rounds = f"{group.rounds} round{'s' * (group.rounds != 1)}"
+    title = f"{group.title}, cap {group.cap}, {rounds}"
     rows = list(group_rows(group, result))
     notes = [f"  {text}" for text in legend(rows)]
     notes += [f"  [{mark}] {text}" for mark, text in remarks(group)]

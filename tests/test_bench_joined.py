@@ -61,9 +61,9 @@ def test_each_of_the_runs_keeps_its_environment_its_seed_and_its_rounds() -> Non
     # Also when what was joined is joined with more, and after JSON.
     whole = merged([again(merged([three, fourteen])), twenty])
     assert whole.joined == [
-        Origin(three.environment, 3, 2),
-        Origin(fourteen.environment, 14, 4),
-        Origin(twenty.environment, 20, 6),
+        Origin(three.environment, 3, 2, ["asked"]),
+        Origin(fourteen.environment, 14, 4, ["asked"]),
+        Origin(twenty.environment, 20, 6, ["asked"]),
     ]
     assert (whole.environment, whole.seed) == (three.environment, 3)
     text = html.unescape(page(whole))

@@ -335,6 +335,16 @@ def test_each_run_of_several_is_in_the_readme_with_its_date_load_and_rounds() ->
         "2 servers, 6 rounds, Python 3.11.2, Linux 6.1, 2 cores, in 2 runs: 3 on 2026-01-02, load "
         "average 0.2 when it began; 3 on 2026-01-05, load average 1.4 when it began. Caps" in text
     )
+    for group in second.groups:
+        group.experiment = "flood"
+        group.series = [
+            Series(row.peer, row.group, row.twin, row.blocks[:2]) for row in group.series
+        ]
+    assert (
+        "2 servers, 2 to 3 rounds, Python 3.11.2, Linux 6.1, 2 cores, in 2 runs: 3 of storm on "
+        "2026-01-02, load average 0.2 when it began; 2 of flood on 2026-01-05, load average 1.4 "
+        "when it began. Caps" in compared(merged([first, second]))
+    )
 
 
 @pytest.mark.parametrize(("load", "says"), [(0.2, ""), (1.24, "load average 1.24, above 0.5")])
