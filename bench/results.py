@@ -274,8 +274,8 @@ def merged(results: Sequence[Result]) -> Result:
     """Return one result with the blocks of all, in their order; ``results`` are not changed.
 
     Intervals are resampled with the first one's seed. Raises :class:`ValueError` when they are of
-    different machines or versions of a peer, when the same experiment has different columns, when
-    a run is given twice (its blocks would count as twice as many), and for none at all.
+    different machines or versions of a peer, when the same experiment has another rate or other
+    columns, when a run is given twice (its blocks would count as twice as many), and for none.
     """
     if not results:
         raise ValueError("no results")
@@ -319,6 +319,8 @@ def _add(groups: list[Group], more: Group) -> None:
     else:
         group = Group(more.experiment, more.title, more.cap, list(more.figures), [])
         groups.append(group)
+    if group.title != more.title:  # it says at what rate
+        raise ValueError(f"{more.experiment} differs: {group.title!r} and {more.title!r}")
     if group.figures != more.figures:
         raise ValueError(f"{more.experiment} has other columns")
     rows = {(series.peer, series.group, series.twin): series for series in group.series}

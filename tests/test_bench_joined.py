@@ -130,6 +130,13 @@ def test_runs_of_different_machines_are_not_taken_together() -> None:
         merged([both(3, VALUES), elsewhere])
 
 
+def test_floods_of_different_rates_are_not_taken_together() -> None:
+    slower = both(14, VALUES)
+    slower.groups[0].title = "Asked at another rate"
+    with pytest.raises(ValueError, match="asked differs: 'Asked' and 'Asked at another rate'"):
+        merged([both(3, VALUES), slower])
+
+
 def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None:
     newer = both(14, VALUES)
     newer.peers["a"] = PeerInfo("", "", "fin", "", "2.0", 128)
