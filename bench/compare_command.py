@@ -161,12 +161,16 @@ def show(
 
     Several files are taken together, their rounds one after the other: a long comparison can be
     made in short runs, each while the machine is free. They must be of the same machine and
-    versions.
+    versions, and each given once.
     """
     try:
-        result = merged([Result.from_json(json.load(file)) for file in files])
+        results = [Result.from_json(json.load(file)) for file in files]
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(f"no results of compare --json: {error}") from error
+    try:
+        result = merged(results)
+    except ValueError as error:
+        raise click.BadParameter(f"not to be taken together: {error}") from error
     if not deliver(result, json_file, html_file, details):
         sys.exit(EXIT_USAGE)
 

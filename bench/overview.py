@@ -9,33 +9,23 @@ depend on the kind.
 
 from __future__ import annotations
 
-import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bench.headlines import COLUMNS, Column, figure, is_proxy, named, present, row_of, there_is
+from bench.notes import lateness, noted
 from bench.peers import PEERS
 from bench.ratios import comparison, partners
-from bench.results import (
-    Figure,
-    Group,
-    Result,
-    Series,
-    number,
-    numbers_in,
-    without_numbers,
-)
+from bench.results import Figure, Group, Result, Series, brief, number
 from bench.stats import Comparison
 
 __all__ = [
     "AGAIN",
     "AHEAD",
-    "COLUMNS",
     "OURS",
     "Ahead",
     "Behind",
     "Cell",
-    "Column",
     "Overview",
     "Row",
     "overview",
@@ -58,69 +48,6 @@ DIGITS = 2
 
 #: How our own rows' names begin.
 OURS = "gserver-"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A headline: a figure of an experiment. Less is better in all of them.
-
-    ``about`` is a clause that follows the heading and a colon. ``counted``: compared by its
-    counts; ``any_kind``: also with servers that turn people away in another way; ``log``: plotted
-    on a logarithmic axis.
-    """
-
-    experiment: str
-    key: str
-    heading: str
-    about: str
-    counted: bool = False
-    any_kind: bool = False
-    log: bool = False
-
-
-FLOODED = (
-    "the p99 of the admitted while 4,000 a second are turned away here (500 left to wait, of "
-    "servers that queue), over the same while as many are closed at once elsewhere"
-)
-
-COLUMNS = (
-    Column("storm", "p50", "told p50", "µs from connect to verdict, 2,000 a second", log=True),
-    Column("storm", "p99", "p99", "the same, of 100 clients the slowest", log=True),
-    Column("storm", "cpu", "CPU", "server's µs a rejection, 2,000 a second"),
-    Column("storm", "machine", "machine", "the whole machine's µs an attempt, its client's too"),
-    Column("flood", "cpu", "CPU flood", "the same, 8,000 a second"),
-    Column("storm", "time_wait", "TIME_WAIT", "left on the server by each rejection", counted=True),
-    Column(
-        "storm",
-        "unanswered",
-        "silent %",
-        "clients who were told nothing",
-        counted=True,
-        any_kind=True,
-    ),
-    Column(
-        "churn",
-        "false",
-        "false",
-        "rejections, of {tries} who closed and came back",
-        counted=True,
-        any_kind=True,
-    ),
-    Column(
-        "burst",
-        "unanswered",
-        "unanswered",
-        "in 4 s, of 500 at once, cap 3",
-        counted=True,
-        any_kind=True,
-    ),
-    Column("burst", "last", "last told", "µs until the last of those was", log=True),
-    Column("isolation", "p99", "echo p99 x", FLOODED, log=True),
-    Column("memory", "pss", "KiB", "of the server's memory a held connection{proxies}", log=True),
-)
-
-#: What the memory of a proxy leaves out.
-PROXIES = " ({names}: the proxy's alone, though the server behind it holds a connection too)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +111,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The table. ``caps`` are those that the cells with more than one figure have, in order."""
+    """The table. ``caps`` are those that the cells with more than one figure have, in order;
+    ``rounds``: how many the figures are of, in words. ``late``: what late arrivals add to the p99
+    of ours; "" when that is nothing, or not known. ``alone``: whose figures are compared with
+    nobody's; "" when all are."""
 
     columns: list[Column]
     caps: list[int]
+    rounds: str
     rows: list[Row]
     notes: list[str]
+    late: str
+    alone: str
     ahead: list[Ahead]
     behind: list[Behind]
 
@@ -197,11 +130,12 @@ class Overview:
     def reading(self) -> str:
         """How to read a mark and an empty cell."""
         return (
+            f"Medians of the {self.rounds}, where nothing else is said. "
             f"{AHEAD} better than gserver's row whose clients see the same (memory: than any), "
             f"by more than a server differs from itself; {ALIKE} not resolved: it may as well be "
             "that row's; two figures with a dash: the rounds' smallest and largest, where they lie "
             f"more than {APART:g} times apart; {AGAIN}: the factor by which the server above "
-            "differs from itself, run twice a round; - no such figure."
+            f"differs from itself, run twice a round; - no such figure.{self.alone}"
         )
 
 
@@ -226,97 +160,19 @@ def overview(result: Result) -> Overview:
         if all(not cell.values for cell in cells):
             continue
         rows.append(Row(peer, cells))
-    notes = noted(rows, result.groups)
-    return Overview(named(columns, groups), caps, rows, notes, ahead, behind)
-
-
-def there_is(column: Column, groups: Sequence[Group]) -> bool:
-    """Whether ``groups`` have the figure of ``column``, and it may stand.
-
-    All that the machine spent is never less than what the server did: where it is, it was counted
-    in ticks of the clock, too coarse for a flood of a second.
-    """
-    if not groups or any(all(f.key != column.key for f in group.figures) for group in groups):
-        return False
-    if column.key != "machine":
-        return True
-    for series in (series for group in groups for series in group.series):
-        machine, server = present(series.values("machine")), present(series.values("cpu"))
-        if machine and server and statistics.median(machine) < statistics.median(server):
-            return False
-    return any(present(s.values("machine")) for group in groups for s in group.series)
-
-
-def named(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> list[Column]:
-    """Return the columns with the number of tries that were made in what they say of it, and the
-    names of the proxies."""
-    series = [row for group in groups.get("churn", ()) for row in group.series]
-    tries = max((sum(present(row.values("tries"))) for row in series), default=0)
-    held = [row.peer for group in groups.get("memory", ()) for row in group.series]
-    proxies = [peer for peer in dict.fromkeys(held) if is_proxy(peer)]
-    words = {
-        "tries": number(tries),
-        "proxies": PROXIES.format(names=", ".join(proxies)) if proxies else "",
-    }
-    return [replace(each, about=each.about.format(**words)) for each in columns]
+    notes, numbers = noted([row.peer for row in rows], result.groups)
+    for row in rows:
+        row.notes.extend(numbers.get(row.peer, ()))
+    late = lateness(result.groups, [peer for peer in result.peers if peer.startswith(OURS)])
+    alone = uncompared(columns, groups)
+    columns = named(columns, groups)
+    return Overview(columns, caps, result.rounds_text, rows, notes, late, alone, ahead, behind)
 
 
 def sees(peer: str, result: Result) -> str:
     """Return what a client beyond the cap sees of it, and whether it has to speak first for it."""
     policy = result.peers[peer].policy
     return f"{policy}, asked" if peer in PEERS and PEERS[peer].asked else policy
-
-
-def is_proxy(peer: str) -> bool:
-    """Whether a server of its own stands behind it."""
-    return peer in PEERS and PEERS[peer].needs_backend
-
-
-#: The part of a run that a remark of the isolation begins with.
-PHASE = re.compile(r"^(control|flood)(, victims)?: ")
-
-
-@dataclass(slots=True)
-class Remark:
-    """Remarks that differ in their numbers alone: how many blocks of which servers have one."""
-
-    texts: list[str] = field(default_factory=list)
-    blocks: dict[str, int] = field(default_factory=dict)
-    experiments: dict[str, None] = field(default_factory=dict)
-
-    def text(self, of: Mapping[str, int]) -> str:
-        """Return one line: in the words of the worst, and in how many of each one's blocks."""
-        worst = max(self.texts, key=numbers_in)
-        where = ", ".join(f"{peer} {count}/{of[peer]}" for peer, count in self.blocks.items())
-        most = ", at worst" if len(set(self.texts)) > 1 else ""
-        return f"{worst}{most} ({', '.join(self.experiments)}; blocks: {where})"
-
-
-def noted(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
-    """Return what must be known of the figures, each once whomever it is about, and give the
-    ``rows`` the numbers of theirs."""
-    found: dict[str, Remark] = {}
-    total: dict[str, int] = {}
-    mine = {row.peer: row for row in rows}
-    for group in groups:
-        for series in (series for series in group.series if series.peer in mine):
-            peer = series.peer
-            total[peer] = total.get(peer, 0) + len(series.blocks)
-            for block in series.blocks:
-                kinds: dict[str, list[str]] = {}
-                for text in (PHASE.sub("", text) for text in block.remarks()):
-                    kinds.setdefault(without_numbers(text), []).append(text)
-                for kind, texts in kinds.items():
-                    remark = found.setdefault(kind, Remark())
-                    remark.texts += texts
-                    remark.blocks[peer] = remark.blocks.get(peer, 0) + 1
-                    remark.experiments[group.experiment] = None
-    notes = []
-    for index, remark in enumerate(found.values(), 1):
-        notes.append(remark.text(total))
-        for peer in remark.blocks:
-            mine[peer].notes.append(index)
-    return notes
 
 
 def cell(
@@ -356,12 +212,9 @@ def shown(column: Column, value: float | None, rounds: Sequence[float]) -> str:
     if column.counted:
         return number(round(value, DIGITS))
     low, high = min(rounds), max(rounds)
-    return f"{brief(low)}-{brief(high)}" if 0 < low * APART < high else brief(value)
-
-
-def brief(value: float, digits: int = 2) -> str:
-    """Return ``value`` to so many digits, without an exponent."""
-    return f"{float(f'{value:.{digits}g}'):,.10g}"
+    if 0 < low * APART < high:
+        return f"{brief(low)}-{brief(high)}"
+    return brief(value, column.digits)
 
 
 def against(series: Series, what: Figure, group: Group, seed: int) -> Comparison | None:
@@ -373,12 +226,39 @@ def against(series: Series, what: Figure, group: Group, seed: int) -> Comparison
 
 
 def itself(series: Series, what: Figure, group: Group, seed: int) -> float | None:
-    """Return the factor by which one of ours may differ from itself; None: it did not run twice."""
-    ours, twin = partners([row for row in group.series if row.group == series.group])
-    if series is not ours or twin is None or not ours.peer.startswith(OURS):
+    """Return the factor by which the first of a group may differ from itself; None: it did not run
+    twice."""
+    first, twin = partners([row for row in group.series if row.group == series.group])
+    if series is not first or twin is None:
         return None
     found = comparison(twin, what, group, seed)
     return None if found is None else found.band.high
+
+
+def uncompared(columns: Sequence[Column], groups: Mapping[str, Sequence[Group]]) -> str:
+    """Say whose figures stand without a mark because gserver has no row to compare them with, and
+    whether one of them ran twice; "" when there are none."""
+    found: dict[str, None] = {}
+    headings: dict[str, None] = {}
+    twice = True
+    for column in columns:
+        for group in groups[column.experiment]:
+            if not figure(column, group).compared:
+                continue
+            for row in group.series:
+                members = [each for each in group.series if each.group == row.group]
+                first, twin = partners(members)
+                if first.peer.startswith(OURS) or not present(row.values(column.key)):
+                    continue
+                found[row.peer] = headings[column.heading] = None
+                twice = twice and twin is not None
+    if not found:
+        return ""
+    return (
+        f" Not compared, for gserver has no row whose clients see the same"
+        f"{'' if twice else ', and without an A/A'}: "
+        f"{', '.join(found)} ({', '.join(headings)})."
+    )
 
 
 def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> list[Ahead]:
@@ -394,7 +274,7 @@ def better(peer: str, column: Column, groups: Sequence[Group], seed: int) -> lis
         if series is ours or not ours.peer.startswith(OURS) or peer.startswith(OURS):
             continue
         if column.counted:
-            if is_less(series, ours, column):
+            if is_better(series, ours, column):
                 found.append(Ahead(peer, column, group.cap, None))
         elif figure(column, group).compared:
             compared = against(series, figure(column, group), group, seed)
@@ -426,7 +306,7 @@ def better_of_other_kinds(peer: str, column: Column, groups: Sequence[Group]) ->
                 if not row.peer.startswith(OURS)
                 and row.group not in ("queue", "unlimited")
                 and (column.any_kind or kind(row.group) == kind(ours.group))
-                and is_less(row, ours, column)
+                and is_better(row, ours, column)
             }
         )
     names = [row.peer for row in groups[0].series]
@@ -438,26 +318,12 @@ def kind(group: str) -> str:
     return group.partition(",")[0]
 
 
-def is_less(series: Series, ours: Series, column: Column) -> bool:
-    """Whether a row's figure is below ours in every round, by more than is left to chance."""
+def is_better(series: Series, ours: Series, column: Column) -> bool:
+    """Whether a row's figure is better than ours in every round, by more than is left to chance."""
     theirs, base = present(series.values(column.key)), present(ours.values(column.key))
     if not theirs or not base:
         return False
+    less, than = (max(base), min(theirs)) if column.more else (max(theirs), min(base))
     if not column.counted:
-        return max(theirs) < min(base)
-    return round(max(theirs), DIGITS) < round(min(base), DIGITS)
-
-
-def row_of(peer: str, group: Group) -> Series | None:
-    """Return the row of ``peer``, not its second run; None when it was not asked."""
-    return next((row for row in group.series if row.peer == peer and not row.twin), None)
-
-
-def figure(column: Column, group: Group) -> Figure:
-    """Return the figure that ``column`` shows."""
-    return next(figure for figure in group.figures if figure.key == column.key)
-
-
-def present(values: Sequence[float | None]) -> list[float]:
-    """Return ``values`` without the rounds that gave none."""
-    return [value for value in values if value is not None]
+        return less < than
+    return round(less, DIGITS) < round(than, DIGITS)

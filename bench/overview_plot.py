@@ -33,7 +33,7 @@ PANELS = (
     Panel("flood", "cpu", ("CPU at 8,000/s", "server, µs each")),
     Panel("churn", "false", ("false rejections", "of who came back")),
     Panel("burst", "unanswered", ("unanswered", "of 500 at once")),
-    Panel("isolation", "p99", ("echo p99, flooded", "here over elsewhere")),
+    Panel("isolation", "p50", ("echo p50, flooded", "here over elsewhere")),
     Panel("memory", "pss", ("memory held", "KiB a connection")),
 )
 

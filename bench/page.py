@@ -14,7 +14,7 @@ from bench.colours import COLOUR
 from bench.overview import AGAIN, Overview, overview, sees
 from bench.overview_plot import overview_plot
 from bench.ratios import comparison, partners
-from bench.results import Figure, Group, Result, Series
+from bench.results import Figure, Group, Origin, Result, Series
 from bench.table import EXPLANATION, group_rows, legend, remarks
 from gserver.probe.html_report import STYLE
 from gserver.probe.svg import Axis, Chart
@@ -58,10 +58,20 @@ def page(result: Result) -> str:
         parts += [f'<p class="note">[{mark}] {escape(text)}</p>' for mark, text in remarks(group)]
         parts += [plot(group, figure, result) for figure in group.figures if figure.plotted]
     parts.append("<h2>Servers</h2>" + servers(result))
-    about = {**result.environment, "command_line": shlex.join(result.environment["command_line"])}
-    environment = escape(json.dumps(about, indent=1))
-    parts.append(f"<h2>Environment</h2><pre>{environment}</pre></html>\n")
-    return "\n".join(parts)
+    parts += [environment(origin) for origin in result.origins]
+    return "\n".join([*parts, "</html>\n"])
+
+
+def environment(origin: Origin) -> str:
+    """Return where and when the rounds of one run were made."""
+    about = {
+        **origin.environment,
+        "seed": origin.seed,
+        "experiments": origin.experiments,
+        "command_line": shlex.join(origin.environment["command_line"]),
+    }
+    rounds = f"{origin.rounds} round{'s' * (origin.rounds != 1)}"
+    return f"<h2>Environment, {rounds}</h2><pre>{escape(json.dumps(about, indent=1))}</pre>"
 
 
 def summary(found: Overview, result: Result) -> list[str]:
@@ -80,6 +90,7 @@ def summary(found: Overview, result: Result) -> list[str]:
         html_table(rows, "summary"),
         f'<p class="note">Caps {caps}. {escape(about)}. {escape(found.reading)}</p>',
         f'<ol class="note">{notes}</ol>',
+        f'<p class="note">{escape(found.late)}</p>' * bool(found.late),
     ]
 
 

@@ -24,7 +24,8 @@ import click
 from bench.overview import overview
 from bench.overview_plot import overview_plot
 from bench.processes import ROOT
-from bench.readme_sections import capped, compared, costs, refusing, rejecting, rules
+from bench.readme_costs import capped, costs, rejecting, rules
+from bench.readme_sections import compared, refusing
 from bench.results import Result
 
 __all__ = ["PLACE", "RESULTS", "SECTIONS", "plot", "readme", "rewritten"]

@@ -1,47 +1,42 @@
-"""What the README says about results: Markdown from JSON. Pure.
+"""What the README says of a comparison: Markdown from its result. Pure.
 
 Nothing is said that the figures do not: also who is ahead of whom.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from bench.flood import SOURCES
-from bench.legacy_cost import TARGET_US, median_and_bounds, verdict
+from bench.markdown import loaded, markdown, place
 from bench.overview import AGAIN, AHEAD, OURS, Ahead, Overview, overview, sees
-from bench.reject_cost import FLOOR_TARGET, RULES_TARGET, percentile
-from bench.results import Result, numbers_in, without_numbers
+from bench.results import Result
 from bench.stats import MIN_BLOCKS
 
-__all__ = ["capped", "compared", "costs", "refusing", "rejecting", "rules"]
+__all__ = ["compared", "refusing"]
 
 
 FEW = f"Of fewer than {MIN_BLOCKS} rounds it is not said who is ahead of whom."
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def made(result: Result) -> str:
+    """Say of how many rounds a comparison is, and where and when each of its runs was made."""
+    first, *others = result.origins
+    where = place(first.environment)
+    if not others:
+        return f"{result.rounds_text}, {day(first.environment)}, {where}{loaded(first.environment)}"
+    whole = {group.experiment for group in result.groups}
+    runs = []
+    for origin in result.origins:
+        part = f" of {', '.join(origin.experiments)}" if set(origin.experiments) != whole else ""
+        on = f"{day(origin.environment)}{loaded(origin.environment)}"
+        runs.append(f"{origin.rounds}{part} on {on}")
+    return f"{result.rounds_text}, {where}, in {len(runs)} runs: {'; '.join(runs)}"
 
 
-def place(environment: dict[str, Any]) -> str:
-    """Say where it was measured."""
-    kernel = ".".join(environment["kernel"].split(".")[:2])
-    cores = environment.get("cpus", environment.get("cores"))
-    return f"Python {environment['python']}, Linux {kernel}, {cores} cores"
-
-
-def loaded(environment: dict[str, Any]) -> str:
-    """Say what else the machine was doing when it began; "" when that was not noted."""
-    loads = environment.get("load_average")
-    return f", load average {loads[0]:.1f} when it began" if loads else ""
-
-
-# -- the comparison -----------------------------------------------------------------------------
+def day(environment: dict[str, Any]) -> str:
+    """Return the date of a run."""
+    return str(environment["started_at"])[:10]
 
 
 def compared(result: Result) -> str:
@@ -58,17 +53,14 @@ def compared(result: Result) -> str:
             rows.append([f"*{AGAIN}*", "", *map(glance, row.again)])
     about = "; ".join(f"**{column.heading}**: {column.about}" for column in found.columns)
     caps = " / ".join(f"{cap:,}" for cap in found.caps)
-    rounds = max((len(row.blocks) for group in result.groups for row in group.series), default=0)
-    date = result.environment["started_at"][:10]
     parts = [
-        f"{len(found.rows)} servers, {rounds} round{'s' * (rounds > 1)}, {date}, "
-        f"{place(result.environment)}{loaded(result.environment)}. Caps {caps}; one "
-        "figure where both are the same, or where the cap does not matter. In the picture a thin "
-        "line spans the rounds; shaded behind ours is how far it is from itself.",
+        f"{len(found.rows)} servers, {made(result)}. Caps {caps}; one figure where both are the "
+        "same, or where the cap does not matter. In the picture a thin "
+        "line spans the rounds; shaded behind who ran twice is how far it is from itself.",
         "![Every server's figures, a row each](bench/results/compare.svg)",
         markdown(head, rows),
         f"{about}. {found.reading.replace(AHEAD, chr(92) + AHEAD)}",
-        ahead(found) if rounds >= MIN_BLOCKS else FEW,
+        ahead(found) if result.rounds >= MIN_BLOCKS else FEW,
     ]
     if text := behind(found):
         parts.append(text)
@@ -83,6 +75,8 @@ def compared(result: Result) -> str:
             f"{number}. {one_line(text)}" for number, text in enumerate(found.notes, 1)
         )
         parts.append(f"Remarks, by the number behind a name:\n\n{notes}")
+    if found.late:
+        parts.append(found.late)
     parts.append(configured(result))
     return "\n\n".join(parts)
 
@@ -186,195 +180,3 @@ def refusing(result: Result) -> str:
         f"turned away {', '.join(refused)}: the kernel answers until the server has seen that a "
         f"slot is free.{f' Of as many: {others}.' if others else ''} (`python -m bench compare`)"
     )
-
-
-# -- the cost scripts ---------------------------------------------------------------------------
-
-
-def rejecting(found: dict[str, Any]) -> str:
-    """The table of ``reject-cost``, and whether its two targets are met."""
-    rows = [row for row in found["rows"] if row["clients"] == "close"]
-    others = [row for row in found["rows"] if row["clients"] == "reset"]
-    head = ["held", "gserver", "floor", "ratio", "A/A", "rejected a second"]
-    head += ["echo p50 / p99"]
-    lines = []
-    for row in rows:
-        pair, same = row["pair"], row["same"]["ratios"]
-        lines.append(
-            [
-                f"{row['held']:,}",
-                f"{pair['us_a']:.1f} µs",
-                f"{pair['us_b']:.1f} µs",
-                f"{pair['ratio']:.2f}",
-                f"{min(same):.2f}-{max(same):.2f}",
-                f"{pair['rate_a']:,.0f}",
-                echoed(pair["echo_us_a"]),
-            ]
-        )
-    pairs = len(rows[0]["pair"]["ratios"])
-    resets = ", ".join(f"{row['pair']['ratio']:.2f}" for row in others)
-    rate = found.get("settings", {}).get("rate")
-    # Without a rate: results from before it had one.
-    load = f"{rate:,} a second" if rate else "32 at a time, as fast as one client process can"
-    parts = [
-        f"Medians of {pairs} interleaved ABBA pair{'s' * (pairs != 1)}, clients that close, "
-        f"{load}; {place(found['environment'])}.",
-        markdown(head, lines),
-        f"Ratios with clients that reset: {resets}. {growth(rows)}"
-        f"{target(found['rows'], FLOOR_TARGET, 'the floor')}",
-    ]
-    return "\n\n".join([*parts, *caveats(found)])
-
-
-def echoed(summary: dict[str, float]) -> str:
-    """Return the median and the p99 of an echo."""
-    return " / ".join(percentile(summary, name) for name in ("p50", "p99")) + " µs"
-
-
-def instead(row: dict[str, Any]) -> str:
-    """Return the two costs that a row compares."""
-    pair = row["pair"]
-    return f"{pair['us_a']:.1f} µs instead of {pair['us_b']:.1f}, at {row['held']:,} held"
-
-
-def rules(found: dict[str, Any]) -> str:
-    """What ``reject-cost --rules`` says, in a sentence."""
-    first = found["rows"][0]
-    text = f"With a cap and a rate for each source a rejection takes {instead(first)}"
-    if last := [row for row in found["rows"] if row.get("sources", SOURCES) > SOURCES]:
-        text += f"; of clients from {last[0]['sources']:,} addresses, {instead(last[0])}"
-    text += (
-        " (`python -m bench reject-cost --rules`). "
-        f"{target(found['rows'], RULES_TARGET, 'the bare cap')}"
-    )
-    return "\n\n".join([text, *caveats(found)])
-
-
-def growth(rows: Sequence[dict[str, Any]]) -> str:
-    """Say whether the ratio grows with the connections held, by more than the A/A band; "" when
-    there is but one row."""
-    first, last = rows[0], rows[-1]
-    if first is last:
-        return ""
-    grown = last["pair"]["ratio"] / first["pair"]["ratio"]
-    bands = [ratio for row in rows for ratio in row["same"]["ratios"]]
-    where = f"{grown:.2f} times the ratio at {last['held']:,} held as at {first['held']:,}"
-    if grown > max(bands):
-        return f"The cost grows with the connections held: {where}, outside the A/A band. "
-    return f"The cost does not grow with the connections held: {where}, within the A/A band. "
-
-
-def target(rows: Sequence[dict[str, Any]], most: float, of: str) -> str:
-    """Say whether the ratio is what we want, in the worst row."""
-    worst = max(row["pair"]["ratio"] for row in rows)
-    wanted = f"the {most:g} times {of} that we want"
-    if worst <= most:
-        return f"At most {worst:.2f} times {of}: within {wanted}."
-    return f"At most {worst:.2f} times {of}: not yet {wanted}."
-
-
-def caveats(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what qualifies a script's figures, a paragraph each."""
-    if found.get("partial"):
-        yield f"**Partial**: {found['partial']}."
-    if found.get("invalid"):
-        yield f"**Invalid**: {'; '.join(found['invalid'])}."
-    kinds: dict[str, list[str]] = {}
-    for text in found.get("warnings", ()):
-        where, colon, what = text.partition(": ")
-        kinds.setdefault(without_numbers(what if colon else where), []).append(what or where)
-    worst = [
-        f"{max(texts, key=numbers_in)}{f', at worst of {len(texts)}' * (len(texts) > 1)}"
-        for texts in kinds.values()
-    ]
-    if worst:
-        yield f"Warnings: {'; '.join(worst)}."
-
-
-def costs(found: dict[str, Any]) -> str:
-    """A line for each of the other scripts that there is a result of."""
-    rows = []
-    for name, data in found.items():
-        figure = COSTS[name](data["rows"])
-        figure += "".join(f" {text}" for text in caveats(data))
-        rows.append([figure, f"`python -m bench {name}`"])
-    places = dict.fromkeys(place(data["environment"]) for data in found.values())
-    return markdown(["figure", "command"], rows) + "\n\n" + "; ".join(places) + "."
-
-
-def refused(rows: list[dict[str, Any]]) -> str:
-    row = rows[0]
-    text = (
-        f"a client turned away by `{row['reject']}` costs the server {row['us_each']:.2f} µs of "
-        f"CPU ({row['clients']:,} in {row['seconds']:.1f} s)"
-    )
-    # Results from before it was read have none.
-    if "machine_us_each" in row:
-        text += f", and the whole machine {row['machine_us_each']:.0f} µs, the client's part in it"
-    return text
-
-
-def replied(rows: list[dict[str, Any]]) -> str:
-    best = {row["kind"]: min(row["us"]) for row in rows}
-    rounds = max(len(row["us"]) for row in rows)
-    close = best.pop("close")
-    texts = ", ".join(f"{kind} {us:.0f} µs" for kind, us in best.items())
-    return (
-        f"a rejection with a message, the best of {rounds} rounds: {texts}; without one "
-        f"{close:.0f} µs"
-    )
-
-
-def held(rows: list[dict[str, Any]]) -> str:
-    each = {row["how"]: row["Private_Dirty"] for row in rows}
-    texts = [f"{kib:.1f} KiB {how}" for how, kib in each.items()]
-    return f"a silent connection, its handler {', '.join(texts)}"
-
-
-def swept(rows: list[dict[str, Any]]) -> str:
-    late = [row["late_ms"] for row in rows]
-    return (
-        f"a sweep for timeouts, {rows[0]['what'].split()[0]} held: {rows[1]['cpu_ms_each']:.1f} ms "
-        f"of CPU, and the loop {late[1]:.1f} ms late at most ({late[0]:.1f} without any)"
-    )
-
-
-def capped(found: dict[str, Any]) -> str:
-    """What ``exec`` adds to a connection, accepted and held, in a sentence."""
-    rows = found["rows"]
-    middle, low, high = median_and_bounds([row["overhead_us"] for row in rows])
-    plain = statistics.median(row["patched_us"] for row in rows)
-    held = statistics.median(row["capped_bytes"] - row["patched_bytes"] for row in rows)
-    text = (
-        f"It costs {middle:.1f} µs of CPU a connection ({low:.1f} to {high:.1f}, beside "
-        f"{plain:.0f} µs for the same program merely patched) and {held:.0f} bytes a held one: "
-        "`python -m bench legacy-cost`."
-    )
-    return "\n\n".join([text, *caveats(found)])
-
-
-def legacy(rows: list[dict[str, Any]]) -> str:
-    middle, low, high = median_and_bounds([row["overhead_us"] for row in rows])
-    return (
-        f"`gserver exec` adds {middle:.1f} µs ({low:.1f} to {high:.1f}) to an accepted connection, "
-        f"of the {TARGET_US:g} that we allow it: {verdict(low, high)}"
-    )
-
-
-def decided(rows: list[dict[str, Any]]) -> str:
-    by_rule = {row["rules"]: row["one_us"] for row in rows if row.get("family") == "IPv4"}
-    each = max(row["bytes_each"] for row in rows if "bytes_each" in row and row["held"] > 10_000)
-    return (
-        f"a verdict takes {by_rule['bare cap']:.2f} µs, with every rule on {by_rule['all']:.2f}; a "
-        f"source remembered takes {each:.0f} bytes"
-    )
-
-
-COSTS = {
-    "refuse-cost": refused,
-    "reply-cost": replied,
-    "held-memory": held,
-    "sweep-cost": swept,
-    "legacy-cost": legacy,
-    "rules-cost": decided,
-}

@@ -13,9 +13,11 @@ __all__ = [
     "Block",
     "Figure",
     "Group",
+    "Origin",
     "PeerInfo",
     "Result",
     "Series",
+    "brief",
     "merged",
     "number",
     "numbers_in",
@@ -80,7 +82,7 @@ class Block:
     """One server in one round.
 
     ``warnings`` qualify the figures. ``failed`` says why there are none: the server failed, or
-    the client was at fault; "" when there are.
+    the client was at fault; "" when there are, and where the server was not asked.
     """
 
     figures: dict[str, float | None] = field(default_factory=dict)
@@ -139,13 +141,30 @@ class Group:
     figures: list[Figure]
     series: list[Series]
 
+    @property
+    def rounds(self) -> int:
+        """The blocks of the server that has most."""
+        return max((len(series.blocks) for series in self.series), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One of the runs that a result is of: where and when it was made, its rounds, and of which
+    experiments."""
+
+    environment: dict[str, Any]
+    seed: int
+    rounds: int
+    experiments: list[str]
+
 
 @dataclass(slots=True)
 class Result:
     """A whole comparison.
 
     ``missing``: who is not installed, and what to do about it. ``failed``: who was asked to start
-    and didn't. ``partial`` says why it is not complete; "" when it is.
+    and didn't. ``partial`` says why it is not complete; "" when it is. ``joined``: the runs that
+    it was put together from, the first of which ``environment`` and ``seed`` are of; empty: one.
     """
 
     environment: dict[str, Any]
@@ -155,6 +174,25 @@ class Result:
     groups: list[Group]
     failed: dict[str, str] = field(default_factory=dict)
     partial: str = ""
+    joined: list[Origin] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        """The rounds of the experiment that has most."""
+        return max((group.rounds for group in self.groups), default=0)
+
+    @property
+    def rounds_text(self) -> str:
+        """The same in words, where some experiments have fewer."""
+        fewest = min((group.rounds for group in self.groups), default=0)
+        rounds = f"{self.rounds} round{'s' * (self.rounds != 1)}"
+        return rounds if fewest == self.rounds else f"{fewest} to {rounds}"
+
+    @property
+    def origins(self) -> list[Origin]:
+        """The runs that it is of, in their order; its own when there was but one."""
+        names = list(dict.fromkeys(group.experiment for group in self.groups))
+        return self.joined or [Origin(self.environment, self.seed, self.rounds, names)]
 
     def gaps(self) -> list[str]:
         """Return the blocks that should be there and are not, one sentence each."""
@@ -201,6 +239,7 @@ class Result:
             ],
             failed=data["failed"],
             partial=data["partial"],
+            joined=[Origin(**origin) for origin in data.get("joined", ())],
         )
 
 
@@ -222,6 +261,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def brief(value: float, digits: int = 2) -> str:
+    """Return ``value`` to so many digits, without an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
+
+
 #: What two runs must have in common for their blocks to stand in one table.
 SAME_MACHINE = ("kernel", "machine", "cpu", "cpus", "python", "gevent", "sysctls")
 
@@ -229,14 +273,19 @@ SAME_MACHINE = ("kernel", "machine", "cpu", "cpus", "python", "gevent", "sysctls
 def merged(results: Sequence[Result]) -> Result:
     """Return one result with the blocks of all, in their order; ``results`` are not changed.
 
-    The first one's environment and seed stand for all. Raises :class:`ValueError` when they are
-    of different machines or versions of a peer, when the same experiment has different columns,
-    and for none at all.
+    Intervals are resampled with the first one's seed. Raises :class:`ValueError` when they are of
+    different machines or versions of a peer, when the same experiment has another rate or other
+    columns, when a run is given twice (its blocks would count as twice as many), and for none.
     """
     if not results:
         raise ValueError("no results")
     first = results[0]
     whole = Result(first.environment, first.seed, {}, {}, groups=[])
+    if len(results) > 1:
+        whole.joined = [origin for result in results for origin in result.origins]
+        refuse_twice([origin.environment for origin in whole.joined])
+    else:
+        whole.joined = list(first.joined)
     for result in results:
         for key in SAME_MACHINE:
             here, there = result.environment.get(key), first.environment.get(key)
@@ -254,6 +303,14 @@ def merged(results: Sequence[Result]) -> Result:
     return whole
 
 
+def refuse_twice(environments: Sequence[Mapping[str, Any]]) -> None:
+    """Raise :class:`ValueError` when two are of the same run: begun in the same second, with the
+    same load on the machine, by the same command."""
+    for index, environment in enumerate(environments):
+        if environment in environments[:index]:
+            raise ValueError(f"the run of {environment.get('started_at')} is given twice")
+
+
 def _add(groups: list[Group], more: Group) -> None:
     """Append the blocks of ``more`` to the rows of its experiment and cap in ``groups``."""
     for group in groups:
@@ -262,12 +319,18 @@ def _add(groups: list[Group], more: Group) -> None:
     else:
         group = Group(more.experiment, more.title, more.cap, list(more.figures), [])
         groups.append(group)
+    if group.title != more.title:  # it says at what rate
+        raise ValueError(f"{more.experiment} differs: {group.title!r} and {more.title!r}")
     if group.figures != more.figures:
         raise ValueError(f"{more.experiment} has other columns")
     rows = {(series.peer, series.group, series.twin): series for series in group.series}
+    before = max((len(series.blocks) for series in group.series), default=0)
     for series in more.series:
         key = (series.peer, series.group, series.twin)
         if key not in rows:
             rows[key] = Series(*key)
             group.series.append(rows[key])
-        rows[key].blocks.extend(series.blocks)
+        # Ratios are made round by round, of one run: not everybody was in every round before.
+        blocks = rows[key].blocks
+        blocks += [Block() for _ in range(before - len(blocks))]
+        blocks += series.blocks

@@ -24,6 +24,10 @@ UNRESOLVED = (
     f"~: not resolved, for it is inside the A/A band, or of fewer than {stats.MIN_BLOCKS} rounds"
 )
 
+#: Instead of a ratio.
+UNCOMPARED = "not compared"
+NO_TWIN = f"{UNCOMPARED}: of this group nobody ran twice, so there is no A/A band"
+
 
 def render(result: Result, *, details: bool = False) -> str:
     """Return the overview, what is missing or failed, and with ``details`` every table."""
@@ -56,6 +60,7 @@ def overview_table(found: Overview, result: Result) -> str:
     about = [f"Caps {caps}. {found.reading}" if found.caps else found.reading]
     about += [f"{column.heading}: {column.about}" for column in found.columns]
     notes = [f"[{number}] {text}" for number, text in enumerate(found.notes, 1)]
+    notes += [found.late] * bool(found.late)
     return "\n".join([*aligned(rows), "", *map(wrapped, about + notes)])
 
 
@@ -83,8 +88,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def table(group: Group, result: Result) -> str:
     """Return one experiment's table with its title and remarks."""
-    rounds = max((len(series.blocks) for series in group.series), default=0)
-    title = f"{group.title}, cap {group.cap}, {rounds} round{'s' * (rounds != 1)}"
+    rounds = f"{group.rounds} round{'s' * (group.rounds != 1)}"
+    title = f"{group.title}, cap {group.cap}, {rounds}"
     rows = list(group_rows(group, result))
     notes = [f"  {text}" for text in legend(rows)]
     notes += [f"  [{mark}] {text}" for mark, text in remarks(group)]
@@ -93,7 +98,9 @@ def table(group: Group, result: Result) -> str:
 
 def legend(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return what the marks in a table mean that are in it."""
-    return [UNRESOLVED] if any(cell.startswith("~") for row in rows for cell in row) else []
+    cells = [cell for row in rows for cell in row]
+    found = [UNRESOLVED] if any(cell.startswith("~") for cell in cells) else []
+    return found + [NO_TWIN] * (UNCOMPARED in cells)
 
 
 def remarks(group: Group) -> list[tuple[int, str]]:
@@ -129,10 +136,13 @@ def group_rows(group: Group, result: Result) -> Iterator[list[str]]:
 
 
 def ratio(series: Series, figure: Figure, group: Group, result: Result) -> str:
-    """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself."""
-    reference, _ = partners([row for row in group.series if row.group == series.group])
+    """Return the ratio to the group's reference, ``~`` unresolved, ``1`` for itself; none without
+    an A/A band."""
+    reference, twin = partners([row for row in group.series if row.group == series.group])
     if series is reference:
         return "1"
+    if twin is None:
+        return UNCOMPARED
     found = comparison(series, figure, group, result.seed)
     if found is None:
         return "~"

@@ -23,8 +23,8 @@ from bench.peers.base import ROOT, Missing, Policy, PythonPeer
 from bench.peers.process import free_port
 from bench.plan import passes, places, seconds, steps
 from bench.progress import Progress
-from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
-from bench.table import UNRESOLVED, group_rows, render
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series
+from bench.table import NO_TWIN, UNRESOLVED, group_rows, render
 from gserver.net.listeners import system_backlog
 from gserver.probe.procstat import process_tree
 from gserver.probe.run import Run
@@ -87,6 +87,17 @@ def test_server_that_has_its_policy_to_itself_runs_once_more_too() -> None:
         "asyncio",
         "asyncio (A/A)",
     ]
+
+
+def test_those_that_let_clients_wait_run_twice_where_the_admitted_are_asked() -> None:
+    waiting = [PEERS["haproxy-maxconn"], QUEUE]
+    order = places(EXPERIMENTS["isolation"], waiting)
+    assert [(place.peer.name, place.twin) for place in order] == [
+        ("haproxy-maxconn", False),
+        ("sequential", False),
+        ("haproxy-maxconn", True),
+    ]
+    assert not any(place.twin for place in places(EXPERIMENTS["storm"], waiting))
 
 
 def test_experiment_that_makes_no_ratios_has_no_second_run() -> None:
@@ -347,6 +358,14 @@ def test_mark_of_what_is_not_resolved_is_explained_below_a_table_that_has_it() -
         assert UNRESOLVED not in show(many)
 
 
+def test_server_of_a_group_where_nobody_ran_twice_is_said_not_to_be_compared() -> None:
+    found = result(series("a", STEADY), series("b", TWICE))
+    assert ratios(found) == {"a": "1", "b": "not compared"}
+    for show in (lambda found: render(found, details=True), page):
+        assert NO_TWIN in show(found)
+        assert UNRESOLVED not in show(found)
+
+
 def test_remark_on_several_servers_is_one_note_in_the_words_of_the_worst() -> None:
     found = result(series("a", STEADY[:3]), series("b", TWICE[:3]), series("c", TWICE[:3]))
     found.groups[0].experiment = "memory"
@@ -412,38 +431,6 @@ def test_figure_that_no_server_has_is_left_out_of_the_plots() -> None:
     found = result(series("a", [None] * 6), series("a", [None] * 6, twin=True))
     found.groups[0].figures = [Figure("number", "number", "us", compared=True, plotted=True)]
     assert page(found).count("<svg") == 1  # of all figures together
-
-
-def test_short_runs_add_up_to_a_long_one() -> None:
-    halves = [
-        result(
-            series("a", STEADY[i:j]), series("b", TWICE[i:j]), series("a", AGAIN[i:j], twin=True)
-        )
-        for i, j in ((0, 2), (2, 6))
-    ]
-    whole = result(series("a", STEADY), series("b", TWICE), series("a", AGAIN, twin=True))
-    assert merged(halves) == whole
-    assert len(halves[0].groups[0].series[0].blocks) == 2
-
-
-def test_server_installed_in_one_of_the_runs_is_not_missing() -> None:
-    without = result(series("a", STEADY))
-    without.missing["b"] = "b is missing"
-    assert merged([without, result(series("b", TWICE))]).missing == {}
-
-
-def test_runs_of_different_machines_are_not_taken_together() -> None:
-    elsewhere = result(series("a", STEADY))
-    elsewhere.environment = {"kernel": "another"}
-    with pytest.raises(ValueError, match="kernel differs"):
-        merged([result(series("a", STEADY)), elsewhere])
-
-
-def test_runs_with_different_versions_of_a_peer_are_not_taken_together() -> None:
-    newer = result(series("a", STEADY))
-    newer.peers["a"] = PeerInfo("", "", "fin", "", "2.0", 128)
-    with pytest.raises(ValueError, match="a differs"):
-        merged([result(series("a", STEADY)), newer])
 
 
 def bench(*words: str, before: str = "") -> subprocess.Popen[str]:

@@ -9,20 +9,21 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.compare_command import busy
-from bench.experiments import EXPERIMENTS
+from bench.experiments import EXPERIMENTS, storm
 from bench.overview import overview
 from bench.overview_plot import overview_plot
+from bench.page import page
 from bench.peers import PEERS
 from bench.peers.base import ROOT
 from bench.plan import seconds, steps
 from bench.readme import PLACE, PLOT, README, RESULTS, SECTIONS, plot, rewritten
-from bench.readme_sections import caveats, compared, costs, refusing, rejecting
-from bench.results import Block, Figure, Group, PeerInfo, Result, Series
+from bench.readme_sections import compared, refusing
+from bench.results import Block, Figure, Group, PeerInfo, Result, Series, merged
+from bench.table import render
 
 
 def test_readme_and_plot_are_what_the_committed_results_give() -> None:
@@ -114,6 +115,20 @@ def test_peer_that_is_ahead_is_said_to_be_by_the_ratio_that_was_measured() -> No
     assert "| peer | fin | 60\\* |" in text  # at both caps
 
 
+def test_comparison_says_of_how_many_each_of_its_figures_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storm.Storm, "rate", 3_000.0)
+    monkeypatch.setattr(storm.Storm, "duration", 2.0)
+    text = compared(result(100.0, 60.0))
+    assert "**told p50**: µs from connect to verdict, 3,000 a second, 5,400 a round" in text
+    assert "**p99**: the same, which 54 of a round's exceed" in text
+    assert "Medians of the 3 rounds, where nothing else is said." in text
+    whole = compared(Result.from_json(json.loads((RESULTS / "compare.json").read_text())))
+    assert "**last told**: µs until the last of those was, one a round;" in whole
+    assert "the admitted, 1,080 a round, while 4,000 a second are turned away here" in whole
+
+
 def test_peer_that_is_behind_is_not_said_to_be_ahead() -> None:
     text = compared(result(100.0, 160.0))
     assert "In none of these figures is a peer ahead" in text
@@ -142,6 +157,35 @@ def test_what_qualifies_the_figures_is_in_the_readme() -> None:
     assert "**Partial**: interrupted." in text
     assert "Not measured, because not installed: absent." in text
     assert "Python 3.11.2, Linux 6.1, 2 cores" in text
+
+
+def late(response: float | None) -> Result:
+    """A storm in which arrivals came late; None: from before the response latency was kept."""
+    found = result(100.0, 60.0)
+    for group in found.groups:
+        group.series[0].blocks[1].warnings.append("arrivals started late: slip p99 900 us")
+        if response is None:
+            continue
+        group.figures += [Figure(key, key, "us") for key in ("response_p50", "response_p99")]
+        for block in (block for row in group.series for block in row.blocks):
+            block.figures |= {"response_p50": response / 4, "response_p99": response}
+    return found
+
+
+def test_late_arrivals_are_said_with_what_they_add_to_the_p99_of_ours() -> None:
+    said = "medians in µs: gserver-close 1,100 beside 200 / 1,100 beside 200."
+    for show in (compared, page, lambda found: " ".join(render(found).split())):
+        assert said in show(late(1_100.0))
+        assert "response latency" not in show(late(None))
+    quiet = late(1_100.0)
+    for group in quiet.groups:
+        group.series[0].blocks[1].warnings.clear()
+    assert "response latency" not in compared(quiet)
+
+
+def test_response_latency_is_in_the_tables_of_the_storm() -> None:
+    assert "response_p99 (us)" in render(late(1_100.0), details=True)
+    assert "<th>response_p99 (us)</th>" in page(late(1_100.0))
 
 
 def cells(text: str, server: str) -> list[str]:
@@ -214,6 +258,64 @@ def test_memory_of_a_proxy_is_said_to_be_its_own_alone_and_not_to_be_better() ->
     assert "- KiB: tokio (0.44 at cap 1,000)\n" in text
 
 
+def flooded(goodput: Sequence[float]) -> Result:
+    """Echoes of ours and of a peer, whose goodput is the same in all rounds."""
+    found = result(100.0, 60.0)
+    figures = [Figure("p50", "p50", "x", compared=True), Figure("p99", "p99", "x", compared=True)]
+    figures.append(Figure("goodput", "goodput", "x"))
+
+    def row(peer: str, p50: float, goodput: float, twin: bool = False) -> Series:
+        echo = {"p50": p50, "p99": 3.0, "goodput": goodput}
+        return Series(peer, "fin", twin, [Block(dict(echo)) for _ in range(3)])
+
+    rows = [
+        row("gserver-close", 1.084, goodput[0]),
+        row("peer", 1.5, goodput[1]),
+        row("gserver-close", 1.084, goodput[0], twin=True),
+    ]
+    found.groups = [
+        Group("isolation", "Isolation", cap, figures, list(rows)) for cap in (10, 1_000)
+    ]
+    return found
+
+
+def test_echo_of_the_admitted_is_shown_by_its_median_and_its_goodput_beside_the_p99() -> None:
+    found = flooded([1.0, 0.998])
+    text = compared(found)
+    assert "| echo p50 x | echo p99 x | goodput x |" in text
+    assert cells(text, "gserver-close")[2:] == ["1.08", "3", "1"]
+    assert "In none of these figures is a peer ahead" in text
+    picture = overview_plot(overview(found), found)
+    assert "echo p50, flooded" in picture
+    assert "gserver-close, cap 10: 1.08" in picture
+
+
+def test_echo_of_those_that_queue_is_beside_how_far_it_is_from_itself_or_said_not_to_be() -> None:
+    found = flooded([1.0, 1.0])
+    for group in found.groups:
+        for twin, p50 in ((False, 1.1), (True, 1.32)):
+            blocks = [Block({"p50": p50, "p99": 3.0, "goodput": 1.0})] * 3
+            group.series.append(Series("waits", "queue", twin, blocks))
+    found.peers["waits"] = PeerInfo("waits", "", "queue", "", "1.0", 128)
+    text = compared(found)
+    lines = text.splitlines()
+    below = lines[next(i for i, line in enumerate(lines) if line.startswith("| waits")) + 1]
+    assert below == "| *again (A/A)* |  | x1.2 | x1 | - |"
+    alone = "no row whose clients see the same{}: waits (echo p50 x, echo p99 x)."
+    assert alone.format("") in text
+    for group in found.groups:
+        group.series.pop()
+    assert alone.format(", and without an A/A") in compared(found)
+    assert "Not compared" not in compared(flooded([1.0, 1.0]))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "mark"), [(0.9, 1.0, "\\*"), (1.0, 0.9, "")])
+def test_more_goodput_is_better_and_less_is_not(ours: float, theirs: float, mark: str) -> None:
+    text = compared(flooded([ours, theirs]))
+    assert cells(text, "peer")[4] == f"{theirs:g}{mark}"
+    assert ("- goodput x: peer" in text) == bool(mark)
+
+
 @pytest.mark.parametrize(("machine", "has_column"), [(5.0, False), (50.0, True)])
 def test_machine_counted_in_ticks_is_no_figure(machine: float, has_column: bool) -> None:
     found = result(100.0, 60.0)  # of which the server's CPU is a tenth
@@ -224,44 +326,25 @@ def test_machine_counted_in_ticks_is_no_figure(machine: float, has_column: bool)
     assert ("| machine |" in compared(found)) == has_column
 
 
-def test_best_of_the_rounds_and_the_machines_part_are_called_so() -> None:
-    environment = {"kernel": "6.18.5", "python": "3.11.7", "cores": 2}
-    replied = [{"kind": "close", "us": [24.0, 23.0]}, {"kind": "redis", "us": [48.0, 47.4]}]
-    refused = {"reject": "refuse", "us_each": 0.0, "clients": 50_000, "seconds": 0.5}
-    found: dict[str, Any] = {
-        "refuse-cost": {"environment": environment, "rows": [refused]},
-        "reply-cost": {"environment": environment, "rows": replied},
-    }
-    assert "a message, the best of 2 rounds: redis 47 µs; without one 23 µs" in costs(found)
-    assert "whole machine" not in costs(found)
-    refused["machine_us_each"] = 11.7
-    assert "and the whole machine 12 µs, the client's part in it" in costs(found)
-
-
-def rejections(ratios: Sequence[float]) -> dict[str, Any]:
-    """As ``reject-cost`` has written it from the beginning: without a format or a name."""
-    echo = {"p50": 80.0, "p99": 634.0, "n": 1000}
-    return {
-        "environment": {"kernel": "6.18.5", "python": "3.11.7", "cores": 2, "command": ""},
-        "rows": [
-            {
-                "held": held,
-                "clients": how,
-                "quiet_us": echo,
-                "pair": {
-                    "ratio": ratio,
-                    "ratios": [ratio] * 8,
-                    "us_a": 10 * ratio,
-                    "us_b": 10.0,
-                    "rate_a": 45_178.0,
-                    "echo_us_a": echo,
-                },
-                "same": {"ratios": [0.97, 1.05]},
-            }
-            for held, ratio in zip((10, 1_000), ratios, strict=True)
-            for how in ("close", "reset")
-        ],
-    }
+def test_each_run_of_several_is_in_the_readme_with_its_date_load_and_rounds() -> None:
+    first, second = result(100.0, 60.0), result(100.0, 60.0)
+    first.environment["load_average"] = [0.25]
+    second.environment |= {"started_at": "2026-01-05T03:04:05Z", "load_average": [1.4]}
+    text = compared(merged([first, second]))
+    assert (
+        "2 servers, 6 rounds, Python 3.11.2, Linux 6.1, 2 cores, in 2 runs: 3 on 2026-01-02, load "
+        "average 0.2 when it began; 3 on 2026-01-05, load average 1.4 when it began. Caps" in text
+    )
+    for group in second.groups:
+        group.experiment = "flood"
+        group.series = [
+            Series(row.peer, row.group, row.twin, row.blocks[:2]) for row in group.series
+        ]
+    assert (
+        "2 servers, 2 to 3 rounds, Python 3.11.2, Linux 6.1, 2 cores, in 2 runs: 3 of storm on "
+        "2026-01-02, load average 0.2 when it began; 2 of flood on 2026-01-05, load average 1.4 "
+        "when it began. Caps" in compared(merged([first, second]))
+    )
 
 
 @pytest.mark.parametrize(("load", "says"), [(0.2, ""), (1.24, "load average 1.24, above 0.5")])
@@ -271,28 +354,6 @@ def test_busy_machine_is_said_before_a_comparison_and_in_the_readme(load: float,
     found = result(100.0, 60.0)
     found.environment["load_average"] = [load, 1.0, 1.0]
     assert f"2 cores, load average {load:.1f} when it began. Caps" in compared(found)
-
-
-def test_rejection_cost_is_judged_by_its_targets() -> None:
-    text = rejecting(rejections([1.38, 1.40]))
-    assert "| 10 | 13.8 µs | 10.0 µs | 1.38 | 0.97-1.05 | 45,178 | 80 / 634 µs |" in text
-    assert "does not grow with the connections held: 1.01 times" in text
-    assert "At most 1.40 times the floor: not yet the 1.1 times" in text
-    assert "Medians of 8 interleaved ABBA pairs" in text
-    grown = rejecting(rejections([1.0, 1.09]))
-    assert "The cost grows with the connections held: 1.09 times" in grown
-    assert "At most 1.09 times the floor: within the 1.1 times" in grown
-
-
-def test_place_is_filled_when_its_results_are_there_and_kept_when_not(tmp_path: Path) -> None:
-    text = "a\n<!-- bench reject-cost -->\nby hand\n<!-- /bench -->\nb\n"
-    assert rewritten(text, tmp_path) == text
-    (tmp_path / "reject-cost.json").write_text(json.dumps(rejections([1.38, 1.40])))
-    filled = rewritten(text, tmp_path)
-    assert "by hand" not in filled
-    assert filled.startswith("a\n<!-- bench reject-cost -->\nMedians of 8")
-    assert filled.endswith("\n<!-- /bench -->\nb\n")
-    assert rewritten(filled, tmp_path) == filled
 
 
 def test_place_that_nobody_writes_is_an_error(tmp_path: Path) -> None:
@@ -323,8 +384,3 @@ def test_check_changes_nothing_and_agrees() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-
-
-def test_warnings_that_differ_in_their_numbers_alone_are_said_once_with_the_worst() -> None:
-    found = {"warnings": ["10 held: 5 thrown away", "20 held: 7 thrown away", "too slow"]}
-    assert list(caveats(found)) == ["Warnings: 7 thrown away, at worst of 2; too slow."]

@@ -123,7 +123,7 @@ class Experiment:
     def compares(self, peer: Peer) -> bool:
         """Whether ratios are made of ``peer``'s figures, so that an A/A row is needed.
 
-        Those that queue tell nobody anything: they are shown, not compared.
+        Those that queue tell nobody anything: what their clients are told is shown, not compared.
         """
         return peer.policy is not Policy.QUEUE and any(figure.compared for figure in self.figures)
 

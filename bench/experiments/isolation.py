@@ -8,7 +8,7 @@ first, refused or left to wait costs them more or less, and that is in the ratio
 from __future__ import annotations
 
 from bench.experiments.base import Experiment, Figures, Subject, micro
-from bench.peers import Policy
+from bench.peers import Peer, Policy
 from bench.results import Figure
 from gserver.probe.isolation import IsolationSettings, run_isolation
 from gserver.probe.result import Result
@@ -22,6 +22,9 @@ FLOOD, REQUESTS, PHASE = 4_000.0, 1_500.0, 0.8
 QUEUE_FLOOD = 500.0
 
 VICTIMS = 10
+
+#: Echoes of a phase that are in its figures: its first tenth is warm-up.
+SAMPLES = round(0.9 * REQUESTS * PHASE)
 
 
 class Isolation(Experiment):
@@ -40,6 +43,10 @@ class Isolation(Experiment):
         Figure("goodput", "goodput here/elsewhere", "x"),
         Figure("lost", "victims lost", over="max"),
     )
+
+    def compares(self, peer: Peer) -> bool:
+        """Whatever those over the cap are told: the echo is that of the admitted."""
+        return True
 
     def measure(self, subject: Subject, run: Run) -> Figures:
         settings = IsolationSettings(

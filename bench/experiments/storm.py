@@ -21,6 +21,9 @@ SOURCES = 16
 QUEUE_RATE, QUEUE_DURATION = 200.0, 1.0
 
 
+#: The share of a flood's time whose attempts are in no figure (gserver.probe.flood).
+WARM_UP = 0.1
+
 #: Of all attempts. A latency is that of one kind of rejection, the server's own.
 COUNTS = (
     Figure("other", "rejected otherwise", "%", over="max"),
@@ -38,7 +41,7 @@ class Storm(Experiment):
     seconds = 1.9
     queue_seconds = 4.0
     rate: ClassVar[float] = 2_000.0
-    #: Seconds of a flood. The first tenth is warm-up.
+    #: Seconds of a flood, warm-up included.
     duration: ClassVar[float] = 1.0
     #: Whether clients end with RST, which leaves no TIME_WAIT on either side.
     reset_on_close: ClassVar[bool] = False
@@ -55,6 +58,11 @@ class Storm(Experiment):
         Figure("hung", "hung", over="sum"),
         *COUNTS,
     )
+
+    @classmethod
+    def samples(cls) -> int:
+        """Return the attempts of a round that are in its figures."""
+        return round((1 - WARM_UP) * cls.rate * cls.duration)
 
     def measure(self, subject: Subject, run: Run) -> Figures:
         queues = subject.peer.policy is Policy.QUEUE
