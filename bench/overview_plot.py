@@ -30,7 +30,7 @@ class Panel:
 PANELS = (
     Panel("storm", "p50", ("time to the verdict", "µs, p50 to p99"), to="p99"),
     Panel("storm", "cpu", ("CPU at 2,000/s", "server, µs each")),
-    Panel("flood", "cpu", ("CPU at 8,000/s", "server, µs each")),
+    Panel("flood", "cpu", ("CPU at 6,000/s", "server, µs each")),
     Panel("churn", "false", ("false rejections", "of who came back")),
     Panel("burst", "unanswered", ("unanswered", "of 500 at once")),
     Panel("isolation", "p50", ("echo p50, flooded", "here over elsewhere")),

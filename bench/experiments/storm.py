@@ -113,11 +113,11 @@ class Flood(Storm):
     of waking up among them: what a rejection costs where cost matters."""
 
     name = "flood"
-    title = "Rejections at a held cap, 8,000 a second"
-    seconds = 1.6
+    title = "Rejections at a held cap, 6,000 a second"
+    seconds = 1.8
     quick = False
-    rate = 8_000.0
-    duration = 0.6
+    rate = 6_000.0
+    duration = 0.8
     # Else 5,000 TIME_WAITs a run fill the kernel's table, and the servers that run later are
     # spared them, and their cost. What they leave is counted in the storm.
     reset_on_close = True
