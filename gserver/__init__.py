@@ -24,6 +24,7 @@ The layout, lowest first; a module imports only from those above it here:
     timeouts.py reaper.py  when to end a connection, and the sweep that does
     drain.py             the bounded drain; idleness.py: what "idle" means
     tls.py  tls_files.py the handshake; a context from files
+    keywords.py          what gevent would take for settings of TLS, and is none
     audit.py             slots compared with open sockets
     server.py            gevent's servers with a cap: StreamServer, WSGIServer
     legacy/              unmodified programs under the cap: install(), gserver exec
