@@ -38,7 +38,9 @@ FILES = {"keyfile": str(KEY), "certfile": str(CERTIFICATE)}
 )
 @pytest.mark.parametrize("server_class", [StreamServer, WSGIServer])
 @pytest.mark.parametrize(
-    "cap", [{"max_connections": 1}, {"spawn": 1}, {"limits": Limits(max_connections=1)}], ids=str
+    "cap",
+    [{"max_connections": 1}, {"spawn": 1}, {"limits": Limits(max_connections=1)}],
+    ids=", ".join,
 )
 def test_with_a_cap_it_is_an_error_that_says_what_is_accepted(
     arguments: Any, said: str, server_class: Any, cap: Any
