@@ -63,7 +63,8 @@ class Books:
             finding.local_errors += 1
         elif attempt.outcome is not None:
             finding.turned_away[attempt.outcome] += 1
-            finding.message = finding.message or attempt.received[:200]
+            if attempt.outcome is Outcome.MESSAGE:
+                finding.message = finding.message or attempt.received[:200]
             if attempt.is_waiting:
                 self.waiting.add(attempt)
 

@@ -296,7 +296,8 @@ class Engine:
             connected=not half_open and sockets.is_connected(attempt.sock),
             accepted=accepted,
         )
-        self._finish(attempt, outcome)
+        # A message has come when its text did: more might have followed, and has not.
+        self._finish(attempt, outcome, attempt.heard if outcome is Outcome.MESSAGE else 0)
 
     def _finish(self, attempt: Attempt, outcome: Outcome, at: int = 0) -> None:
         attempt.finished = at or monotonic_ns()

@@ -14,7 +14,7 @@ __all__ = ["POLICY", "CapFinding"]
 POLICY: Final = {
     Outcome.FIN: "rejects: closes the connection (FIN)",
     Outcome.RST: "rejects: resets the connection (RST)",
-    Outcome.MESSAGE: "rejects: says so, then closes",
+    Outcome.MESSAGE: "rejects: says so",
     Outcome.REFUSED: "refuses: no handshake (ECONNREFUSED)",
     Outcome.QUEUED: "queues: connected, but never accepted; the client hangs",
     Outcome.SYN_PENDING: "drops: no answer to the handshake; the client hangs",

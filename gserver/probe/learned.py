@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gserver.probe.profiles import STATUS, Profile
+from gserver.probe.profiles import STATUS, Profile, Speaks
 
 __all__ = ["learned"]
 
@@ -28,9 +28,16 @@ def learned(profile: Profile, answers: Sequence[bytes]) -> Profile:
     """*profile*, narrowed to what single clients, one after the other, received: *answers*."""
     if profile.status is not None:
         return _with_status(profile, profile.status, answers)
-    if profile.admits_any_greeting:
+    if profile.admits_any_greeting or _is_greeted(profile, answers):
         return replace(profile, greeting=_in_common(answers))
     return profile
+
+
+def _is_greeted(profile: Profile, answers: Sequence[bytes]) -> bool:
+    """Whether something comes before the answer that is expected, and shows nothing."""
+    if profile.speaks is not Speaks.CLIENT or profile.expect is None:
+        return False
+    return not any(profile.expect.search(_first_line(answer)) for answer in answers)
 
 
 def _with_status(profile: Profile, status: re.Pattern[bytes], answers: Sequence[bytes]) -> Profile:

@@ -25,6 +25,7 @@ __all__ = [
     "of_deadline",
     "of_errno",
     "of_quiet",
+    "unexpected",
 ]
 
 
@@ -34,7 +35,7 @@ class Outcome(enum.StrEnum):
     ADMITTED = "admitted"  # the expected greeting or reply; silent server: quiet and accepted
     FIN = "fin"  # end of file before any sign of admission
     RST = "rst"  # ECONNRESET, from whichever call reported it
-    MESSAGE = "message"  # the reject pattern, or text that was not expected and then the end
+    MESSAGE = "message"  # the reject pattern, or text that was not expected
     REFUSED = "refused"  # ECONNREFUSED: nobody listens, or the kernel refuses for the server
     QUEUED = "queued"  # connected, quiet, and the server has not accepted it
     UNKNOWN = "unknown"  # connected, quiet, and nobody can say whether it was accepted
@@ -90,16 +91,23 @@ def of_close(received: bytes, number: int = 0) -> Outcome:
     return of_errno(number) if number else Outcome.FIN
 
 
+def unexpected(profile: Profile, received: bytes) -> bytes:
+    """What of *received* the admitted are not told before they are: all but the known greeting."""
+    if profile.greeting is not None and profile.greeting.match(received):
+        return received.lstrip().partition(b"\n")[2]
+    return received
+
+
 def of_data(profile: Profile, received: bytes, *, probed: bool) -> Outcome | None:
     """Judge all that has arrived so far.
 
     :param probed: our probe has been sent, so a reply can be one.
     :return: the outcome, or None: not decided by this text alone. Text that nobody expected
-        becomes MESSAGE when the connection ends after it, and UNKNOWN when it stays open.
+        becomes MESSAGE when the connection ends after it, or at the deadline.
     """
     if profile.reject is not None and profile.reject.search(received):
         return Outcome.MESSAGE
-    if profile.greeting is not None and b"\n" in received.lstrip():
+    if profile.admits_any_greeting and profile.greeting and b"\n" in received.lstrip():
         return None if profile.greeting.match(received) else Outcome.MESSAGE
     if profile.expect is None or (profile.speaks is Speaks.CLIENT and not probed):
         return None
@@ -125,7 +133,8 @@ def of_quiet(
             return Next.WAIT
         fits = profile.greeting is None or profile.greeting.match(received)
         return Outcome.ADMITTED if fits else Next.WAIT
-    return Outcome.ADMITTED if accepted else Next.WAIT
+    # Text is no silence.
+    return Outcome.ADMITTED if accepted and not received else Next.WAIT
 
 
 def of_deadline(
@@ -136,7 +145,11 @@ def of_deadline(
         return Outcome.SYN_PENDING
     if accepted is False:
         return Outcome.QUEUED
+    # Who was told something else than the admitted are has been accepted, and is not in line for
+    # anything, though the server may leave the connection open.
+    if unexpected(profile, received):
+        return Outcome.MESSAGE
     if profile.speaks is Speaks.NOBODY:
         return Outcome.ADMITTED if accepted else Outcome.UNKNOWN
     # Silence alone does not tell a server that has accepted from one that has not.
-    return Outcome.HANG if accepted and not received else Outcome.UNKNOWN
+    return Outcome.HANG if accepted else Outcome.UNKNOWN

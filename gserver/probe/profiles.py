@@ -42,7 +42,7 @@ class Profile:
     :param send: the probe, sent once after quiet-time; empty when the server speaks first or
         nobody does.
     :param expect: what an admitted client receives; None: any greeting will do.
-    :param reject: what a rejected client is told; None: an unexpected text followed by the end.
+    :param reject: what a rejected client is told; None: any text that is not expected.
     :param status: an answer that has come so far can be judged: unless it is expected, it turns
         its client away. Its group is what tells the answers apart (``learned.py``).
     :param greeting: how the first line of any greeting begins, as calibration has learned; None:

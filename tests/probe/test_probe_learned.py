@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from probe_attempts import run_attempts
 from probe_finding import find
 
+from gserver.probe.attempt import Patience
 from gserver.probe.learned import learned
-from gserver.probe.outcomes import Next, Outcome, of_data, of_quiet
-from gserver.probe.profiles import PROFILES, profile_named
+from gserver.probe.outcomes import Next, Outcome, of_data, of_deadline, of_quiet
+from gserver.probe.profiles import PROFILES, Profile, profile_named
 
-HTTP, BANNER = PROFILES["http"], PROFILES["banner"]
+HTTP, BANNER, ECHO = PROFILES["http"], PROFILES["banner"], PROFILES["echo"]
 
 
 def response(status: str) -> bytes:
@@ -113,6 +115,23 @@ def test_a_greeting_that_fits_must_stand_all_the_same() -> None:
     assert of_data(profile, b"HELLO server\r\n", probed=False) is None
 
 
+@pytest.mark.parametrize(
+    ("answers", "received", "outcome"),
+    [
+        ([b"220 mx\r\nPING\r\n"] * 3, b"220 mx\r\n", Outcome.HANG),
+        ([b"220 mx\r\nPING\r\n"] * 3, b"", Outcome.HANG),
+        ([b"220 mx\r\nPING\r\n"] * 3, b"421 mx\r\n", Outcome.MESSAGE),
+        ([b"220 mx\r\nPING\r\n"] * 3, b"220 mx\r\nbusy\r\n", Outcome.MESSAGE),
+        ([b"PING\r\n"] * 3, b"220 mx\r\n", Outcome.MESSAGE),
+    ],
+)
+def test_who_is_greeted_and_then_not_served_hangs(
+    answers: list[bytes], received: bytes, outcome: Outcome
+) -> None:
+    profile = learned(ECHO, answers)
+    assert of_deadline(profile, received, connected=True, accepted=True) is outcome
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("admitted", "others"),
@@ -129,6 +148,47 @@ def test_another_greeting_on_an_open_connection_is_no_admission(
     assert (finding.limit, finding.peak, finding.over_admissions) == (12, 12, 0)
     assert (finding.policy, finding.fits_after_close) == (Outcome.MESSAGE, 1)
     assert finding.dropped_while_held == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "profile"),
+    [
+        ("greets", profile_named("banner", expect="^HELLO")),
+        ("answers", None),
+        ("answers", profile_named("echo", expect="^HELLO")),
+    ],
+    ids=["greets", "answers, found out", "answers"],
+)
+def test_who_is_told_something_else_and_left_open_is_not_in_line(
+    start_server: Callable[..., int], how: str, profile: Profile | None
+) -> None:
+    port = start_server("worded_server", 7, how, r"HELLO\r\n", r"BUSY\r\n")
+    finding = find(port, profile, maximum=40)
+    assert (finding.limit, finding.peak, finding.over_admissions) == (7, 7, 0)
+    assert (finding.fits_after_close, finding.listen_queue) == (1, None)
+    assert set(finding.turned_away) == {Outcome.MESSAGE}
+    assert finding.message == b"BUSY\r\n"
+
+
+@pytest.mark.long
+def test_a_silent_servers_message_on_an_open_connection_is_no_silence(
+    start_server: Callable[..., int],
+) -> None:
+    port = start_server("worded_server", 7, "silent", "", r"full\r\n")
+    patience = Patience(quiet_s=0.15, deadline_s=1.0)
+    finding = find(port, PROFILES["silent"], maximum=40, patience=patience)
+    assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
+    assert set(finding.turned_away) == {Outcome.MESSAGE}
+
+
+def test_a_message_has_come_when_its_text_did(start_server: Callable[..., int]) -> None:
+    """Not at the deadline, until which more might have followed."""
+    patience = Patience(quiet_s=0.05, deadline_s=1.0)
+    port = start_server("worded_server", 0, "greets", "", r"BUSY\r\n")
+    attempts = run_attempts(port, profile_named("banner", expect="^HELLO"), 20, patience)
+    assert {a.outcome for a in attempts} == {Outcome.MESSAGE}
+    assert all(a.started < a.heard == a.finished for a in attempts)
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from gserver.probe.outcomes import (
     of_quiet,
 )
 from gserver.probe.pacing import ConstantRate
-from gserver.probe.profiles import PROFILES, profile_named
+from gserver.probe.profiles import PROFILES, Speaks, profile_named
 from gserver.probe.target import parse_target, source_addresses
 
 profiles = st.sampled_from(list(PROFILES.values()))
@@ -53,7 +53,19 @@ def test_who_is_not_known_to_be_accepted_does_not_hang(
     profile, received: bytes, accepted: bool | None
 ) -> None:
     found = of_deadline(profile, received, connected=True, accepted=accepted)
-    assert found is (Outcome.UNKNOWN if accepted is None else Outcome.QUEUED)
+    quiet = Outcome.MESSAGE if received else Outcome.UNKNOWN
+    assert found is (quiet if accepted is None else Outcome.QUEUED)
+
+
+@given(profiles, st.binary(min_size=1, max_size=20), st.sampled_from([None, True]))
+def test_who_is_told_something_is_not_in_line(
+    profile, received: bytes, accepted: bool | None
+) -> None:
+    """By the deadline nothing in it was an admission, and silence it was not."""
+    found = of_deadline(profile, received, connected=True, accepted=accepted)
+    assert found is Outcome.MESSAGE
+    if profile.speaks is Speaks.NOBODY:
+        assert of_quiet(profile, received, probed=False, accepted=accepted) is Next.WAIT
 
 
 @given(profiles, st.binary(max_size=20))
