@@ -29,8 +29,9 @@ class Attempt:
 
     After an outcome that leaves the connection open, an attempt started with ``keep`` goes on
     being watched: :attr:`served` is when its turn came after all, :attr:`ended` when the server
-    ended it. :attr:`source` is our end, ``address << 16 | port``: 0 when the engine was not to note
-    it, address 0 when the kernel chose it.
+    ended it, :attr:`ended_by` how. :attr:`received` is what came until the outcome, and where only
+    silence admits the first of what came after it. :attr:`source` is our end, ``address << 16 |
+    port``: 0 when the engine was not to note it, address 0 when the kernel chose it.
     """
 
     __slots__ = (

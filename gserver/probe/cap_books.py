@@ -62,9 +62,7 @@ class Books:
         elif attempt.outcome is Outcome.LOCAL:
             finding.local_errors += 1
         elif attempt.outcome is not None:
-            finding.turned_away[attempt.outcome] += 1
-            if attempt.outcome is Outcome.MESSAGE:
-                finding.message = finding.message or attempt.received[:200]
+            self._was_turned_away(attempt, attempt.outcome)
             if attempt.is_waiting:
                 self.waiting.add(attempt)
 
@@ -81,7 +79,7 @@ class Books:
             self.held.discard(attempt)
             open_s = (attempt.ended - attempt.started) / 1e9
             if self.by_silence and attempt.ended_by is not None and open_s <= self.watch_s:
-                self.finding.turned_away[attempt.ended_by] += 1  # never admitted
+                self._was_turned_away(attempt, attempt.ended_by)  # never admitted
                 if open_s > self.settle_s:
                     self.late = True
                     self.finding.late_s = max(self.finding.late_s, open_s)
@@ -90,6 +88,11 @@ class Books:
                 moment_s = attempt.ended / 1e9 - self.run.began
                 age_s = (attempt.ended - attempt.served) / 1e9
                 self.finding.drops.append((moment_s, age_s))
+
+    def _was_turned_away(self, attempt: Attempt, how: Outcome) -> None:
+        self.finding.turned_away[how] += 1
+        if how is Outcome.MESSAGE:
+            self.finding.message = self.finding.message or attempt.received[:200]
 
     def _hold(self, attempt: Attempt) -> None:
         self.held.add(attempt)

@@ -27,6 +27,7 @@ from gserver.probe.outcomes import (
     of_deadline,
     of_errno,
     of_quiet,
+    unexpected,
 )
 from gserver.probe.profiles import Profile, Speaks
 from gserver.probe.target import Target
@@ -36,6 +37,7 @@ __all__ = ["Engine", "ignore"]
 
 _READ: Final = 1
 _CHUNK: Final = 16_384
+_KEPT: Final = 1024  # bytes of what comes to somebody whom only silence had admitted
 _IN_PROGRESS: Final = (0, errno.EINPROGRESS)
 _LEAVES_OPEN: Final = frozenset(Outcome) - {*REJECTIONS, Outcome.LOCAL}
 
@@ -197,16 +199,23 @@ class Engine:
             self._closed(attempt, 0)
         elif attempt.outcome is None or (attempt.served == 0 and attempt.keep):
             self._data(attempt, data)
+        elif self.profile.judges_by_silence:  # it tells how they were turned away, if they were
+            attempt.received += data[: max(0, _KEPT - len(attempt.received))]
 
     def _closed(self, attempt: Attempt, number: int) -> None:
         if attempt.outcome is None:
-            self._finish(attempt, of_close(attempt.received, number))
+            self._finish(attempt, self._of_close(attempt, number))
             return
         self._unwatch(attempt)
         attempt.ended = monotonic_ns()
-        attempt.ended_by = of_close(b"" if attempt.served else attempt.received, number)
+        attempt.ended_by = self._of_close(attempt, number)
         self.end(attempt)
         self.on_change(attempt)
+
+    def _of_close(self, attempt: Attempt, number: int) -> Outcome:
+        if attempt.served and not self.profile.judges_by_silence:
+            return of_close(b"", number)  # what had come was for the admitted
+        return of_close(unexpected(self.profile, attempt.received), number)
 
     def _data(self, attempt: Attempt, data: bytes) -> None:
         attempt.received += data
@@ -239,7 +248,7 @@ class Engine:
             else:
                 if failed == errno.EPIPE and not attempt.received:
                     failed = 0  # end of file came first
-            self._finish(attempt, of_close(attempt.received, failed))
+            self._finish(attempt, self._of_close(attempt, failed))
 
     def _sweep(self) -> None:
         try:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import closing
 
+import gevent
 import pytest
 from probe_attempts import run_attempts
 from probe_finding import find
 
 from gserver.probe.attempt import Patience
+from gserver.probe.engine import Engine
 from gserver.probe.learned import learned
+from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Next, Outcome, of_data, of_deadline, of_quiet
 from gserver.probe.profiles import PROFILES, Profile, profile_named
+from gserver.probe.target import parse_target
 
 HTTP, BANNER, ECHO = PROFILES["http"], PROFILES["banner"], PROFILES["echo"]
 
@@ -180,6 +186,59 @@ def test_a_silent_servers_message_on_an_open_connection_is_no_silence(
     finding = find(port, PROFILES["silent"], maximum=40, patience=patience)
     assert (finding.limit, finding.peak, finding.fits_after_close) == (7, 7, 1)
     assert set(finding.turned_away) == {Outcome.MESSAGE}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "admitted", "others", "told_s", "outcome", "message"),
+    [
+        ("silent", "", "server full", 0.1, Outcome.MESSAGE, b"server full"),
+        ("greets", r"\x01HELLO", r"\x01BUSY", 0.0, Outcome.MESSAGE, b"\x01BUSY"),
+        ("greets", r"HI\r\n", r"HI\r\nno room\r\n", 0.0, Outcome.MESSAGE, b"HI\r\nno room\r\n"),
+        ("greets", r"HELLO\r\n", r"HELLO\r\n", 0.0, Outcome.FIN, b""),
+    ],
+)  # fmt: skip
+def test_what_is_said_to_those_whom_silence_admits_is_not_lost(
+    start_server: Callable[..., int],
+    how: str,
+    admitted: str,
+    others: str,
+    told_s: float,
+    outcome: Outcome,
+    message: bytes,
+) -> None:
+    """Ended 100 ms later, they were never admitted: how were they turned away?"""
+    port = start_server("worded_server", 7, how, admitted, others, told_s, 0.1)
+    patience = Patience(quiet_s=0.01, deadline_s=1.5)
+    profile = PROFILES["silent" if how == "silent" else "banner"]
+    finding = find(port, profile, maximum=40, patience=patience, expected=7)
+    assert (finding.limit, finding.peak, finding.over_admissions) == (7, 7, 0)
+    assert set(finding.turned_away) == {outcome}
+    assert finding.message == message
+    assert finding.late_s > 0
+
+
+def test_what_is_kept_of_what_comes_after_silence_is_bounded(zoo: Callable[..., int]) -> None:
+    """It may come for as long as the connection is held."""
+    target, seen = parse_target(f"127.0.0.1:{zoo('echo')}"), []
+    with closing(Oracle()) as oracle:
+        engine = Engine(
+            target, PROFILES["silent"], Patience(), oracle=oracle, on_outcome=seen.append
+        )
+        with closing(engine), gevent.Timeout(20):
+            attempt = engine.start(keep=True)
+            while not seen:
+                gevent.sleep(0.005)
+            assert attempt.is_held
+            attempt.sock.send(b"x" * 5000)
+            while len(attempt.received) < 1024:
+                gevent.sleep(0.005)
+            attempt.sock.shutdown(socket.SHUT_WR)
+            while not attempt.ended:
+                gevent.sleep(0.005)
+        assert engine.failure is None
+    assert attempt.received == b"x" * 1024
+    assert attempt.ended_by is Outcome.MESSAGE
 
 
 def test_a_message_has_come_when_its_text_did(start_server: Callable[..., int]) -> None:
