@@ -79,6 +79,15 @@ class TcpUser(User):
     @task
     def knock(self):
         attempt = self.engine.start(keep=True)
+        try:
+            self.wait_for_outcome(attempt)
+            if attempt.outcome is Outcome.ADMITTED:
+                Event().wait(self.environment.parsed_options.hold)
+        finally:  # a user who is stopped in either wait must not leave its place taken
+            self.waiters.pop(attempt, None)
+            self.engine.end(attempt)
+
+    def wait_for_outcome(self, attempt):
         if attempt.outcome is None:
             self.waiters[attempt] = outcome_known = Event()
             outcome_known.wait()
@@ -90,9 +99,6 @@ class TcpUser(User):
             response_length=len(attempt.received),
             exception=None if outcome in FINE else RuntimeError(outcome.value),
         )
-        if outcome is Outcome.ADMITTED:
-            Event().wait(self.environment.parsed_options.hold)
-        self.engine.end(attempt)
 
 
 @events.quitting.add_listener

@@ -27,6 +27,25 @@ Oracle.accepted = lambda *ends: None
 main()
 """
 
+#: How many connections are open when all users but one have been stopped.
+FEWER = """
+import locustfile
+from locust import LoadTestShape, events
+from locustfile import TcpUser
+
+class Fewer(LoadTestShape):
+    users_then = 6
+
+    def tick(self):
+        engine, runner = TcpUser.engine, self.runner
+        if self.users_then == 6 and engine is not None and engine.open_count == 6:
+            self.users_then = 1
+        elif self.users_then == 1 and runner.user_count == 1:
+            print("open", engine.open_count, "waited for", len(TcpUser.waiters))
+            return None
+        return self.users_then, 100
+"""
+
 
 def run_locust(*arguments: str, far_away: bool = False) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -109,6 +128,25 @@ def test_at_a_server_of_another_host_no_answer_is_unknown(
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = re.findall(r"^  ([a-z_]+) +\d+", done.stdout, re.MULTILINE)
     assert set(outcomes) == {"admitted", "unknown"}
+
+
+def test_user_who_is_stopped_leaves_no_connection(
+    start_server: Callable[..., int], tmp_path: Path
+) -> None:
+    """Of six, three are held and three wait for an outcome; one user stays."""
+    host = f"127.0.0.1:{start_server('pool_server', 3)}"
+    shape = tmp_path / "fewer.py"
+    shape.write_text(FEWER)
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", str(shape), "--headless", "--only-summary",
+         "--host", host, "--hold", "60", "-t", "60s"],
+        cwd=ROOT, capture_output=True, text=True, timeout=90,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'bench'}"},
+    )  # fmt: skip
+    found = re.search(r"^open (\d+) waited for (\d+)$", done.stdout, re.MULTILINE)
+    assert found is not None, done.stdout + done.stderr
+    assert int(found[1]) <= 1  # none: just between two attempts
+    assert int(found[2]) <= 1
 
 
 def test_outcome_that_is_known_at_once_is_counted() -> None:
