@@ -88,6 +88,7 @@ class _Churn:
         self.freed: list[int] = []  # our closes that nobody has been admitted for yet
         self.measured_from = 0  # what was closed before is warm-up
         self.turned_away = 0  # the first who came after the oldest of these, and was
+        self.silent_until = 0  # so far :attr:`ChurnFinding.silent` is counted
         self.last_s = 2 * calibration.admitted_s + _LAST_S
         self._waiters: dict[Attempt, Event] = {}
         self.engine = calibration.engine(
@@ -103,6 +104,8 @@ class _Churn:
         assert outcome is not None
         self.found.outcomes[outcome] += 1
         self.ledger.begin(attempt, attempt.started)  # some come to their outcome as they start
+        if self.freed:
+            self._waited(max(self.freed[0], attempt.started), attempt.finished)
         if outcome is Outcome.ADMITTED:
             if len(self.held) >= self.settings.cap:
                 self._look_for_ended()
@@ -130,6 +133,12 @@ class _Churn:
         waiter = self._waiters.pop(attempt, None)
         if waiter is not None:
             waiter.set()
+
+    def _waited(self, since: int, until: int) -> None:
+        """Somebody asked for a free place *since* then, and was not answered before *until*."""
+        late = until - max(since, self.silent_until) - int(self.last_s * 1e9)
+        if late > 0:
+            self.found.silent, self.silent_until = self.found.silent + late, until
 
     def _on_change(self, attempt: Attempt) -> None:
         if attempt.ended and attempt in self.held:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gserver.probe.figures import latency_names
@@ -31,6 +31,7 @@ class ChurnFinding:
     :param serial_late: why not all the tries were made.
     :param connect_lag: until who was admitted next had connected; *lag*: until it was admitted.
     :param kept: ns in which the server had not given back a slot, or had ended a holder.
+    :param silent: ns in which a place was free and who asked for it got no answer at all.
     :param lost: held connections that the server ended.
     :param peak: most served at the same time.
     :param stopped: the run ended before its time.
@@ -55,6 +56,7 @@ class ChurnFinding:
     planned: int = 0
     leavers: int = 0
     kept: int = 0
+    silent: int = 0
     ran_at_once: bool = False
     at_once_s: float = 0.0
     at_once_cpu_s: float = 0.0
@@ -172,6 +174,9 @@ def _report_client(result: Result, finding: ChurnFinding) -> None:
     if skipped:
         text += f"; {skipped} skipped: the cap was not full"
     kept_s = finding.kept / 1e9
+    silent_s = finding.silent / 1e9
+    if silent_s >= _SHOWN_S:
+        text += f"; for {silent_s:.1f} s a place was free and the server gave no answer"
     if kept_s >= _SHOWN_S:
         text += f"; for {kept_s:.1f} s the server had not given back a slot"
     result.lines.append(("leavers", f"{text}; client at {share:.0%} of a core"))
@@ -180,6 +185,14 @@ def _report_client(result: Result, finding: ChurnFinding) -> None:
         planned = max(finding.leavers, finding.planned - round(kept_s * finding.rate))
         dropped = planned - finding.leavers
         health = ClientHealth([share], planned, finding.leavers, dropped, None, None, 0)
+        if not health.rate_was_kept and silent_s * finding.rate >= dropped / 2:
+            # Most of it is the server's doing; but without leavers nothing is shown.
+            result.invalid.append(
+                f"the rate was not kept: {finding.leavers} of {planned} left; for the others the "
+                f"cap was not full again: for {silent_s:.1f} s a place was free and the server "
+                "gave no answer"
+            )
+            health = replace(health, planned=finding.leavers, dropped=0)
         warnings, invalid = judge(health, "churn")
         result.warnings += warnings
         result.invalid += invalid

@@ -57,6 +57,11 @@ class ClientHealth:
     outcome_p99_s: float | None
     local_errors: int
 
+    @property
+    def rate_was_kept(self) -> bool:
+        """Whether all but a few arrivals started in time."""
+        return self.started >= _RATE_REACHED * self.planned
+
     def as_json(self) -> dict[str, object]:
         """For the report."""
         return {
@@ -84,7 +89,7 @@ def judge(health: ClientHealth, command: str) -> tuple[list[str], list[str]]:
         )
     elif busiest >= _WARN_CPU:
         warnings.append(f"the client used {busiest:.0%} of a core: its own latency bends figures")
-    if health.planned and health.started < _RATE_REACHED * health.planned:
+    if not health.rate_was_kept:
         invalid.append(
             f"the rate was not kept: {health.started} of {health.planned} arrivals started in "
             f"time ({health.dropped} dropped); {remedies.load}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
+import gevent
 import pytest
 
 from gserver.probe import churn
@@ -14,7 +18,9 @@ from gserver.probe.attempt import Attempt, Patience
 from gserver.probe.calibrate import Calibration, calibrate
 from gserver.probe.churn import ChurnSettings, run_churn
 from gserver.probe.churn_report import report_churn
+from gserver.probe.oracle import Oracle
 from gserver.probe.outcomes import Outcome
+from gserver.probe.procstat import listening_process
 from gserver.probe.profiles import PROFILES
 from gserver.probe.result import EXIT_THRESHOLD, Result
 from gserver.probe.run import Run
@@ -88,8 +94,37 @@ def test_a_rate_that_the_client_cannot_keep_makes_the_run_invalid(
 ) -> None:
     """A joiner listens for 10 ms before it is admitted: 400 a second cannot take turns so."""
     found = measure(start_server("limited_server", 3, "fin"), replace(SETTINGS, rate=400.0))
-    assert [text for text in found.invalid if "the rate was not kept" in text]
+    (why,) = (text for text in found.invalid if "the rate was not kept" in text)
+    assert "lower --rate" in why
     assert found.figures["leavers_rate"] < 200
+
+
+@pytest.mark.parametrize("stopped_s", [0.6, 60.0])
+def test_a_server_that_stalls_is_not_the_clients_fault(
+    start_server: Callable[..., int], monkeypatch: pytest.MonkeyPatch, stopped_s: float
+) -> None:
+    """For a while, or for good: the run does not count, and no option would help."""
+    port = start_server("limited_server", 3, "fin")
+    with closing(Oracle()) as oracle:
+        server = listening_process([row.inode for row in oracle.listeners(port)])
+    assert server is not None
+    at_once = churn._Churn.at_once
+
+    def stalled(self: churn._Churn) -> None:
+        os.kill(server, signal.SIGSTOP)
+        goes_on = gevent.spawn_later(stopped_s, os.kill, server, signal.SIGCONT)
+        try:
+            at_once(self)
+        finally:
+            goes_on.kill()
+
+    monkeypatch.setattr(churn._Churn, "at_once", stalled)
+    found = measure(port, replace(SETTINGS, duration_s=0.5))
+    (why,) = found.invalid
+    assert "the rate was not kept" in why
+    assert "the server gave no answer" in why
+    assert "--" not in why
+    assert "the server gave no answer" in dict(found.lines)["leavers"]
 
 
 def test_leavers_who_only_wait_for_a_joiner_leave_all_the_same(
