@@ -151,13 +151,13 @@ def _must_be_admitted(attempt: Attempt, target: Target, profile: Profile) -> Non
     reasons = {
         Outcome.REFUSED: "the connection is refused: is the server running there?",
         Outcome.SYN_PENDING: "no answer to the handshake: is the address right?",
-        Outcome.UNKNOWN: f"connected, then nothing that could be read as admission ({text!r}); "
-        "give --profile, or --send and --expect",
+        Outcome.UNKNOWN: "connected, then nothing that could be read as admission; give --profile, "
+        "or --send and --expect",
         Outcome.HANG: "no reply to the probe; give --profile (silent, when the server never "
         "answers), or --send and --expect",
         Outcome.QUEUED: "the server did not accept a single connection: is it full already?",
         Outcome.MESSAGE: f"a single client is told {text!r}: is it full already, or is the "
-        "profile wrong?",
+        "profile wrong? Give --profile, or --send and --expect",
         Outcome.FIN: "a single client is turned away with FIN: is it full already?",
         Outcome.RST: "a single client is turned away with RST: is it full already?",
         Outcome.LOCAL: "this machine could not make the connection",
