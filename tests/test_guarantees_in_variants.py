@@ -190,7 +190,9 @@ def test_a_live_echo_goes_on_during_a_flood(variant: Variant) -> None:
                     flood.tell()
                     flood.read()
     assert longest < 2.0
-    assert max(by_turn) <= MAX_REJECTIONS_PER_TURN
+    # Nobody who asks for a share is given less than one (TurnShare): besides the listener there are
+    # the room of those who wait, and that of those whose header is read.
+    assert max(by_turn) <= MAX_REJECTIONS_PER_TURN + 2
 
 
 @pytest.mark.parametrize("variant", REFUSING.values(), ids=REFUSING)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from missing import missing
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,7 @@ def test_at_a_server_of_another_host_no_answer_is_unknown(
     assert set(outcomes) == {"admitted", "unknown"}
 
 
+@pytest.mark.long
 def test_user_who_is_stopped_leaves_no_connection(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -139,7 +141,7 @@ def test_user_who_is_stopped_leaves_no_connection(
     shape.write_text(FEWER)
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", str(shape), "--headless", "--only-summary",
-         "--host", host, "--hold", "60", "-t", "60s"],
+         "--host", host, "--hold", "3"],
         cwd=ROOT, capture_output=True, text=True, timeout=90,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'bench'}"},
     )  # fmt: skip
