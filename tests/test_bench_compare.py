@@ -446,6 +446,7 @@ def bench(*words: str, before: str = "") -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 def test_table_is_made_again_from_the_json_of_a_comparison(tmp_path: Path) -> None:
     file, html = str(tmp_path / "result.json"), tmp_path / "result.html"
     words = ["--peer", "asyncio", "--experiment", "storm", "--caps", "20", "--rounds", "2"]

@@ -205,7 +205,7 @@ def test_a_slot_that_comes_back_late_is_no_lower_limit(start_server: Callable[..
     assert finding.tries_after_close > 1
 
 
-@pytest.mark.parametrize(("cap", "back_s"), [(6, 0.4), (6, 1.0), (6, 1.5), (6, 3.0), (20, 1.0)])
+@pytest.mark.parametrize(("cap", "back_s"), [(6, 0.4), (6, 1.5), (20, 1.0)])
 def test_slots_that_come_back_slowly_hide_nothing_of_the_limit_and_are_no_leak(
     start_server: Callable[..., int], cap: int, back_s: float
 ) -> None:
@@ -217,8 +217,7 @@ def test_slots_that_come_back_slowly_hide_nothing_of_the_limit_and_are_no_leak(
     assert finding.lag_s == pytest.approx(back_s, abs=0.5)
 
 
-@pytest.mark.parametrize("back_s", [0.5, 2.0])
-@pytest.mark.parametrize("cap", [1, 2, 3, 5])
+@pytest.mark.parametrize(("cap", "back_s"), [(1, 0.5), (2, 1.0), (3, 0.5), (5, 1.0)])
 def test_a_small_limit_whose_slots_come_back_slowly_is_found(
     start_server: Callable[..., int], cap: int, back_s: float
 ) -> None:
@@ -229,7 +228,7 @@ def test_a_small_limit_whose_slots_come_back_slowly_is_found(
     assert (finding.fits_after_close, finding.slots_lost) == (1, 0)
 
 
-@pytest.mark.parametrize("cap", [1, 3, 5])
+@pytest.mark.parametrize("cap", [1, 5])
 def test_a_small_limit_is_found_where_those_in_line_wait_for_slow_slots(
     start_server: Callable[..., int], cap: int
 ) -> None:
@@ -239,7 +238,7 @@ def test_a_small_limit_is_found_where_those_in_line_wait_for_slow_slots(
     assert finding.policy is Outcome.QUEUED
 
 
-@pytest.mark.parametrize("cap", [1, 3, 5])
+@pytest.mark.parametrize("cap", [1, 5])
 def test_slots_of_the_calibration_that_never_come_back_are_said_in_one_line(
     start_server: Callable[..., int], cap: int
 ) -> None:

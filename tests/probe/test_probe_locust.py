@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 if importlib.util.find_spec("locust") is None:
     missing("locust is missing: pip install 'gserver[locust]'")
 
+pytestmark = pytest.mark.long
+
 
 #: What the kernel says of the connections of another host's server: nothing.
 FAR_AWAY = """
@@ -131,7 +133,6 @@ def test_at_a_server_of_another_host_no_answer_is_unknown(
     assert set(outcomes) == {"admitted", "unknown"}
 
 
-@pytest.mark.long
 def test_user_who_is_stopped_leaves_no_connection(
     start_server: Callable[..., int], tmp_path: Path
 ) -> None:
